@@ -1,0 +1,53 @@
+# make demo [DATA=<folder>] | test | lint | bench | reproduce DATA=<folder> | clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+OUT := $(if $(DATA),runs/data,runs/demo)
+DATASET := $(if $(DATA),$(DATA),phantoms)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export MPLBACKEND := agg
+
+.PHONY: demo test lint bench reproduce clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/.runtime: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# Both notebooks, first to last cell, in real kernels. On phantoms it starts anew each time; on
+# your own data (DATA=<folder>) an interrupted run goes on where it was.
+demo: $(VENV)/.runtime
+	$(if $(DATA),,rm -rf $(OUT))
+	mkdir -p $(OUT)
+	$(BIN)/python -m papermill --cwd . Training_Unet.ipynb $(OUT)/Training_Unet.ipynb \
+	  -p DATASET "$(DATASET)" -p RUN $(OUT)/run
+	$(BIN)/python -m papermill --cwd . Testing_Unet.ipynb $(OUT)/Testing_Unet.ipynb \
+	  -p DATASET "$(DATASET)" -p MODEL $(OUT)/run -p OUT $(OUT)/evaluation
+	@cat $(OUT)/evaluation/report.md
+	@echo; echo "Report and figures: $(OUT)/evaluation/   executed notebooks: $(OUT)/"
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m keras
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.runtime
+	$(BIN)/python -m benchmarks
+
+# The README's row of the shipped model, from the images: minutes.
+reproduce: $(VENV)/.runtime
+	@test -n "$(DATA)" || { echo "usage: make reproduce DATA=<folder with BUSI>"; exit 2; }
+	$(BIN)/python -m unet_lib evaluate --model busi-fold0 "$(DATA)" --fold 0 --out runs/reproduce
+
+clean:
+	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage

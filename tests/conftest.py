@@ -1,0 +1,56 @@
+"""Fixtures shared by the tests: the real BUSI folder, and a tiny folder in its layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def busi_dir() -> Path:
+    """Return the real BUSI folder; skip the test where it is not there."""
+    folder = os.environ.get("BUSI_DIR", "")
+    if not folder:
+        pytest.skip("BUSI_DIR is not set: set it to Dataset_BUSI_with_GT to test on real data")
+    if not Path(folder).is_dir():
+        pytest.skip(f"BUSI_DIR names {folder}, which is not a folder")
+    return Path(folder)
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    """Write a PNG with OpenCV, so that tests do not rest on the code they test."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), array)
+    return path
+
+
+def write_tiny_busi(
+    folder: Path, benign: int = 4, malignant: int = 3, normal: int = 2, seed: int = 0
+) -> Path:
+    """Write a folder in BUSI's layout, 40 x 56 to 60 x 80 pixels; benign (2) has two masks."""
+    rng = np.random.default_rng(seed)
+    for label, count in (("benign", benign), ("malignant", malignant), ("normal", normal)):
+        for number in range(1, count + 1):
+            height, width = int(rng.integers(40, 60)), int(rng.integers(56, 80))
+            name = f"{label} ({number})"
+            image = rng.integers(0, 256, (height, width), dtype=np.uint8)
+            mask = np.zeros((height, width), np.uint8)
+            if label != "normal":
+                mask[10:20, 12 : 24 + number % 7] = 255
+            write_png(folder / label / f"{name}.png", image)
+            write_png(folder / label / f"{name}_mask.png", mask)
+            if name == "benign (2)":
+                second = np.zeros_like(mask)
+                second[25:35, 30:40] = 255
+                write_png(folder / label / f"{name}_mask_1.png", second)
+    return folder
+
+
+@pytest.fixture
+def tiny_busi(tmp_path: Path) -> Path:
+    """Return a fresh folder in BUSI's layout: 4 benign, 3 malignant, 2 normal images."""
+    return write_tiny_busi(tmp_path / "Dataset_BUSI_with_GT")

@@ -1,0 +1,88 @@
+import keras
+import numpy as np
+import pytest
+
+from unet_lib import backend
+from unet_lib.backend import BatchNormalization, recommended_precision
+
+pytestmark = pytest.mark.keras
+
+
+def pair():
+    """Our layer and Keras' own with the same, uneven state."""
+    rng = np.random.default_rng(0)
+    layers = [cls(momentum=0.9) for cls in (BatchNormalization, keras.layers.BatchNormalization)]
+    state = [rng.normal(size=5), rng.normal(size=5), rng.normal(size=5), rng.uniform(0.5, 2, 5)]
+    for layer in layers:
+        layer.build((None, 6, 7, 5))
+        layer.set_weights(state)
+    return layers, rng.normal(2, 3, (4, 6, 7, 5)).astype("float32")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_equals_keras_layer(training):
+    (ours, theirs), x = pair()
+    np.testing.assert_allclose(
+        np.asarray(ours(x, training=training)), np.asarray(theirs(x, training=training)), atol=2e-5
+    )
+    for mine, reference in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_equal_keras_layer():
+    results = []
+    for cls in (BatchNormalization, keras.layers.BatchNormalization):
+        keras.utils.set_random_seed(3)
+        network = keras.Sequential(
+            [keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3), cls(), keras.layers.ReLU()]
+        )
+        network.compile(keras.optimizers.SGD(0.1), "mse")
+        rng = np.random.default_rng(1)
+        x = rng.normal(size=(4, 8, 8, 2)).astype("float32")
+        for _ in range(3):
+            network.train_on_batch(x, np.ones((4, 6, 6, 4), "float32"))
+        results.append(network.get_weights())
+    for mine, reference in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, reference, atol=1e-5)
+
+
+def test_weights_file_is_interchangeable(tmp_path):
+    def network(cls):
+        return keras.Sequential([keras.Input((4, 4, 3)), cls(), keras.layers.Conv2D(1, 1)])
+
+    ours, theirs = network(BatchNormalization), network(keras.layers.BatchNormalization)
+    ours.layers[0].set_weights([np.full(3, v) for v in (2.0, 0.5, 0.1, 3.0)])
+    ours.save_weights(tmp_path / "a.weights.h5")
+    theirs.load_weights(tmp_path / "a.weights.h5")
+    x = np.random.default_rng(0).random((1, 4, 4, 3), dtype="float32")
+    np.testing.assert_allclose(np.asarray(ours(x)), np.asarray(theirs(x)), atol=1e-6)
+
+
+def test_frozen_layer_keeps_its_statistics():
+    (ours, _), x = pair()
+    ours.trainable = False
+    before = ours.get_weights()
+    ours(x, training=True)
+    assert all(np.array_equal(a, b) for a, b in zip(before, ours.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "expected"),
+    [
+        ({"avx2"}, [], "float32"),
+        ({"avx2", "amx_bf16"}, [], "mixed_bfloat16"),
+        (set(), [(8, 0)], "mixed_bfloat16"),
+        (set(), [(7, 5)], "mixed_float16"),
+        (set(), [(9, 0), (6, 1)], "float32"),
+    ],
+)
+def test_precision_follows_the_hardware(monkeypatch, flags, gpus, expected):
+    monkeypatch.setattr(backend, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(backend, "_gpu_capabilities", lambda: gpus)
+    if keras.backend.backend() != "tensorflow" and not gpus:
+        expected = "float32"
+    assert recommended_precision() == expected
+
+
+def test_hardware_line_names_the_backend():
+    assert keras.backend.backend() in backend.describe_hardware()

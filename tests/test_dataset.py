@@ -1,0 +1,534 @@
+"""Layouts that are found, folders that are refused, checks, splits and folds."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_png, write_tiny_busi
+
+from unet_lib import dataset as module
+from unet_lib.dataset import (
+    BUSI_FOLDS,
+    Case,
+    DatasetError,
+    Folds,
+    SplitError,
+    check_cases,
+    find_cases,
+    load_case,
+    locate_dataset,
+    make_folds,
+    make_split,
+    read_audit,
+)
+from unet_lib.dataset import places as places_module
+
+PIXELS = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8)
+MASK = np.zeros((48, 64), np.uint8)
+MASK[10:30, 20:40] = 255
+
+
+def names(cases: list[Case]) -> list[str]:
+    return [c.name for c in cases]
+
+
+def pair(folder: Path, *, image: str = "images", mask: str = "masks", stem: str = "a") -> Path:
+    """Write one image and one mask of the same stem into two sub-folders."""
+    write_png(folder / image / f"{stem}.png", PIXELS)
+    write_png(folder / mask / f"{stem}.png", MASK)
+    return folder
+
+
+# --- layouts --------------------------------------------------------------------------------
+
+
+def test_busi_layout(tiny_busi):
+    cases = find_cases(tiny_busi)
+    assert Counter(c.label for c in cases) == {"benign": 4, "malignant": 3, "normal": 2}
+    assert names(cases)[:5] == [f"benign ({k})" for k in (1, 2, 3, 4)] + ["malignant (1)"]
+    assert [len(c.mask_paths) for c in cases] == [1, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert all(c.group == c.name and not c.has_twins for c in cases)
+
+
+def test_order_is_numerical_and_independent_of_the_folder(tmp_path):
+    write_tiny_busi(tmp_path, benign=11, malignant=1, normal=1)
+    expected = [f"benign ({k})" for k in range(1, 12)] + ["malignant (1)", "normal (1)"]
+    assert names(find_cases(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("inside", ["Dataset_BUSI_with_GT", "archive/Dataset_BUSI_with_GT"])
+def test_parent_folders_are_entered(tmp_path, inside):
+    write_tiny_busi(tmp_path / inside)
+    assert len(find_cases(tmp_path)) == 9
+
+
+@pytest.mark.parametrize(("image", "mask"), [("images", "masks"), ("image", "mask"),
+                                             ("Images", "Masks")])  # fmt: skip
+def test_class_folders_with_images_and_masks(tmp_path, image, mask):
+    for label in ("benign", "malignant"):
+        pair(tmp_path / label, image=image, mask=mask, stem=f"{label} (1)")
+    write_png(tmp_path / "benign" / mask / "benign (1)_mask_1.png", MASK)
+    cases = find_cases(tmp_path)
+    assert [(c.name, c.label, len(c.mask_paths)) for c in cases] == [
+        ("benign (1)", "benign", 2), ("malignant (1)", "malignant", 1)]  # fmt: skip
+
+
+def test_equal_names_in_two_classes_stay_apart(tmp_path):
+    for label in ("benign", "normal"):
+        pair(tmp_path / label, stem="1")
+    assert names(find_cases(tmp_path)) == ["benign (1)", "normal (1)"]
+
+
+def test_flat_folders_have_unknown_class(tmp_path):
+    pair(tmp_path, stem="b2")
+    pair(tmp_path, stem="b10")
+    cases = find_cases(tmp_path)
+    assert [(c.name, c.label) for c in cases] == [("b2", "unknown"), ("b10", "unknown")]
+    image, mask = load_case(cases[0])
+    np.testing.assert_allclose(image[..., 0], PIXELS / 255, atol=1e-7)
+    np.testing.assert_array_equal(mask, MASK > 0)
+
+
+def test_mask_and_image_may_have_other_endings(tmp_path):
+    write_png(tmp_path / "images" / "a.jpg", PIXELS)
+    write_png(tmp_path / "masks" / "a.tif", MASK)
+    assert find_cases(tmp_path)[0].mask_paths[0].name == "a.tif"
+
+
+def test_results_and_hidden_files_are_passed_over(tiny_busi):
+    before = find_cases(tiny_busi)
+    for name in ("benign (1)_pred.png", "benign (1)_overlay.png", "._benign (9).png", "notes.txt"):
+        write_png(tiny_busi / "x.png", PIXELS).rename(tiny_busi / "benign" / name)
+    assert find_cases(tiny_busi) == before
+
+
+def test_normal_images_need_no_mask(tiny_busi):
+    (tiny_busi / "normal" / "normal (1)_mask.png").unlink()
+    case = find_cases(tiny_busi)[-2]
+    image, mask = load_case(case)
+    assert case.mask_paths == () and mask.shape == image.shape[:2] and not mask.any()
+
+
+def test_masks_of_one_image_are_joined(tiny_busi):
+    case = find_cases(tiny_busi)[1]
+    parts = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) > 0 for p in case.mask_paths]
+    np.testing.assert_array_equal(load_case(case)[1], parts[0] | parts[1])
+    assert parts[1].any() and not (parts[0] & parts[1]).any()
+
+
+# --- folders that are refused ----------------------------------------------------------------
+
+
+def refuse(folder: Path, words: str, **options) -> None:
+    with pytest.raises(DatasetError, match=words) as caught:
+        find_cases(folder, **options)
+    assert str(folder) in str(caught.value)
+
+
+def test_wrong_folders_show_the_expected_tree(tmp_path):
+    write_png(tmp_path / "picture.png", PIXELS)
+    (tmp_path / "empty" / "benign").mkdir(parents=True)
+    (tmp_path / "dicom" / "normal").mkdir(parents=True)
+    (tmp_path / "dicom" / "normal" / "a.dcm").write_bytes(b"x")
+    refuse(tmp_path / "absent", "no such folder(.|\n)*images/NAME.png")
+    refuse(tmp_path / "picture.png", "is a file(.|\n)*Dataset_BUSI_with_GT/benign")
+    refuse(tmp_path, "no images found where they should be(.|\n)*Dataset_BUSI_with_GT")
+    refuse(tmp_path / "empty", "hold no image")
+    refuse(tmp_path / "dicom", r"end with: \.dcm(.|\n)*endings that are read: \.bmp")
+
+
+def test_missing_mask(tiny_busi):
+    for number in (1, 3):
+        (tiny_busi / "benign" / f"benign ({number})_mask.png").unlink()
+    refuse(tiny_busi, r"benign \(1\)\.png, .*benign \(3\)\.png: image without a mask")
+    cases = find_cases(tiny_busi, require_masks=False)
+    assert cases[0].mask_paths == ()
+    with pytest.raises(DatasetError, match=r"benign \(1\)\.png: has no mask file"):
+        load_case(cases[0])
+    assert [f.cases for f in check_cases(cases).of_kind("no_mask")] == [
+        ("benign (1)",), ("benign (3)",)]  # fmt: skip
+
+
+def test_mask_without_image(tiny_busi):
+    (tiny_busi / "malignant" / "malignant (2).png").unlink()
+    refuse(tiny_busi, r"malignant \(2\)_mask\.png: mask without an image")
+
+
+def test_many_missing_masks_are_counted(tmp_path):
+    pair(tmp_path)
+    for number in range(8):
+        write_png(tmp_path / "images" / f"c{number}.png", PIXELS)
+    refuse(tmp_path, r"c4\.png and 3 more: image without a mask")
+
+
+@pytest.mark.parametrize("where", ["images/a.jpg", "masks/a.jpg"])
+def test_two_files_of_one_name_are_an_error(tmp_path, where):
+    write_png(pair(tmp_path) / where, PIXELS)
+    refuse(tmp_path, r"a\.jpg and a\.png have the same name")
+
+
+def test_mask_of_another_size_names_both_files(tiny_busi):
+    write_png(tiny_busi / "benign" / "benign (1)_mask.png", MASK[:20])
+    with pytest.raises(ValueError, match=r"benign \(1\)_mask.*20 x 64.*benign \(1\)\.png is"):
+        load_case(find_cases(tiny_busi)[0])
+
+
+# --- groups from the audit list --------------------------------------------------------------
+
+
+def test_named_audit_gives_groups(tiny_busi, tmp_path):
+    audit = tmp_path / "audit.csv"
+    rows = [f"{c.name},{'twins' if c.label == 'normal' else c.name}" for c in find_cases(tiny_busi)]
+    audit.write_text("\n".join(["image,group", *rows]))
+    cases = find_cases(tiny_busi, audit=audit)
+    assert [c.group for c in cases if c.has_twins] == ["twins", "twins"]
+    audit.write_text("\n".join(["image,group", *rows[1:]]))
+    refuse(tiny_busi, r"does not list 1 of the 9 images .*'benign \(1\)'", audit=audit)
+    audit.write_text("\n".join(["image,group", rows[0], rows[0]]))
+    with pytest.raises(DatasetError, match=r"benign \(1\) is listed twice"):
+        read_audit(audit)
+    audit.write_text("image,class\n")
+    with pytest.raises(DatasetError, match="column group is missing"):
+        read_audit(audit)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_audit(tmp_path / "absent.csv")
+
+
+def test_committed_audit_list_is_consistent():
+    rows = read_audit().values()
+    assert Counter(r["class"] for r in rows) == {"benign": 437, "malignant": 210, "normal": 133}
+    assert all(r["image"] == f"{r['class']} ({r['id']})" for r in rows)
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    large = [g for g in groups.values() if len(g) > 1]
+    assert len(large) == 152 and sum(map(len, large)) == 345
+    assert all(g[0]["group"] == g[0]["image"] for g in groups.values() if len(g) == 1)
+    published = {"axilla": 27, "overlay": 10, "label_conflict": 20, "several_masks": 17,
+                 "curated_busi_450": 450, "published_duplicate": 311,
+                 "published_incongruent": 19}  # fmt: skip
+    assert {name: sum(int(r[name]) for r in rows) for name in published} == published
+    lists = ("curated_busi_450", "published_duplicate", "published_incongruent")
+    assert all(sum(int(r[name]) for name in lists) == 1 for r in rows)
+    for group in groups.values():
+        conflict = len({r["class"] for r in group}) > 1
+        assert all(r["label_conflict"] == str(int(conflict)) for r in group)
+
+
+def test_committed_folds_agree_with_the_audit_list():
+    folds, audit = Folds.read(BUSI_FOLDS), read_audit()  # reading refuses separated groups
+    assert folds.count == 5 and folds.name == "busi_5fold"
+    listed = {r.image: (r.label, r.group) for r in folds.rows}
+    assert listed == {n: (r["class"], r["group"]) for n, r in audit.items()}
+    assert all(r.parts.count("test") == 1 for r in folds.rows)
+    for fold in range(5):
+        parts = {part: len(found) for part, found in parts_of(folds, fold).items()}
+        assert parts == pytest.approx({"train": 546, "validation": 78, "test": 156}, abs=2)
+
+
+def busi_sized(folder: Path, *wanted: str) -> Path:
+    """Write empty pictures with names and sizes of BUSI."""
+    for name, row in read_audit().items():
+        if name in wanted:
+            shape = int(row["height"]), int(row["width"])
+            path = folder / row["class"] / f"{name}.png"
+            write_png(path, np.zeros(shape, np.uint8))
+            write_png(path.with_name(f"{name}_mask.png"), np.zeros(shape, np.uint8))
+    return folder
+
+
+def test_a_part_of_busi_keeps_its_groups(tmp_path):
+    wanted = ["benign (42)", "malignant (51)", "benign (20)"]
+    cases = {c.name: c for c in find_cases(busi_sized(tmp_path, *wanted))}
+    assert cases["benign (42)"].group == cases["malignant (51)"].group != "benign (42)"
+    assert not cases["benign (20)"].has_twins
+    assert not any(c.has_twins for c in find_cases(tmp_path, audit=None))
+
+
+def test_phantoms_and_other_pictures_never_take_busis_groups(tmp_path, tiny_busi):
+    assert not any(c.has_twins for c in find_cases(tiny_busi))  # same names, other sizes
+    busi_sized(tmp_path / "p", "benign (42)", "malignant (51)")
+    (tmp_path / "p" / module.PHANTOM_MARKER).write_text("{}")
+    assert not any(c.has_twins for c in find_cases(tmp_path / "p"))
+
+
+# --- where the data lies ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch) -> Path:
+    """Make every place that "auto" looks at empty; return the working folder."""
+    monkeypatch.delenv("BUSI_DIR", raising=False)
+    for name in ("DATA_FOLDER", "_KAGGLE", "_COLAB"):
+        monkeypatch.setattr(places_module, name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_places_are_tried_in_order(nowhere, monkeypatch):
+    assert locate_dataset() is None
+    for place in ("_COLAB/archive", "_KAGGLE", "data", "DATA_FOLDER"):
+        write_tiny_busi(nowhere / place / "Dataset_BUSI_with_GT")
+        found = locate_dataset()
+        assert found.resolve() == nowhere / place / "Dataset_BUSI_with_GT"
+        assert len(find_cases(found)) == 9
+    monkeypatch.setenv("BUSI_DIR", str(nowhere / "data"))
+    assert locate_dataset() == nowhere / "data" / "Dataset_BUSI_with_GT"
+    assert locate_dataset(nowhere / "_KAGGLE") == nowhere / "_KAGGLE" / "Dataset_BUSI_with_GT"
+    assert locate_dataset("phantoms") is None
+
+
+def test_a_named_folder_is_never_replaced(nowhere, monkeypatch):
+    write_tiny_busi(nowhere / "DATA_FOLDER" / "Dataset_BUSI_with_GT")
+    with pytest.raises(DatasetError, match=r"dataset='.*absent' names this folder.*not exist"):
+        locate_dataset(nowhere / "absent")
+    (nowhere / "hollow").mkdir()
+    with pytest.raises(DatasetError, match="holds no cases"):
+        locate_dataset(nowhere / "hollow")
+    monkeypatch.setenv("BUSI_DIR", str(nowhere / "absent"))
+    with pytest.raises(DatasetError, match="environment variable BUSI_DIR"):
+        locate_dataset()
+
+
+# --- check_cases -----------------------------------------------------------------------------
+
+
+def spoil(folder: Path) -> None:
+    """Put one of every fault into the tiny folder."""
+    benign, malignant, normal = (folder / c for c in ("benign", "malignant", "normal"))
+    colour = np.dstack([PIXELS] * 3)
+    colour[5:9, 5:9] = [0, 255, 255]
+    write_png(benign / "benign (1).png", colour)
+    write_png(benign / "benign (1)_mask.png", MASK)
+    (benign / "benign (3).png").write_bytes((benign / "benign (3).png").read_bytes()[:200])
+    labels = cv2.imread(str(benign / "benign (4)_mask.png"), cv2.IMREAD_GRAYSCALE)
+    labels[labels > 0] = 100
+    labels[30:39, 30:50] = 200
+    write_png(benign / "benign (4)_mask.png", labels)
+    write_png(malignant / "malignant (1)_mask.png", MASK[:30])
+    write_png(malignant / "malignant (2).png", PIXELS)
+    write_png(malignant / "malignant (2)_mask.png", MASK * 0)
+    write_png(malignant / "malignant (3).png", PIXELS // 20)
+    write_png(malignant / "malignant (3)_mask.png", cv2.GaussianBlur(MASK, (3, 3), 0))
+    write_png(normal / "normal (1).png", PIXELS)
+    write_png(normal / "normal (1)_mask.png", MASK)
+
+
+def test_check_finds_every_fault_and_nothing_else(tiny_busi):
+    spoil(tiny_busi)
+    report = check_cases(find_cases(tiny_busi), workers=2)
+    found = {(f.kind, f.cases) for f in report.problems}
+    assert found == {
+        ("unreadable", ("benign (3)",)),
+        ("mask_values", ("benign (4)",)),
+        ("size_mismatch", ("malignant (1)",)),
+        ("empty_lesion_mask", ("malignant (2)",)),
+        ("lesion_on_normal", ("normal (1)",)),
+        ("dark", ("malignant (3)",)),
+        ("smoothed_mask", ("malignant (3)",)),
+        ("exact_duplicate", ("malignant (2)", "normal (1)")),
+        ("colour_overlay", ("benign (1)",)),
+        ("several_masks", ("benign (2)",)),
+    }
+    assert not report.ok
+    assert report.counts["cases"] == 9 and report.counts["masks"] == 10
+    assert report.of_kind("unreadable")[0].severity == "error"
+    assert "in different classes" in report.of_kind("exact_duplicate")[0].message
+    text = report.to_markdown()
+    assert "9 cases (4 benign, 3 malignant, 2 normal), 10 masks" in text
+    assert "malignant (1)_mask.png: 30 x 64" in text and "Mend the errors" in text
+
+
+def test_check_of_a_good_folder(tiny_busi, capsys):
+    cases = find_cases(tiny_busi)
+    report = check_cases(cases, progress=True)
+    assert report.ok and [f.kind for f in report.problems] == ["several_masks"]
+    assert "9/9" in capsys.readouterr().err
+    sizes = np.array([load_case(c)[1].shape for c in cases])
+    assert report.sizes["min_height"] == sizes[:, 0].min()
+    assert report.sizes["max_width"] == sizes[:, 1].max()
+    assert report.sizes["distinct"] == len({tuple(s) for s in sizes})
+    assert "Every file can be used." in report.to_markdown()
+
+
+def test_long_listings_are_cut_and_counted(tiny_busi):
+    for path in (tiny_busi / "benign").glob("*.png"):
+        path.write_bytes(b"")
+    report = check_cases(find_cases(tiny_busi))
+    assert report.counts["unreadable"] == 9  # four images, five masks
+    assert "- and 6 more" in report.to_markdown(most=3)
+
+
+# --- splits and folds ------------------------------------------------------------------------
+
+
+def imagine(benign: int, malignant: int, normal: int, twins: int = 0) -> list[Case]:
+    """Cases without files; the first `twins` of each class come in pairs of one group."""
+    return [
+        Case(f"{label} ({k})", label, Path("x.png"), (),
+             f"{label} pair {k // 2}" if k < twins else f"{label} ({k})")
+        for label, count in (("benign", benign), ("malignant", malignant), ("normal", normal))
+        for k in range(count)
+    ]  # fmt: skip
+
+
+def parts_of(folds: Folds, fold: int) -> dict[str, list[str]]:
+    chosen = {"train": [], "validation": [], "test": []}
+    for row in folds.rows:
+        chosen[row.parts[fold]].append(row.image)
+    return chosen
+
+
+@pytest.mark.parametrize("shape", [(60, 40, 20, 20), (9, 6, 5, 4), (12, 0, 0, 0), (7, 3, 2, 0)])
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_partition_the_cases_by_group(shape, count):
+    cases = imagine(*shape)
+    folds = make_folds(cases, count=count)
+    assert folds.count == count
+    tested = [name for k in range(count) for name in parts_of(folds, k)["test"]]
+    assert sorted(tested) == sorted(names(cases))
+    for k in range(count):
+        assert all(parts_of(folds, k).values()), "a part is empty"
+        where = {}
+        for case, row in zip(cases, folds.rows, strict=True):
+            assert where.setdefault(case.group, row.parts[k]) == row.parts[k]
+
+
+def test_folds_are_stratified():
+    cases = imagine(100, 60, 40, twins=20)
+    folds = make_folds(cases, count=5)
+    for k in range(5):
+        chosen = parts_of(folds, k)
+        assert len(chosen["validation"]) == pytest.approx(20, abs=2)
+        for part, share in (("test", 0.2), ("validation", 0.1)):
+            table = Counter((c.label, c.has_twins) for c in cases if c.name in chosen[part])
+            whole = Counter((c.label, c.has_twins) for c in cases)
+            for stratum, total in whole.items():
+                assert table[stratum] == pytest.approx(total * share, abs=2.5), (k, part, stratum)
+
+
+def test_seed_decides():
+    cases = imagine(30, 20, 10, twins=6)
+    assert make_split(cases, seed=3) == make_split(cases, seed=3)
+    assert make_split(cases, seed=3) != make_split(cases, seed=4)
+    assert make_folds(cases, 2, seed=3) == make_folds(cases, 2, seed=3)
+
+
+@pytest.mark.parametrize(("test", "validation"), [(0.2, 0.1), (0.1, 0.1), (0.5, 0.25)])
+def test_make_split(test, validation):
+    cases = imagine(100, 60, 40, twins=20)
+    split = make_split(cases, test, validation).split(cases, 0)
+    assert len(split.test) == pytest.approx(200 * test, abs=4)
+    assert len(split.validation) == pytest.approx(200 * validation, abs=4)
+    assert len(split.train) + len(split.validation) + len(split.test) == 200
+
+
+def test_split_without_normals():
+    cases = imagine(20, 10, 10)
+    folds = make_folds(cases)
+    split, full = folds.split(cases, 1, normals=False), folds.split(cases, 1)
+    for part in ("train", "validation", "test"):
+        kept = [c for c in getattr(full, part) if c.label != "normal"]
+        assert list(getattr(split, part)) == kept
+    assert full.name == "folds, fold 1"
+
+
+def test_what_cannot_be_divided_is_refused():
+    cases = imagine(20, 10, 0)
+    for wrong, words in (
+        ({"count": 1}, "count must be at least 2"),
+        ({"count": 31}, "30 images in 30 groups cannot be divided into 31"),
+        ({"validation": 0.0}, "validation must be a share"),
+        ({"validation": 0.9}, "between 0 and 0.8"),
+        ({"seed": -1}, "seed must be"),
+    ):
+        with pytest.raises(SplitError, match=words):
+            make_folds(cases, **wrong)
+    with pytest.raises(SplitError, match="test must be a share"):
+        make_split(cases, test=1.0)
+    with pytest.raises(SplitError, match="too few"):
+        make_split(cases[:2])
+    with pytest.raises(SplitError, match="0 images"):
+        make_folds([])
+
+
+def test_folds_are_saved_and_read(tmp_path):
+    cases = imagine(12, 8, 6, twins=4)
+    folds = make_folds(cases, count=3)
+    path = folds.save(tmp_path / "new" / "three.csv")
+    lines = path.read_text().splitlines()
+    assert lines[0] == "image,class,group,fold0,fold1,fold2" and len(lines) == 27
+    assert lines[1].startswith("benign (0),benign,benign pair 0,")
+    again = Folds.read(path)
+    assert again == folds and again.name == "three"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # saved again by a spreadsheet
+    assert Folds.read(path) == folds
+
+
+HEADER = "image,class,group,fold0"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the columns are"),
+        ("image,class,fold0\na,benign,test", "expected image,class,group,fold0"),
+        (HEADER, "names no image"),
+        (f"{HEADER}\na,benign,a", "line 2 has 3 cells, expected 4"),
+        (f"{HEADER}\na,benign,a,tset", "'a' has the part 'tset'; expected train, validation"),
+        (f"{HEADER}\na,benign,a,test\na,benign,a,test", "'a' is listed more than once"),
+        (f"{HEADER}\na,benign,g,test\nb,benign,g,train", "group g into test and train"),
+    ],
+)
+def test_malformed_split_files_are_refused(tmp_path, text, words):
+    path = tmp_path / "split.csv"
+    path.write_text(text)
+    with pytest.raises(SplitError, match=words) as caught:
+        Folds.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_split_file_is_named(tmp_path):
+    with pytest.raises(SplitError, match=r"absent\.csv: the split cannot be read"):
+        Folds.read(tmp_path / "absent.csv")
+
+
+def test_split_and_folder_that_differ_say_in_what():
+    cases = imagine(10, 6, 4)
+    folds = make_folds(cases, count=2)
+    with pytest.raises(SplitError, match=r"2 images of the split are not in the folder \(benign"):
+        folds.split(cases[2:], 0)
+    extra = [*cases, replace(cases[0], name="new")]
+    with pytest.raises(SplitError, match=r"1 images of the folder are not in the split \(new\)"):
+        folds.split(extra, 0)
+    other = [replace(cases[0], label="malignant"), *cases[1:]]
+    with pytest.raises(SplitError, match=r"1 images have another class .*benign \(0\)"):
+        folds.split(other, 0)
+    with pytest.raises(SplitError, match="no fold 2; it has folds 0 to 1"):
+        folds.split(cases, 2)
+
+
+def test_groups_come_from_the_split_and_twins_of_the_folder_stay_together():
+    cases = imagine(10, 6, 4, twins=4)
+    folds = make_folds(cases, count=2)
+    bare = [replace(c, group=c.name) for c in cases]
+    assert {c.group for c in folds.split(bare, 0).train} <= {c.group for c in cases}
+    apart = parts_of(folds, 0)
+    twins = {apart["train"][0], apart["test"][0]}
+    wrong = [replace(c, group="pair") if c.name in twins else c for c in bare]
+    with pytest.raises(SplitError, match=r"near-duplicates \(group pair\)"):
+        folds.split(wrong, 0)
+
+
+def test_check_report_names_duplicates_that_a_split_may_separate(tiny_busi):
+    shutil.copy(tiny_busi / "benign" / "benign (1).png", tiny_busi / "benign" / "benign (2).png")
+    cases = find_cases(tiny_busi)
+    assert "may separate" in check_cases(cases).of_kind("exact_duplicate")[0].message
+    joined = [replace(c, group="g") if c.name in ("benign (1)", "benign (2)") else c for c in cases]
+    assert "may separate" not in check_cases(joined).of_kind("exact_duplicate")[0].message

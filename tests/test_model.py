@@ -1,0 +1,132 @@
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
+
+pytestmark = pytest.mark.keras
+
+
+def test_config_round_trip_and_unknown_key():
+    config = UNetConfig(filters=8, depth=2, normalization="group", dropout=0.1)
+    assert UNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ValueError, match="unknown setting 'filter'.*Allowed are: .*filters"):
+        UNetConfig.from_dict({"filter": 8})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"depth": 0}, "depth must be a whole number of at least 1; received 0"),
+        ({"filters": 2.5}, "filters must be a whole number"),
+        ({"kernel_size": 4}, "1, 3, 5 or 7; received 4"),
+        ({"dropout": 1.0}, "at least 0 and below 1"),
+        ({"normalization": "layer"}, "'batch', 'group', 'none'; received 'layer'"),
+        ({"upsampling": "nearest"}, "'transposed', 'resize'"),
+        ({"encoder": "ResNet18"}, "'plain'.*received 'ResNet18'"),
+        ({"encoder_weights": "imagenet"}, "None for the plain encoder"),
+        ({"encoder": "MobileNetV2", "depth": 6}, "2 to 5 with encoder 'MobileNetV2'"),
+        ({"encoder": "MobileNetV2", "input_channels": 2}, "1 or 3 with encoder"),
+    ],
+)
+def test_wrong_configuration_says_what_is_allowed(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "upsampling"),
+    list(itertools.product(("batch", "group", "none"), ("transposed", "resize"))),
+)
+def test_output_has_the_size_of_any_input(normalization, upsampling):
+    config = UNetConfig(
+        filters=4, depth=3, normalization=normalization, upsampling=upsampling, dropout=0.2
+    )
+    for height, width in ((8, 8), (17, 30), (33, 41)):
+        network = build_unet(config, (height, width))
+        output = np.asarray(network(np.zeros((2, height, width, 1), "float32")))
+        assert output.shape == (2, height, width, 1)
+        assert (output > 0).all() and (output < 1).all()
+
+
+def test_open_size_and_several_channels():
+    network = build_unet(UNetConfig(filters=4, depth=2, input_channels=3, output_channels=2))
+    for side in (8, 20):
+        assert network(np.zeros((1, side, side, 3), "float32")).shape == (1, side, side, 2)
+
+
+def test_too_small_an_input_is_refused():
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels; received 15 x 64"):
+        build_unet(UNetConfig(depth=4), (15, 64))
+    with pytest.raises(ValueError, match="needs a size"):
+        build_unet(UNetConfig(encoder="MobileNetV2"))
+
+
+@pytest.mark.parametrize("encoder", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "VGG16"])
+def test_application_encoder(encoder):
+    assert encoder in ENCODERS
+    config = UNetConfig(filters=4, encoder=encoder, depth=3)
+    network = build_unet(config, (64, 72))
+    assert network.output_shape == (None, 64, 72, 1)
+    assert np.isfinite(np.asarray(network(np.zeros((1, 64, 72, 1), "float32")))).all()
+
+
+def test_parameters_and_multiply_adds_by_hand():
+    """One level, one convolution, no normalisation: small enough to count on paper."""
+    config = UNetConfig(filters=2, depth=1, convolutions=1, normalization="none")
+    summary = summarise_network(build_unet(config, 8))
+    parameters = (
+        (9 * 1 * 2 + 2)  # down0
+        + (9 * 2 * 4 + 4)  # down1
+        + (4 * 4 * 2 + 2)  # transposed
+        + (9 * 4 * 2 + 2)  # up0 on the concatenation
+        + (2 * 1 + 1)  # head
+    )
+    multiply_adds = 64 * 9 * 2 + 16 * 9 * 2 * 4 + 16 * 4 * 4 * 2 + 64 * 9 * 4 * 2 + 64 * 2
+    assert summary.parameters == parameters
+    assert summary.multiply_adds == multiply_adds
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_receptive_field_is_the_reach_of_one_pixel(depth, upsampling):
+    """Perturb pixels further and further away until no output changes."""
+    config = UNetConfig(
+        filters=2, depth=depth, normalization="none", upsampling=upsampling, convolutions=1
+    )
+    side = 96
+    network = build_unet(config, side)
+    for weight in network.trainable_variables:  # positive weights: nothing cancels, nothing dies
+        weight.assign(np.full(weight.shape, 0.1, "float32"))
+    logits = keras.Model(network.input, network.get_layer("logits").output)
+    images = np.zeros((side, side, side, 1), "float32")
+    images[np.arange(side), side // 2, np.arange(side)] = 1.0  # one image a column
+    base = np.asarray(logits(np.zeros((1, side, side, 1), "float32")))[0, side // 2, :, 0]
+    rows = np.asarray(logits.predict(images, batch_size=16, verbose=0))[:, side // 2, :, 0]
+    reach = [np.flatnonzero(np.abs(rows[:, x] - base[x]) > 0) for x in range(24, side - 24)]
+    widest = max(found.max() - found.min() + 1 for found in reach)
+    claimed = summarise_network(network).receptive_field
+    assert widest == claimed
+
+
+def test_same_seed_same_weights():
+    weights = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        weights.append(build_unet(UNetConfig(filters=4, depth=2), 16).get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_mixed_precision_gives_float32_close_to_full_precision():
+    config = UNetConfig(filters=4, depth=2)
+    full = build_unet(config, 32)
+    mixed = build_unet(config, 32, precision="mixed_bfloat16")
+    mixed.set_weights(full.get_weights())
+    images = np.random.default_rng(0).random((2, 32, 32, 1), dtype="float32")
+    output = np.asarray(mixed(images))
+    assert output.dtype == np.float32
+    assert np.abs(output - np.asarray(full(images))).max() < 0.03
+    assert keras.config.dtype_policy().name == "float32"

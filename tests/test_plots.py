@@ -1,0 +1,390 @@
+"""Figures: what they show is true, nothing is cropped, covered or left unsaid."""
+
+import itertools
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn import metrics as sk
+
+from unet_lib import plots
+from unet_lib.augment import Augmentation
+from unet_lib.metrics import Evaluation
+
+ABOUT = {"model": "unet-a", "data": "BUSI", "fold": 0, "part": "test", "threshold": 0.5}
+LONG = {**ABOUT, "model": "a model with a long name " * 5}
+PHANTOMS = {**LONG, "data": "phantoms", "data_kind": "phantoms", "seen_in_training": True}
+
+
+def disc(height, width, y, x, radius):
+    rows, columns = np.mgrid[:height, :width]
+    return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+def make_pair(seed, shape=(40, 60), lesion=True):
+    """Give image, truth and probabilities."""
+    rng = np.random.default_rng(seed)
+    height, width = shape
+    truth = disc(height, width, 0.5 * height, 0.4 * width, 0.3 * height) & lesion
+    found = disc(height, width, 0.55 * height, 0.45 * width, 0.3 * height)
+    probabilities = np.clip(0.7 * found + 0.3 * rng.random(shape), 0, 1).astype(np.float32)
+    return rng.random((*shape, 1), dtype=np.float32), truth, probabilities
+
+
+def make_evaluation(about=ABOUT, normals=True):
+    evaluation = Evaluation(about=dict(about))
+    for seed in range(6):
+        lesion = seed % 3 > 0 or not normals
+        _, truth, p = make_pair(seed, lesion=lesion)
+        label = "benign" if lesion else "normal"
+        evaluation.add(truth, p >= 0.5, p, name=f"{label} {seed}", label=label)
+    return evaluation
+
+
+def make_rows(count=3, shapes=((40, 60), (70, 30), (30, 90))):
+    rows = []
+    for seed, shape in zip(range(count), itertools.cycle(shapes), strict=False):
+        image, truth, p = make_pair(seed, shape, lesion=seed != 1)
+        rows.append((image, truth, p, p >= 0.5, f"benign ({seed}), a longer title"))
+    return rows
+
+
+def make_history(epochs=30):
+    keys = ("loss", "accuracy", "dice", "val_loss", "val_accuracy", "val_dice")
+    rng = np.random.default_rng(0)
+    return [{"epoch": e + 1, **{key: rng.random() for key in keys}} for e in range(epochs)]
+
+
+def draw_all(about, banner=None):
+    """Draw every figure of the package once."""
+    more = {"about": about, "banner": banner}
+    image, truth, _ = make_pair(0)
+    evaluation = make_evaluation(about)
+    thresholds = np.linspace(0.1, 0.9, 9)
+    return {
+        "examples": plots.plot_examples([(i, t, n) for i, t, _, _, n in make_rows(4)], **more),
+        "augmentation": plots.plot_augmentation(image, truth, Augmentation(), 3, **more),
+        "predictions": plots.plot_predictions(make_rows(), **more),
+        "history": plots.plot_history(make_history(), **more),
+        "threshold": plots.plot_threshold_curve(
+            thresholds, thresholds, 1 - thresholds, chosen=0.4, lesions=51, normals=12, **more
+        ),
+        "roc": plots.plot_roc(evaluation, banner=banner),
+        "precision_recall": plots.plot_precision_recall(evaluation, banner=banner),
+        "confusion": plots.plot_confusion_matrix(evaluation, banner=banner),
+        "confusion_lesion": plots.plot_confusion_matrix(
+            evaluation, lesion_only=True, banner=banner
+        ),
+    }
+
+
+def words(figure):
+    """Give all text of a figure on one line."""
+    texts = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        texts += [axes.get_title(), axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
+        texts += [text.get_text() for text in axes.texts]
+        texts += [tick.get_text() for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
+    texts += [text.get_text() for legend in legends for text in legend.get_texts()]
+    return " ".join(" ".join(texts).replace("\u00a0", " ").split())
+
+
+FIGURES = draw_all(ABOUT)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_what_it_shows(name):
+    text = words(FIGURES[name])
+    assert isinstance(FIGURES[name], Figure)
+    assert "PHANTOM" not in text and "TRAINING IMAGES" not in text
+    if name != "augmentation":
+        assert "model: unet-a · data: BUSI · fold: 0 · part: test" in text
+    expected = {
+        "examples": ["4 images", "benign (3)", "white = lesion"],
+        "augmentation": ["original", "draw 7", "seed 3"],
+        "predictions": ["3 images", "truth", "prediction", "of this one image"],
+        "history": ["30 epochs", "best validation Dice", "training", "validation", "loss"],
+        "threshold": ["validation", "per image", "51 lesion images", "12 images", "0.4", "0.8"],
+        "roc": ["pooled over pixels", "all 6 images", "4 lesion images", "14,400 pixels"],
+        "precision_recall": ["pooled over pixels", "all 6 images", "4 lesion images"],
+        "confusion": ["6 images pooled", "14,400 pixels", "Mean IoU"],
+        "confusion_lesion": ["4 lesion images pooled", "9,600 pixels"],
+    }
+    assert [part for part in expected[name] if part not in text] == []
+
+
+def render(figure):
+    """Draw a figure, so that the layout is done; give the renderer that measures texts."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas.get_renderer()
+
+
+def boxes(figure):
+    """Give the box of every panel with its labels, legend and text outside the panels."""
+    renderer = render(figure)
+    found = {f"text {t.get_text()[:30]!r}": t.get_window_extent(renderer) for t in figure.texts if
+             t.get_text()}  # fmt: skip
+    for i, legend in enumerate(figure.legends):
+        found[f"legend {i}"] = legend.get_window_extent(renderer)
+    for i, axes in enumerate(figure.axes):
+        found[f"panel {i}"] = axes.get_tightbbox(renderer)
+    return found
+
+
+@pytest.mark.parametrize("about", [ABOUT, PHANTOMS], ids=["short", "long with banner"])
+def test_nothing_overlaps_or_leaves_the_figure(about):
+    for name, figure in draw_all(about).items():
+        found = boxes(figure)
+        for (first, a), (second, b) in itertools.combinations(found.items(), 2):
+            width = min(a.x1, b.x1) - max(a.x0, b.x0)
+            height = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(width, height) < 1.5, (name, first, second)
+        for part, box in found.items():
+            inside = box.x0 >= -1 and box.y0 >= -1
+            inside &= box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
+            assert inside, (name, part)
+
+
+def test_every_figure_of_phantoms_carries_the_banner():
+    for figure in draw_all(PHANTOMS).values():
+        text = words(figure)
+        assert plots.PHANTOM_BANNER in text and plots.SEEN_BANNER in text
+    for figure in draw_all(ABOUT, banner="LOOK OUT").values():
+        assert "LOOK OUT" in words(figure)
+    assert plots.PHANTOM_BANNER == "PHANTOMS (synthetic images): not a clinical result"
+    assert plots.banner_for(None) == plots.banner_for({"seen_in_training": None}) == ""
+
+
+def pooled_pixels(normals=True):
+    pairs = [make_pair(seed, lesion=seed % 3 > 0 or not normals)[1:] for seed in range(6)]
+    return (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
+
+
+def test_the_roc_figure_shows_the_roc_of_scikit_learn():
+    truth, p = pooled_pixels()
+    fpr, tpr, _ = sk.roc_curve(truth, p, drop_intermediate=False)
+    whole, close = FIGURES["roc"].axes
+    assert close.get_xlim()[1] == 0.1
+    for axes in (whole, close):
+        line, dot = axes.lines[0], axes.lines[1]
+        x, y = line.get_xdata(), line.get_ydata()
+        points = set(zip(fpr, tpr, strict=True))
+        assert len(x) > 100 and set(zip(x, y, strict=True)) <= points  # exact points, only thinned
+        assert sk.auc(x, y) == pytest.approx(sk.roc_auc_score(truth, p), abs=1e-3)
+        tn, fp, fn, tp = sk.confusion_matrix(truth, p >= 0.5).ravel()
+        assert dot.get_xdata()[0] == pytest.approx(fp / (fp + tn))
+        assert dot.get_ydata()[0] == pytest.approx(tp / (tp + fn))
+    assert f"AUC {sk.roc_auc_score(truth, p):.4f}" in words(FIGURES["roc"])
+
+
+def test_the_precision_recall_figure_shows_that_of_scikit_learn():
+    truth, p = pooled_pixels()
+    axes, text = FIGURES["precision_recall"].axes[0], words(FIGURES["precision_recall"])
+    assert f"average precision {sk.average_precision_score(truth, p):.3f}" in text
+    assert f"guessing: {truth.mean():.3f}" in text
+    dot = axes.lines[1]
+    assert dot.get_xdata()[0] == pytest.approx(sk.recall_score(truth, p >= 0.5))
+    assert dot.get_ydata()[0] == pytest.approx(sk.precision_score(truth, p >= 0.5))
+
+
+def test_the_confusion_figure_shows_the_counts_of_scikit_learn():
+    truth, p = pooled_pixels()
+    matrix = sk.confusion_matrix(truth, p >= 0.5)
+    text = words(FIGURES["confusion"])
+    for kind, row, column in [("TP", 1, 1), ("FN", 1, 0), ("FP", 0, 1), ("TN", 0, 0)]:
+        count = matrix[row, column]
+        share = count / matrix[row].sum()
+        assert f"({kind}) {count:,} {share:.2%} of the row" in text
+    assert f"F1 {sk.f1_score(truth, p >= 0.5):.3f}" in text
+
+
+def test_images_without_lesions_have_no_share_of_lesion_pixels():
+    evaluation = Evaluation()
+    evaluation.add(np.zeros((5, 5), bool), np.zeros((5, 5), bool), np.zeros((5, 5)), name="x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = words(plots.plot_confusion_matrix(evaluation))
+        assert "(TP) 0 -" in text and "precision -" in text
+        assert "AUC -" in words(plots.plot_roc(evaluation))
+        assert "average precision -" in words(plots.plot_precision_recall(evaluation))
+
+
+def test_one_curve_when_all_images_have_a_lesion():
+    text = words(plots.plot_roc(make_evaluation(normals=False)))
+    assert "all 6 images" in text and "lesion images" not in text
+
+
+def test_curves_need_probabilities():
+    evaluation = Evaluation()
+    evaluation.add(np.ones((5, 5), bool), np.ones((5, 5), bool), name="x")
+    for plot in (plots.plot_roc, plots.plot_precision_recall):
+        with pytest.raises(ValueError, match="masks only"):
+            plot(evaluation)
+    assert "F1 1.000" in words(plots.plot_confusion_matrix(evaluation))
+
+
+# --- pictures -------------------------------------------------------------------------------
+
+
+def enclosed(collection):
+    """Give the area enclosed by contour lines: outer rings positive, holes negative."""
+    total = 0.0
+    for path in collection.get_paths():
+        for ring in path.to_polygons(closed_only=False):
+            x, y = ring[:, 0], ring[:, 1]
+            total += (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2
+    return abs(total)
+
+
+def test_predictions_crop_nothing_and_keep_the_aspect():
+    rows = make_rows(3)
+    figure = plots.plot_predictions(rows)
+    render(figure)
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == 12
+    for index, axes in enumerate(panels):
+        height, width = rows[index // 4][1].shape
+        assert axes.get_xlim() == (-0.5, width - 0.5) and axes.get_ylim() == (height - 0.5, -0.5)
+        box = axes.get_window_extent()
+        assert box.width / box.height == pytest.approx(width / height, rel=0.02)
+    shown = [np.asarray(axes.images[0].get_array()) for axes in panels[:4]]
+    for picture, expected in zip(shown, (rows[0][0][..., 0], *rows[0][1:3]), strict=False):
+        np.testing.assert_array_equal(picture, expected)
+
+
+def test_overlay_contours_enclose_the_masks():
+    square, ring, edge, dot = (np.zeros((50, 60), bool) for _ in range(4))
+    square[10:30, 20:50] = True
+    ring[5:45, 5:45] = True
+    ring[15:35, 15:35] = False
+    edge[:20, :10] = True
+    dot[25, 30] = True
+    full = np.ones((50, 60), bool)
+    for mask in (square, ring, edge, full, dot):
+        figure = plots.plot_predictions([(mask[..., None] * 1.0, mask, mask * 1.0, mask, "x")])
+        overlay = figure.axes[-1]
+        assert len(overlay.collections) == 2  # truth and prediction
+        for lines in overlay.collections:
+            corners = 0.5 * mask.any() * 8  # the line cuts the corners of pixels
+            assert enclosed(lines) == pytest.approx(mask.sum(), abs=corners)
+
+
+def test_truth_and_prediction_differ_in_colour_and_in_line():
+    figure = plots.plot_predictions(make_rows(1))
+    truth, prediction = figure.axes[-1].collections
+    assert not np.allclose(truth.get_edgecolor(), prediction.get_edgecolor())
+    assert truth.get_linestyle() != prediction.get_linestyle()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["truth", "prediction (final mask)"]
+    for line, collection in zip(figure.legends[0].get_lines(), (truth, prediction), strict=True):
+        assert np.allclose(to_rgba(line.get_color()), collection.get_edgecolor()[0])
+
+
+def test_the_text_beside_a_prediction_is_the_score_of_this_image():
+    image, truth, p = make_pair(0)
+    empty, mask = np.zeros_like(truth), p >= 0.5
+    rows = [
+        (image, truth, p, mask, "found"),
+        (image, truth, p, empty, "nothing"),
+        (image, empty, p, empty, "normal"),
+        (image, empty, p, mask, "alarm"),
+        (image, None, p, mask, "unknown"),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.plot_predictions(rows)
+        render(figure)
+    beside = [" ".join(axes.texts[0].get_text().split()) for axes in figure.axes[::5]]
+    dice = sk.f1_score(truth.ravel(), mask.ravel())
+    iou = sk.jaccard_score(truth.ravel(), mask.ravel())
+    assert beside == [
+        f"found Dice {dice:.2f} IoU {iou:.2f}",
+        "nothing Dice 0.00 IoU 0.00 lesion missed",
+        "normal no lesion: left empty",
+        f"alarm no lesion: false area {mask.mean():.1%} of image",
+        "unknown",
+    ]
+    assert "no truth given" in words(figure)
+
+
+def test_augmentation_is_shown_as_it_is_drawn():
+    image, mask, _ = make_pair(0)
+    augmentation = Augmentation()
+    figure = plots.plot_augmentation(image, mask, augmentation, seed=5, count=2)
+    panels = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    expected = augmentation.apply(image, mask, np.random.default_rng([5, 2]))[0]
+    np.testing.assert_array_equal(panels[0], image[..., 0])
+    np.testing.assert_array_equal(panels[2], expected[..., 0])
+
+
+def test_nothing_to_show_is_an_error():
+    for plot in (plots.plot_examples, plots.plot_predictions, plots.plot_history):
+        with pytest.raises(ValueError, match="at least one"):
+            plot([])
+
+
+# --- history and threshold ------------------------------------------------------------------
+
+
+def test_history_shows_every_value_and_the_best_epoch():
+    history = make_history()
+    figure = plots.plot_history(history)
+    best = 1 + int(np.argmax([row["val_dice"] for row in history]))
+    for axes, key in zip(figure.axes, ("loss", "accuracy", "dice"), strict=True):
+        for line, name in zip(axes.lines, (key, f"val_{key}"), strict=False):
+            assert list(line.get_ydata()) == [row[name] for row in history]
+        assert axes.lines[2].get_xdata() == [best, best]
+    assert f"epoch {best}" in words(figure)
+
+
+def test_history_stands_gaps_and_a_single_epoch():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_dice": None}])
+        render(figure)
+        assert [len(axes.lines) for axes in figure.axes] == [1, 0, 0]
+        assert figure.axes[0].lines[0].get_marker() == "o"
+        nan = [{"epoch": e, "loss": 1.0, "val_dice": v} for e, v in ((1, np.nan), (2, 0.3))]
+        assert "epoch 2" in words(plots.plot_history(nan))
+
+
+def test_threshold_curve_marks_choice_and_requirement():
+    figure = plots.plot_threshold_curve(
+        [0.2, 0.5], [0.7, 0.6], [0.5, 0.9], chosen=0.5, required=None
+    )
+    axes = figure.axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[0.7, 0.6], [0.5, 0.9]]
+    assert axes.lines[2].get_xdata() == [0.5, 0.5] and len(axes.lines) == 3
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def test_figures_are_saved_and_displayed(tmp_path):
+    path = plots.save_figure(FIGURES["roc"], tmp_path / "new" / "roc.png", dpi=60)
+    with Image.open(path) as picture:
+        width, height = FIGURES["roc"].get_size_inches()
+        assert picture.size == pytest.approx((60 * width, 60 * height), abs=1)
+        corner = picture.convert("RGB").getpixel((0, 0))
+    assert corner == (255, 255, 255)  # printable: white paper
+    assert [p.name for p in path.parent.iterdir()] == ["roc.png"]
+    assert FIGURES["roc"]._repr_png_().startswith(b"\x89PNG")
+    assert plots.save_figure(FIGURES["roc"], tmp_path / "roc.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_plots_need_neither_pyplot_nor_report_nor_a_backend():
+    code = "import sys, unet_lib.plots; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "unet_lib.plots" in loaded
+    unwanted = {"matplotlib.pyplot", "unet_lib.report", "tensorflow", "keras", "jax", "torch"}
+    assert not unwanted & set(loaded)

@@ -1,0 +1,308 @@
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from unet_lib.dataset import Folds, find_cases, make_split
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.model import UNetConfig, build_unet
+from unet_lib.phantoms import make_phantoms
+from unet_lib.training import (
+    Candidate,
+    Recipe,
+    TrainingConfig,
+    TrainingError,
+    compile_network,
+    load_run,
+    train,
+    tune_threshold,
+)
+from unet_lib.training.state import averaged_weights
+from unet_lib.training.threshold import _choose
+
+pytestmark = pytest.mark.keras
+ROOT = Path(__file__).parent.parent
+
+
+def small_recipe(**training):
+    settings = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4, "deterministic": True}
+    return Recipe(
+        network=UNetConfig(filters=4, depth=2, dropout=0.2),
+        preprocessing=Preprocessing(32),
+        training=TrainingConfig(**{**settings, **training}),
+    )
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    folder = make_phantoms(tmp_path_factory.mktemp("data") / "p", 24, seed=5, progress=False)
+    cases = find_cases(folder)
+    return make_split(cases, test=0.2, validation=0.2).split(cases, 0)
+
+
+@pytest.fixture(scope="module")
+def finished(split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    about = {"data": "phantoms", "data_kind": "phantoms", "fold": 0}
+    return train(split, folder, small_recipe(), about=about, progress=False)
+
+
+def test_run_folder_holds_what_a_reader_needs(finished, split):
+    folder = finished.folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "history.csv", "model", "result.json", "settings.json", "split.csv"
+    ]  # fmt: skip
+    settings = json.loads((folder / "settings.json").read_text())
+    assert Recipe.from_dict(settings["recipe"]) == small_recipe()
+    assert {"hardware", "packages", "git", "python", "started"} <= set(settings)
+    rows = {row.image: row.parts[0] for row in Folds.read(folder / "split.csv").rows}
+    assert rows == {c.name: p for p in ("train", "validation", "test") for c in getattr(split, p)}
+    with open(folder / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [int(float(row["epoch"])) for row in history] == [1, 2, 3]
+    for key in ("loss", "accuracy", "dice", "val_loss", "val_accuracy", "val_dice", "seconds"):
+        assert all(np.isfinite(float(row[key])) for row in history)
+    best = max(history, key=lambda row: float(row["val_dice"]))
+    assert finished.result["best_epoch"] == int(float(best["epoch"]))
+    assert finished.segmenter.about["trained_on"] == sorted(c.name for c in split.train)
+
+
+def test_finished_run_is_returned_and_others_are_refused(finished, split):
+    again = train(split, finished.folder, small_recipe(), resume=True, progress=False)
+    assert again.result == finished.result
+    with pytest.raises(FileExistsError, match="not empty.*--resume"):
+        train(split, finished.folder, small_recipe(), progress=False)
+    with pytest.raises(ValueError, match="training.epochs: 3 there, 4 now"):
+        train(split, finished.folder, small_recipe(epochs=4), resume=True, progress=False)
+    other = replace(split, train=split.train[1:])
+    with pytest.raises(ValueError, match="the split differs"):
+        train(other, finished.folder, small_recipe(), resume=True, progress=False)
+
+
+def test_empty_part_and_unfinished_run(split, tmp_path):
+    with pytest.raises(ValueError, match="validation part of .* is empty"):
+        train(replace(split, validation=()), tmp_path / "r", small_recipe(), progress=False)
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(ValueError, match="no finished run"):
+        load_run(tmp_path)
+
+
+CHILD = """
+import sys
+from unet_lib.dataset import Folds, find_cases
+from tests.test_training import small_recipe
+from unet_lib.training import train
+cases = find_cases(sys.argv[1])
+split = Folds.read(sys.argv[2]).split(cases, 0)
+train(split, sys.argv[3], small_recipe(), resume=True, progress=False)
+"""
+
+
+def start_child(split, folder, split_csv):
+    data = split.train[0].image_path.parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(data), str(split_csv), str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_at_any_moment_and_resumed_gives_the_same_weights(split, tmp_path):
+    split_csv = Folds.of_split(split).save(tmp_path / "split.csv")
+    began = time.monotonic()
+    child = start_child(split, tmp_path / "whole", split_csv)
+    assert child.wait(timeout=300) == 0, child.stderr.read()
+    duration = time.monotonic() - began
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(5):
+        child = start_child(split, tmp_path / "killed", split_csv)
+        try:
+            child.wait(timeout=duration * rng.uniform(0.4, 0.9))
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            kills += 1
+    child = start_child(split, tmp_path / "killed", split_csv)
+    assert child.wait(timeout=300) == 0, child.stderr.read()
+    assert kills >= 1
+    whole, killed = (load_run(tmp_path / name) for name in ("whole", "killed"))
+    for a, b in zip(
+        whole.segmenter.network.get_weights(), killed.segmenter.network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    drop = ("seconds",)
+    strip = [
+        [{k: v for k, v in row.items() if k not in drop} for row in run.history]
+        for run in (whole, killed)
+    ]
+    assert strip[0] == strip[1]
+
+
+def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished, monkeypatch):
+    """The same as a kill between two epochs, at each of them, quickly."""
+    from unet_lib.training import loop
+
+    class Interrupted(Exception):
+        pass
+
+    saved = loop.save_state
+
+    def save_then_stop(path, network, progress):
+        saved(path, network, progress)
+        raise Interrupted
+
+    monkeypatch.setattr(loop, "save_state", save_then_stop)
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+    monkeypatch.setattr(loop, "save_state", saved)
+    resumed = train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+    for a, b in zip(
+        finished.segmenter.network.get_weights(),
+        resumed.segmenter.network.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_state_is_refused(split, tmp_path, monkeypatch):
+    from unet_lib.training import loop
+
+    def stop(path, network, progress):
+        path.write_bytes(b"not a zip")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(split, tmp_path / "run", small_recipe(), progress=False)
+    with pytest.raises(ValueError, match="state.npz: the state of the run cannot be read"):
+        train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+
+
+def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
+    from unet_lib.training import run
+
+    build = run.build_unet
+
+    def poisoned(*args, **kwargs):
+        network = build(*args, **kwargs)
+        kernel = network.get_layer("logits").weights[0]
+        kernel.assign(np.full(kernel.shape, np.nan))
+        return network
+
+    monkeypatch.setattr(run, "build_unet", poisoned)
+    with pytest.raises(TrainingError, match="loss became nan in epoch 1, batch 1.*learning_rate"):
+        train(split, tmp_path / "run", small_recipe(), progress=False)
+
+
+def test_early_stopping(split, tmp_path):
+    recipe = small_recipe(epochs=50, patience=2, learning_rate=1e-9, warmup_epochs=0, ema=0.0)
+    run = train(split, tmp_path / "run", recipe, progress=False)
+    assert run.result["epochs"] == run.result["best_epoch"] + 2 < 50
+
+
+def test_averaged_weights_are_given_back_bit_for_bit():
+    network = build_unet(UNetConfig(filters=4, depth=1), 16)
+    compile_network(network, TrainingConfig(epochs=2, ema=0.5, warmup_epochs=0), 4)
+    x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
+    for _ in range(3):
+        network.train_on_batch(x, np.ones_like(x))
+    trained = [w.copy() for w in network.get_weights()]
+    with averaged_weights(network):
+        averaged = network.get_weights()
+    assert any(not np.array_equal(a, b) for a, b in zip(trained, averaged, strict=True))
+    for a, b in zip(trained, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_moving_average_equals_its_formula():
+    """One weight under SGD-like steps: a <- m a + (1 - m) w after each, from the first on."""
+    network = build_unet(UNetConfig(filters=4, depth=1), 16)
+    compile_network(network, TrainingConfig(epochs=2, ema=0.5, warmup_epochs=0), 4)
+    x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
+    weight, average = network.get_layer("logits").weights[0], None
+    for _ in range(4):
+        network.train_on_batch(x, np.ones_like(x))
+        value = np.asarray(weight.value).copy()
+        average = value if average is None else 0.5 * average + 0.5 * value
+    with averaged_weights(network):
+        np.testing.assert_allclose(np.asarray(weight.value), average, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs must be from 1"),
+        ({"learning_rate": 0}, "learning_rate must be from 1e-09"),
+        ({"precision": "half"}, "precision must be one of auto, float32"),
+        ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be from 0 to 3"),
+    ],
+)
+def test_wrong_training_settings(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**wrong)
+    with pytest.raises(ValueError, match="TrainingConfig: unknown setting 'epoch'"):
+        Recipe.from_dict({"training": {"epoch": 3}})
+
+
+def test_threshold_maximises_dice_under_the_constraint():
+    """Candidates by hand: the best Dice breaks the constraint, the next best meets it."""
+    plain, cleaned = Cleaning(), Cleaning(0.01)
+    a = Candidate(0.3, plain, 0.80, 0.5)
+    b = Candidate(0.5, plain, 0.75, 0.8)
+    c = Candidate(0.7, plain, 0.70, 1.0)
+    assert _choose([a, b, c]) is b
+    assert _choose([a, b, Candidate(0.3, cleaned, 0.753, 0.9)]) is b  # not worth a cleaning
+    worth = Candidate(0.3, cleaned, 0.76, 0.9)
+    assert _choose([a, b, worth]) is worth
+    assert _choose([a, worth]) is worth
+    near = Candidate(0.4, plain, 0.76, 0.7)
+    assert _choose([a, near, Candidate(0.9, plain, 0.5, 0.75)]) is near  # nothing meets it
+    without_normals = [Candidate(t, plain, d, np.nan) for t, d in ((0.3, 0.6), (0.5, 0.7))]
+    assert _choose(without_normals).threshold == 0.5
+
+
+def test_threshold_recovers_the_scale_of_known_probabilities(tmp_path):
+    """A network that says .62 on dark pixels and .38 elsewhere: thresholds between are best."""
+    import cv2
+
+    cases = []
+    for number in range(1, 5):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[10:30, 10 : 20 + number] = 255
+        for name, pixels in ((f"a{number}", 255 - mask), (f"a{number}", mask)):
+            folder = tmp_path / ("images" if pixels is not mask else "masks")
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"{name}.png"), pixels)
+    cases = find_cases(tmp_path)
+    inputs = keras.Input((40, 40, 1))
+    network = keras.Model(inputs, keras.layers.Conv2D(1, 1)(inputs))
+    network.set_weights([np.full((1, 1, 1, 1), -0.24, "f4"), np.array([0.62], "f4")])
+    choice = tune_threshold(Segmenter(network, Preprocessing(40)), cases, progress=False)
+    assert 0.38 < choice.chosen.threshold <= 0.6
+    assert choice.chosen.dice == pytest.approx(1.0)
+    assert choice.met and choice.normals == 0 and choice.lesions == 4
+    assert choice.chosen.cleaning == Cleaning()
+    json.dumps(choice.to_dict())
+
+
+def test_threshold_needs_a_lesion(split):
+    normals = [case for case in split.train if case.label == "normal"]
+    network = build_unet(UNetConfig(filters=4, depth=1), 32)
+    with pytest.raises(ValueError, match="has a lesion"):
+        tune_threshold(Segmenter(network, Preprocessing(32)), normals, progress=False)

@@ -1,0 +1,55 @@
+"""Segmentation of lesions in breast-ultrasound images with a U-Net.
+
+The public names are loaded when first used, so that ``import unet_lib.metrics`` needs no
+deep-learning backend.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "images": ("Preprocessing", "read_image", "read_masks", "ImageError"),
+    "augment": ("Augmentation",),
+    "metrics": ("CaseTable", "Evaluation", "PixelCounts", "ProbabilityHistogram"),
+    "dataset": (
+        "Case",
+        "DatasetError",
+        "Folds",
+        "Split",
+        "SplitError",
+        "check_cases",
+        "find_cases",
+        "load_case",
+        "locate_dataset",
+        "make_folds",
+        "make_split",
+    ),
+    "phantoms": ("make_phantoms",),
+    "source": ("open_dataset",),
+    "report": ("summarise", "write_report"),
+    "model": ("UNetConfig", "build_unet", "summarise_network"),
+    "inference": ("Cleaning", "Segmenter", "evaluate_cases"),
+    "weights": ("WeightsError", "load_segmenter", "save_segmenter"),
+    "training": (
+        "Recipe",
+        "TrainingConfig",
+        "TrainingError",
+        "load_run",
+        "train",
+        "tune_threshold",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unet_lib' has no attribute {name!r}")
+    return getattr(import_module(f"unet_lib.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

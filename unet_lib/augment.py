@@ -1,0 +1,300 @@
+"""Random changes of one training pair: one warp for image and mask, then intensities.
+
+The warp (flip, rotation, scale, shift, elastic) is one coordinate map and one resampling of image
+and mask together, so that they cannot come apart. The intensity changes touch the image only.
+They are additive where the physics is multiplicative, because a B-mode picture shows the logarithm
+of the echo: a loss of so many decibels is a grey value subtracted. Pixels that are exactly 0 (the
+padding, the surroundings of the frame) stay 0, as they are when the network is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from unet_lib.settings import Settings
+
+__all__ = ["PROBABILITIES", "Augmentation"]
+
+#: How often each effect takes part (the flip's probability is its own setting).
+PROBABILITIES: dict[str, float] = {
+    "affine": 0.8,  # rotation, scale and shift together
+    "elastic": 0.4,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "gamma": 0.5,
+    "speckle": 0.3,
+    "blur": 0.2,
+    "attenuation": 0.3,
+    "shadow": 0.15,
+}
+
+# More rotation would point the shadows sideways, more elastic fold the picture over itself.
+_LIMITS: dict[str, float] = {
+    **{"horizontal_flip": 1.0, "rotation": 45.0, "scale": 0.5, "shift": 0.5, "elastic": 0.04},
+    **{"brightness": 0.5, "contrast": 0.9, "gamma": 1.0},
+    **{"speckle": 0.3, "blur": 0.03, "attenuation": 0.8, "shadow": 0.8},
+}
+_GRID = 5  # control points of the elastic warp along each side
+
+
+@dataclass(frozen=True)
+class Augmentation(Settings):
+    """Strengths of the random changes; each may be 0, and all 0 is the exact identity.
+
+    A strength is the largest change: the drawn one is uniform up to it, and takes part with the
+    probability in `PROBABILITIES`. The same generator gives the same pair, and as every call draws
+    equally many numbers, changing one strength leaves the other effects as they were.
+
+    Parameters
+    ----------
+    horizontal_flip : float
+        Probability of a left-right flip. There is no vertical flip: shadows point down.
+    rotation : float
+        Degrees to either side, about the centre.
+    scale : float
+        Relative change of size: the factor lies in ``[1 / (1 + scale), 1 + scale]``.
+    shift : float
+        Fraction of the height (width) by which the picture moves.
+    elastic : float
+        Largest displacement of a 5 x 5 grid of control points, as a fraction of the shorter side;
+        cubic in between (Simard et al. 2003, doi:10.1109/ICDAR.2003.1227801, with a coarse grid
+        in place of the smoothed field).
+    brightness, contrast, gamma : float
+        Grey value added; relative change of the distance from the mean; logarithm of the exponent.
+    speckle : float
+        Standard deviation of additive, spatially correlated noise. Additive because the logarithm
+        of a Rayleigh-distributed echo has a constant spread (Dutt & Greenleaf 1996,
+        doi:10.1109/42.544498).
+    blur : float
+        Standard deviation of a Gaussian blur, as a fraction of the longer side (.006 is .77 pixel
+        at 128).
+    attenuation : float
+        Grey value lost or gained at the bottom edge, growing linearly with depth (a gain curve
+        that compensates too little or too much).
+    shadow : float
+        Grey value lost within one acoustic shadow that runs from some depth to the bottom edge.
+
+    Raises
+    ------
+    ValueError
+        If a strength is not a number between 0 and its limit.
+    """
+
+    horizontal_flip: float = 0.5
+    rotation: float = 15.0
+    scale: float = 0.15
+    shift: float = 0.08
+    elastic: float = 0.02
+    brightness: float = 0.1
+    contrast: float = 0.25
+    gamma: float = 0.3
+    speckle: float = 0.06
+    blur: float = 0.006
+    attenuation: float = 0.2
+    shadow: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check every strength against its limit."""
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= limit:
+                expected = f"must be a number from 0 (off) to {limit:g}"
+                raise ValueError(f"Augmentation: {name} {expected}, got {value!r}")
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Return the augmentation that changes nothing: all strengths 0."""
+        return cls(**dict.fromkeys(_LIMITS, 0.0))
+
+    def scaled(self, factor: float) -> Augmentation:
+        """Return a weaker or stronger version of this augmentation.
+
+        Parameters
+        ----------
+        factor : float
+            Multiplies every strength (held at its limit); 0 gives `none`. The flip's probability
+            only shrinks.
+
+        Raises
+        ------
+        ValueError
+            If `factor` is negative or not finite.
+        """
+        if not (math.isfinite(factor) and factor >= 0):
+            raise ValueError(f"Augmentation.scaled: factor must be 0 or more, got {factor!r}")
+        values = {n: min(value * factor, _LIMITS[n]) for n, value in self.to_dict().items()}
+        values["horizontal_flip"] = self.horizontal_flip * min(factor, 1.0)
+        return Augmentation(**values)
+
+    def apply(
+        self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Change one pair at random.
+
+        The inputs are left as they are, and come back themselves when this draw changes nothing.
+
+        Parameters
+        ----------
+        image : ndarray, float32, (H, W, C)
+            Grey values in [0, 1], 1 to 3 channels.
+        mask : ndarray, bool, (H, W), or None
+            The lesion; follows the image's warp and nothing else.
+        rng : numpy.random.Generator
+            Source of the change, for example ``default_rng([seed, epoch, index])``.
+
+        Returns
+        -------
+        image : ndarray, float32, (H, W, C)
+            Changed image within [0, 1]; 0 where the warp shows what lies outside the frame.
+        mask : ndarray, bool, (H, W), or None
+            Mask in the place of the changed image's lesion.
+
+        Raises
+        ------
+        ValueError
+            If shapes or types are other than stated.
+        """
+        _check_pair(image, mask)
+        draw = _Draw(rng)
+        coordinates = self._coordinates(image.shape[:2], draw)
+        image, mask = _warp(image, mask, coordinates)
+        return self._intensities(image, draw), mask
+
+    def _coordinates(self, shape: tuple[int, int], draw: _Draw) -> np.ndarray | None:
+        """Where each output pixel is read: float32 (H, W, 2) of x, y; None if nothing moves."""
+        height, width = shape
+        flip = draw.unit["flip"] < self.horizontal_flip
+        angle = math.radians(self.rotation * draw.signed("rotation", "affine"))
+        factor = (1 + self.scale) ** draw.signed("scale", "affine")
+        right = self.shift * width * draw.signed("right", "affine")
+        down = self.shift * height * draw.signed("down", "affine")
+        elastic = self.elastic * draw.amount("elastic") * min(shape)
+        if not (flip or angle or factor != 1 or right or down or elastic):
+            return None
+        centre = np.float32([(width - 1) / 2, (height - 1) / 2])
+        x = np.arange(width, dtype=np.float32)[None, :] - np.float32(centre[0] + right)
+        y = np.arange(height, dtype=np.float32)[:, None] - np.float32(centre[1] + down)
+        cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+        source = np.empty((height, width, 2), np.float32)
+        source[..., 0] = cos * x - sin * y
+        source[..., 1] = sin * x + cos * y
+        if elastic:
+            grid = draw.noise("elastic").uniform(-1, 1, (_GRID, _GRID, 2)).astype(np.float32)
+            source += elastic * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        if flip:
+            source[..., 0] *= -1
+        return source + centre
+
+    def _intensities(self, image: np.ndarray, draw: _Draw) -> np.ndarray:
+        """Change the grey values; 0 stays 0, the rest stays within [0, 1]."""
+        changed = image
+        if blur := self.blur * draw.amount("blur"):
+            sigma = blur * max(image.shape[:2])
+            changed = cv2.GaussianBlur(changed, (0, 0), sigma).reshape(image.shape)
+        if gamma := self.gamma * draw.signed("gamma"):
+            changed = changed ** np.float32(math.exp(gamma))
+        if contrast := self.contrast * draw.signed("contrast"):
+            mean = changed.mean()
+            changed = mean + np.float32(1 + contrast) * (changed - mean)
+        offset = self._offset(image.shape[:2], draw)
+        if changed is image and offset is None:
+            return image
+        if offset is not None:
+            changed = changed + offset
+        return np.where(image > 0, np.clip(changed, 0, 1), np.float32(0))
+
+    def _offset(self, shape: tuple[int, int], draw: _Draw) -> np.ndarray | None:
+        """Grey values to be added, float32 broadcastable to (H, W, 1); None if there are none."""
+        parts = []
+        if brightness := self.brightness * draw.signed("brightness"):
+            parts.append(np.full((1, 1), brightness, np.float32))
+        if attenuation := self.attenuation * draw.signed("attenuation"):
+            depth = np.linspace(0, 1, shape[0], dtype=np.float32)
+            parts.append(np.float32(-attenuation) * depth[:, None])
+        if speckle := self.speckle * draw.amount("speckle"):
+            parts.append(np.float32(speckle) * _correlated_noise(shape, draw.noise("speckle")))
+        if shadow := self.shadow * draw.amount("shadow"):
+            parts.append(np.float32(-shadow) * _shadow(shape, draw))
+        return functools.reduce(np.add, parts)[..., None] if parts else None
+
+
+class _Draw:
+    """All numbers of one pair, drawn at once so that their count never depends on a strength."""
+
+    _VALUES = (
+        *("flip", "rotation", "scale", "right", "down", "elastic", "brightness", "contrast"),
+        *("gamma", "speckle", "blur", "attenuation", "shadow", "place", "width", "start"),
+    )
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        names = (*self._VALUES, *(f"take {name}" for name in PROBABILITIES))
+        self.unit = dict(zip(names, rng.random(len(names)).tolist(), strict=True))
+        elastic, speckle = rng.integers(2**63, size=2).tolist()
+        self._seeds = {"elastic": elastic, "speckle": speckle}
+
+    def amount(self, name: str) -> float:
+        """Return a number in (0, 1], or 0 when this effect sits this pair out."""
+        return 1 - self.unit[name] if self._taken(name) else 0.0
+
+    def signed(self, name: str, effect: str | None = None) -> float:
+        """Return a number in [-1, 1), or 0 when this effect sits this pair out."""
+        return 2 * self.unit[name] - 1 if self._taken(effect or name) else 0.0
+
+    def noise(self, name: str) -> np.random.Generator:
+        """Return a generator of the effect's own, for fields of any size."""
+        return np.random.default_rng(self._seeds[name])
+
+    def _taken(self, effect: str) -> bool:
+        return self.unit[f"take {effect}"] < PROBABILITIES[effect]
+
+
+def _check_pair(image: np.ndarray, mask: np.ndarray | None) -> None:
+    if image.ndim != 3 or not 1 <= image.shape[2] <= 3 or image.dtype != np.float32:
+        raise ValueError(
+            "Augmentation.apply: image must be float32 (H, W, C) with 1 to 3 channels, "
+            f"got {image.dtype} {image.shape}"
+        )
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != image.shape[:2]):
+        raise ValueError(
+            f"Augmentation.apply: mask must be bool {image.shape[:2]} like the image, "
+            f"got {mask.dtype} {mask.shape}"
+        )
+
+
+def _warp(
+    image: np.ndarray, mask: np.ndarray | None, coordinates: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Resample image and mask together, bilinearly; the mask is what is at least half lesion."""
+    if coordinates is None:
+        return image, mask
+    layers = image if mask is None else np.dstack([image, mask.astype(np.float32)])
+    warped = cv2.remap(
+        layers, coordinates, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    ).reshape(layers.shape)
+    if mask is None:
+        return warped, None
+    return np.ascontiguousarray(warped[..., :-1]), warped[..., -1] >= 0.5
+
+
+def _correlated_noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit spread with grains about twice as wide as high, like speckle; (H, W)."""
+    coarse = (-(-shape[0] // 2) + 1, -(-shape[1] // 4) + 1)
+    grains = rng.standard_normal(coarse, dtype=np.float32)
+    field = cv2.resize(grains, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return field / max(float(field.std()), 1e-6)
+
+
+def _shadow(shape: tuple[int, int], draw: _Draw) -> np.ndarray:
+    """One shadow with soft edges, 0 outside and 1 in its core, float32 (H, W)."""
+    across = np.linspace(0, 1, shape[1], dtype=np.float32)[None, :]
+    down = np.linspace(0, 1, shape[0], dtype=np.float32)[:, None]
+    half_width = 0.03 + 0.1 * draw.unit["width"]
+    start = 0.7 * draw.unit["start"]
+    profile = np.exp(-(((across - draw.unit["place"]) / half_width) ** 4))
+    return profile * np.clip((down - start) / 0.1, 0, 1)

@@ -1,0 +1,168 @@
+"""Reproducible batches: every case decoded once, augmented anew in every epoch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+from unet_lib.augment import Augmentation
+from unet_lib.dataset import Case, load_case
+from unet_lib.images import Preprocessing
+
+__all__ = ["Batches", "PreparedCases"]
+
+
+class PreparedCases:
+    """Cases at the network's size, decoded once and kept.
+
+    Arrays larger than the budget are kept in a temporary file instead of memory; the operating
+    system then holds in memory what fits.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Images with masks.
+    preprocessing : Preprocessing
+        How an image becomes the network's input.
+    memory_mb : float
+        Budget for the decoded pictures, in 10**6 bytes.
+    workers : int
+        Threads that decode.
+    progress : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (N, S, S, 1)
+    masks : ndarray of bool, shape (N, S, S)
+    on_disk : bool
+        Whether the budget was too small for memory.
+
+    Raises
+    ------
+    ImageError, DatasetError
+        A file cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        preprocessing: Preprocessing,
+        *,
+        memory_mb: float = 1024,
+        workers: int = 2,
+        progress: bool = False,
+    ) -> None:
+        if not cases:
+            raise ValueError("PreparedCases: received no cases; expected at least one.")
+        self.cases = tuple(cases)
+        self.preprocessing = preprocessing
+        side = preprocessing.size
+        shape = (len(self.cases), side, side)
+        self.on_disk = int(np.prod(shape)) * 5 > memory_mb * 1e6  # 4 bytes image, 1 byte mask
+        self._folder = tempfile.TemporaryDirectory(prefix="unet_lib_") if self.on_disk else None
+        self.images = self._allocate("images", (*shape, 1), np.float32)
+        self.masks = self._allocate("masks", shape, bool)
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            done = pool.map(self._decode, range(len(self.cases)))
+            for _ in tqdm(done, "reading", len(self.cases), disable=not progress, unit="image"):
+                pass
+
+    def _allocate(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        if self._folder is None:
+            return np.empty(shape, dtype)
+        path = Path(self._folder.name) / f"{name}.npy"
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+    def _decode(self, index: int) -> None:
+        prepared = self.preprocessing.apply(*load_case(self.cases[index]))
+        self.images[index] = prepared.image
+        self.masks[index] = prepared.mask
+
+    def __len__(self) -> int:
+        """Return the number of cases."""
+        return len(self.cases)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches for `fit` and `evaluate`: the same ones for any number of workers and backend.
+
+    What a case looks like in an epoch is drawn from ``default_rng([seed, epoch, index])``, its
+    place from ``default_rng([seed, epoch])``. Keras does not say which epoch it asks for, so the
+    training loop calls `set_epoch` at the start of each.
+
+    Parameters
+    ----------
+    prepared : PreparedCases
+        The cases.
+    batch_size : int
+        Images in a batch; the images are spread evenly, so some batches have one fewer.
+    augmentation : Augmentation, optional
+        None leaves the images as they are.
+    shuffle : bool
+        Draw a new order in every epoch.
+    seed : int
+        Of order and augmentation.
+    channels : int
+        Channels of the network's input; grey is repeated.
+    workers : int
+        Threads that prepare batches.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedCases,
+        batch_size: int = 8,
+        *,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        channels: int = 1,
+        workers: int = 2,
+    ) -> None:
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=16)
+        # Threads of our own work on whole pictures; OpenCV's would only get in their way.
+        cv2.setNumThreads(0)
+        self.prepared = prepared
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.shuffle = shuffle
+        self.seed = seed
+        self.channels = channels
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches are asked for next; the first is 0."""
+        order = np.arange(len(self.prepared))
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        # One assignment, so that a worker thread never sees the one without the other.
+        self._plan = (epoch, np.array_split(order, len(self)))
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return -(-len(self.prepared) // self.batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and masks, float32 (n, S, S, channels) and (n, S, S, 1)."""
+        epoch, parts = self._plan
+        pairs = [self._pair(epoch, int(index)) for index in parts[batch]]
+        images = np.stack([image for image, _ in pairs])
+        if self.channels > 1:
+            images = np.repeat(images, self.channels, axis=-1)
+        masks = np.stack([mask for _, mask in pairs])[..., None]
+        return images, masks.astype(np.float32)
+
+    def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self.prepared.images[index], self.prepared.masks[index]
+        if self.augmentation is None:
+            return image, mask
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return self.augmentation.apply(image, mask, rng)

@@ -1,0 +1,33 @@
+"""Which files make a case, what is wrong with them, near-duplicate groups, splits and folds."""
+
+from unet_lib.dataset.audit import BUSI_AUDIT, PHANTOM_MARKER, read_audit
+from unet_lib.dataset.cases import LABELS, Case, DatasetError, load_case
+from unet_lib.dataset.check import CheckReport, Finding, check_cases
+from unet_lib.dataset.dividing import make_folds, make_split
+from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, SplitError
+from unet_lib.dataset.layout import BUSI_NAME, find_cases
+from unet_lib.dataset.places import locate_dataset
+
+__all__ = [
+    "BUSI_AUDIT",
+    "BUSI_FOLDS",
+    "BUSI_NAME",
+    "LABELS",
+    "PARTS",
+    "PHANTOM_MARKER",
+    "Case",
+    "CheckReport",
+    "DatasetError",
+    "Finding",
+    "FoldRow",
+    "Folds",
+    "Split",
+    "SplitError",
+    "check_cases",
+    "find_cases",
+    "load_case",
+    "locate_dataset",
+    "make_folds",
+    "make_split",
+    "read_audit",
+]

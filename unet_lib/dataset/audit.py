@@ -1,0 +1,99 @@
+"""The audit list of BUSI: near-duplicate groups and flags of every image."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.images import ImageError, read_size
+
+BUSI_AUDIT = DATA_FOLDER / "busi_audit.csv"
+"""One row per BUSI image; its columns and their sources: ``data/README.md``."""
+
+PHANTOM_MARKER = "PHANTOMS.json"  # written by unet_lib.phantoms: BUSI's names, other pictures
+
+
+def read_audit(path: str | os.PathLike = BUSI_AUDIT) -> dict[str, dict[str, str]]:
+    """Read an audit list.
+
+    Parameters
+    ----------
+    path : path-like
+        CSV with at least the columns ``image`` and ``group``.
+
+    Returns
+    -------
+    dict
+        From image name to its row, in file order.
+
+    Raises
+    ------
+    DatasetError
+        File missing, column missing, or an image listed twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path}: the audit list cannot be read ({error.strerror}).") from error
+    reader = csv.DictReader(text.splitlines())
+    missing = {"image", "group"} - set(reader.fieldnames or ())
+    if missing:
+        raise DatasetError(f"{path}: column {', '.join(sorted(missing))} is missing.")
+    rows: dict[str, dict[str, str]] = {}
+    for row in reader:
+        if row["image"] in rows:
+            raise DatasetError(f"{path}: {row['image']} is listed twice.")
+        rows[row["image"]] = row
+    return rows
+
+
+def apply_audit(cases: list[Case], root: Path, audit: str | os.PathLike | None) -> list[Case]:
+    """Give every case its near-duplicate group from the audit list.
+
+    Parameters
+    ----------
+    cases : list of Case
+    root : Path
+        The folder the cases come from.
+    audit : path-like, "auto" or None
+        See :func:`unet_lib.dataset.find_cases`.
+
+    Raises
+    ------
+    DatasetError
+        A list was named and does not hold every case.
+    """
+    if audit is None:
+        return cases
+    if audit == "auto":
+        rows = read_audit()
+        if (root / PHANTOM_MARKER).exists() or not _is_busi(cases, rows):
+            return cases
+    else:
+        rows = read_audit(audit)
+        absent = [c.name for c in cases if c.name not in rows]
+        if absent:
+            raise DatasetError(
+                f"{audit}: does not list {len(absent)} of the {len(cases)} images of {root}, "
+                f"first {absent[0]!r}. Use audit=None for a folder that has no audit list."
+            )
+    return [replace(c, group=rows[c.name]["group"]) for c in cases]
+
+
+def _is_busi(cases: list[Case], rows: dict[str, dict[str, str]]) -> bool:
+    """Whether the cases are BUSI or a part of it."""
+    if any(c.name not in rows or rows[c.name]["class"] != c.label for c in cases):
+        return False
+    if len(cases) == len(rows):
+        return True
+    try:  # names like "benign (1)" are common, so a part must agree in its sizes too
+        return all(
+            read_size(c.image_path) == (int(rows[c.name]["height"]), int(rows[c.name]["width"]))
+            for c in cases
+        )
+    except ImageError:
+        return False

@@ -1,0 +1,75 @@
+"""What a case is, how one is loaded, and where a data set may lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unet_lib.images import read_image, read_masks
+
+LABELS = ("benign", "malignant", "normal", "unknown")
+"""Classes of a case; ``unknown`` where the folder does not tell."""
+
+DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
+"""The project's data folder: audit list, splits, and BUSI where the user puts it."""
+
+
+class DatasetError(ValueError):
+    """A folder does not hold what is expected; the message names it and the expected tree."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its masks.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the data set: the image's file name without ending, such as ``benign (1)``.
+    label : str
+        ``benign``, ``malignant``, ``normal`` or ``unknown``.
+    image_path : Path
+    mask_paths : tuple of Path
+        All masks of the image, sorted; their union is the lesion.
+    group : str
+        Near-duplicate group; the case's own name when it has no twin.
+    """
+
+    name: str
+    label: str
+    image_path: Path
+    mask_paths: tuple[Path, ...]
+    group: str
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether the case is in a near-duplicate group with others."""
+        return self.group != self.name
+
+
+def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Read the image and the union of the masks at the original size.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (H, W, 1)
+        Values in ``[0, 1]``.
+    mask : ndarray of bool, shape (H, W)
+        All False for a normal image without mask file.
+
+    Raises
+    ------
+    ImageError
+        A file is unreadable, or a mask has another size than its image.
+    DatasetError
+        The case needs a mask and has none.
+    """
+    image = read_image(case.image_path)
+    if not case.mask_paths and case.label != "normal":
+        raise DatasetError(
+            f"{case.image_path}: has no mask file, and only images of class normal may go "
+            "without. Add its mask, or use the image for segmentation only."
+        )
+    return image, read_masks(case.mask_paths, image.shape[:2], image_path=case.image_path)

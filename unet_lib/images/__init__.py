@@ -1,0 +1,26 @@
+"""Read an image or a set of masks, check them, bring them to the network's size and back.
+
+Images are float32 ``(H, W, 1)`` in ``[0, 1]``, masks are bool ``(H, W)``. A file that cannot be
+used raises :class:`ImageError`, which names the file, what was expected and what was found.
+"""
+
+from unet_lib.images.decode import IMAGE_SUFFIXES, ImageError, read_pixels, read_size
+from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
+from unet_lib.images.reading import as_grey, as_image, as_mask, read_image, read_masks
+from unet_lib.images.writing import write_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Geometry",
+    "ImageError",
+    "Prepared",
+    "Preprocessing",
+    "as_grey",
+    "as_image",
+    "as_mask",
+    "read_image",
+    "read_masks",
+    "read_pixels",
+    "read_size",
+    "write_image",
+]

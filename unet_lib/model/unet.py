@@ -1,0 +1,210 @@
+"""Building the U-Net."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import layers
+
+from unet_lib.backend import BatchNormalization
+from unet_lib.model.config import ENCODERS, UNetConfig
+
+__all__ = ["build_unet"]
+
+# Fewer steps between the moving statistics and the weights than Keras' .99: a fold of BUSI has
+# only some 70 steps an epoch.
+_BATCH_MOMENTUM = 0.95
+
+
+def build_unet(
+    config: UNetConfig | None = None,
+    size: int | tuple[int, int] | None = None,
+    *,
+    precision: str = "float32",
+    pretrained: bool = True,
+) -> keras.Model:
+    """Build a U-Net whose output has the height and width of its input.
+
+    Parameters
+    ----------
+    config : UNetConfig, optional
+        The architecture; the default when left out.
+    size : int or (int, int), optional
+        Height and width of the input. Any size works: levels that do not halve exactly are
+        cropped. None leaves it open, for inputs that are multiples of ``config.stride`` (plain
+        encoder only).
+    precision : str
+        Keras dtype policy of all layers but the last, which gives float32.
+    pretrained : bool
+        False ignores ``config.encoder_weights``: for a network whose weights are loaded next.
+
+    Returns
+    -------
+    keras.Model
+        (N, H, W, input_channels) float32 in [0, 1] -> (N, H, W, output_channels) in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        The size is too small for the depth, or must be given.
+    """
+    config = config or UNetConfig()
+    height, width = (size, size) if size is None or isinstance(size, int) else size
+    _check_size(config, height, width)
+    with _dtype_policy(precision):
+        inputs = keras.Input((height, width, config.input_channels), name="image")
+        encode = _plain_encoder if config.encoder == "plain" else _application_encoder
+        x, skips = encode(config, inputs, pretrained)
+        for level, skip in reversed(list(enumerate(skips))):
+            x = _up(config, x, skip, level)
+        if config.encoder != "plain":  # its first skip is at half resolution
+            x = _up(config, x, None, -1)
+            x = _crop(x, inputs, "up_input")
+        # A few percent of the pixels are lesion: start from that, not from one half.
+        x = layers.Conv2D(
+            config.output_channels,
+            1,
+            dtype="float32",
+            bias_initializer=keras.initializers.Constant(-math.log(0.9 / 0.1)),
+            name="logits",
+        )(x)
+        outputs = layers.Activation("sigmoid", dtype="float32", name="lesion")(x)
+    name = "unet" if config.encoder == "plain" else f"unet_{config.encoder.lower()}"
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _check_size(config: UNetConfig, height: int | None, width: int | None) -> None:
+    if height is None or width is None:
+        if config.encoder != "plain":
+            raise ValueError(
+                f"build_unet: encoder {config.encoder!r} needs a size; give size=(height, width)."
+            )
+        return
+    least = 2**config.depth
+    if min(height, width) < least:
+        raise ValueError(
+            f"build_unet: a U-Net of depth {config.depth} needs an input of at least {least} x "
+            f"{least} pixels; received {height} x {width}. Choose a larger size or less depth."
+        )
+
+
+@contextmanager
+def _dtype_policy(precision: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _normalize(config: UNetConfig, x: Any, name: str) -> Any:
+    if config.normalization == "batch":
+        return BatchNormalization(momentum=_BATCH_MOMENTUM, name=f"{name}_norm")(x)
+    if config.normalization == "group":
+        groups = math.gcd(8, x.shape[-1])
+        return layers.GroupNormalization(groups=groups, name=f"{name}_norm")(x)
+    return x
+
+
+def _block(config: UNetConfig, x: Any, filters: int, name: str) -> Any:
+    for index in range(config.convolutions):
+        step = f"{name}_{index}"
+        x = layers.Conv2D(
+            filters,
+            config.kernel_size,
+            padding="same",
+            use_bias=config.normalization == "none",
+            kernel_initializer="he_normal",
+            name=f"{step}_conv",
+        )(x)
+        x = _normalize(config, x, step)
+        x = layers.Activation("relu", name=f"{step}_relu")(x)
+    return x
+
+
+def _plain_encoder(config: UNetConfig, x: Any, _pretrained: bool) -> tuple[Any, list[Any]]:
+    skips = []
+    for level, filters in enumerate(config.widths):
+        if level:
+            x = layers.MaxPooling2D(2, padding="same", name=f"down{level}_pool")(x)
+        x = _block(config, x, filters, f"down{level}")
+        if config.dropout and level >= config.depth - 1:
+            x = layers.SpatialDropout2D(config.dropout, name=f"down{level}_dropout")(x)
+        if level < config.depth:
+            skips.append(x)
+    return x, skips
+
+
+def _application_encoder(
+    config: UNetConfig, inputs: Any, pretrained: bool
+) -> tuple[Any, list[Any]]:
+    """Take the last features of each resolution of a `keras.applications` network."""
+    x = inputs
+    if config.input_channels == 1:
+        x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    x = _scale_input(x, ENCODERS[config.encoder])
+    options: dict[str, Any] = {"include_top": False, "input_tensor": x}
+    options["weights"] = config.encoder_weights if pretrained else None
+    backbone = getattr(keras.applications, config.encoder)(**options)
+    levels: dict[tuple[int, int], Any] = {}
+    for layer in backbone.layers:
+        shape = layer.output.shape
+        if len(shape) == 4:
+            levels[shape[1], shape[2]] = layer.output
+    height, width = inputs.shape[1:3]
+    wanted = [
+        levels.get((-(-height // 2**k), -(-width // 2**k))) for k in range(1, config.depth + 1)
+    ]
+    if any(features is None for features in wanted):
+        raise ValueError(
+            f"build_unet: encoder {config.encoder!r} has no features at every halving of "
+            f"{height} x {width}; use a size that is a multiple of {config.stride}."
+        )
+    return wanted[-1], wanted[:-1]
+
+
+def _scale_input(x: Any, mode: str) -> Any:
+    if mode == "bytes":
+        return layers.Rescaling(255.0, name="scale_input")(x)
+    if mode == "symmetric":
+        return layers.Rescaling(2.0, offset=-1.0, name="scale_input")(x)
+    if mode == "torch":
+        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return layers.Normalization(
+            mean=mean, variance=[d**2 for d in deviation], name="scale_input"
+        )(x)
+    # The input is grey: which colour comes first matters for the means alone.
+    return layers.Normalization(
+        mean=[v / 255.0 for v in (103.939, 116.779, 123.68)],
+        variance=[1 / 255.0**2] * 3,
+        name="scale_input",
+    )(x)
+
+
+def _up(config: UNetConfig, x: Any, skip: Any | None, level: int) -> Any:
+    """One decoder level: enlarge twofold, join the skip, convolve."""
+    name = f"up{level}" if level >= 0 else "up_full"
+    # An application encoder's skips start at half resolution, so its last level is one up.
+    filters = config.filters * 2 ** (level if config.encoder == "plain" else level + 1)
+    if config.upsampling == "transposed":
+        x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_conv_transpose")(x)
+    else:
+        x = layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_resize")(x)
+        x = layers.Conv2D(filters, 1, name=f"{name}_reduce")(x)
+    if skip is not None:
+        x = _crop(x, skip, name)
+        x = layers.Concatenate(name=f"{name}_concat")([skip, x])
+    return _block(config, x, filters, name)
+
+
+def _crop(x: Any, like: Any, name: str) -> Any:
+    """Cut the row or column that doubling an odd size has added."""
+    if None in like.shape[1:3] or tuple(x.shape[1:3]) == tuple(like.shape[1:3]):
+        return x
+    rows, columns = (x.shape[axis] - like.shape[axis] for axis in (1, 2))
+    return layers.Cropping2D(((0, rows), (0, columns)), name=f"{name}_crop")(x)

@@ -1,0 +1,168 @@
+"""Phantoms on disk, in the layout and with the names of BUSI."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm.auto import tqdm
+
+from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER
+from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
+
+__all__ = ["GENERATOR", "is_phantoms", "make_phantoms"]
+
+#: Raised whenever the same seed gives other pictures, so that a stored folder is made anew.
+GENERATOR = 1
+
+_WHAT = "synthetic ultrasound phantoms made by unet_lib; no image of a patient"
+_NAME = re.compile(rf"({'|'.join(KINDS)}) \(\d+\)(_mask(_\d+)?)?\.png")
+
+
+def make_phantoms(
+    folder: str | os.PathLike,
+    count: int = 120,
+    seed: int = 0,
+    progress: bool = True,
+    *,
+    config: PhantomConfig | None = None,
+) -> Path:
+    """Write a folder of phantoms that reads like BUSI.
+
+    ``FOLDER/benign/benign (1).png`` with ``benign (1)_mask.png`` (and ``benign (1)_mask_1.png``
+    for a second lesion), the same for ``malignant`` and ``normal``; masks are 1-bit, those of
+    normal breasts all black. `PHANTOMS.json` beside the classes says what the folder is, so that
+    no result on it passes for a clinical one. The folder appears whole or not at all. One that
+    holds these very phantoms is taken as it is; one that holds other phantoms is replaced.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where to write; new, empty, or written by this function.
+    count : int
+        How many pictures, of all classes together. About a tenth of a second each.
+    seed : int
+        The same seed writes the same bytes (with the same versions of NumPy and OpenCV).
+    progress : bool
+        Whether to show a progress bar.
+    config : PhantomConfig, optional
+        What phantoms look like.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds anything that is not a phantom, or `count` is below 1.
+    """
+    folder, config = Path(folder), config or PhantomConfig()
+    wanted = {"what": _WHAT, "generator": GENERATOR, "seed": int(seed), "count": int(count)}
+    wanted["config"] = config.to_dict()
+    if _is_finished(folder, wanted):
+        return folder
+    _refuse_strangers(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        pictures = phantom_pictures(count, seed, config)
+        bar = tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress)
+        files = sum(_write(phantom, draft) for phantom in bar)
+        (draft / PHANTOM_MARKER).write_text(json.dumps(wanted | {"files": files}, indent=1) + "\n")
+        _replace(folder, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def is_phantoms(path: str | os.PathLike) -> bool:
+    """Tell whether a folder or a file belongs to phantoms.
+
+    Parameters
+    ----------
+    path : path-like
+        A data folder as `unet_lib.dataset.find_cases` takes it, a class folder or one image.
+
+    Returns
+    -------
+    bool
+        True if the marker file lies in the folder, up to two levels above it, or in a folder of
+        BUSI's name within it.
+    """
+    path = Path(path).absolute()
+    places = [path, *path.parents[:2], path / BUSI_NAME, path / "archive" / BUSI_NAME]
+    return any((place / PHANTOM_MARKER).is_file() for place in places)
+
+
+def _write(phantom: Phantom, root: Path) -> int:
+    """Write picture and masks of one phantom; return the number of files."""
+    folder = root / phantom.kind
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = phantom.masks or [np.zeros(phantom.image.shape, bool)]
+    (folder / f"{phantom.name}.png").write_bytes(_png(phantom.image))
+    for index, mask in enumerate(masks):
+        ending = f"_{index}" if index else ""
+        (folder / f"{phantom.name}_mask{ending}.png").write_bytes(_png(mask))
+    return 1 + len(masks)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    """Encode a uint8 picture, or a bool one with one bit a pixel (as some of BUSI's masks)."""
+    if picture.dtype == bool:
+        grey = picture.astype(np.uint8) * 255
+        return cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    """Read the marker file; empty if there is none of ours."""
+    try:
+        marker = json.loads((folder / PHANTOM_MARKER).read_text())
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) and marker.get("what") == _WHAT else {}
+
+
+def _is_finished(folder: Path, wanted: dict[str, Any]) -> bool:
+    marker = _marker(folder)
+    files = marker.pop("files", None)
+    return marker == wanted and files == sum(1 for kind in KINDS for _ in folder.glob(f"{kind}/*"))
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise if the folder holds anything that this module has not written."""
+    if folder.is_file() or folder.is_symlink():
+        raise ValueError(f"{folder}: expected a folder for phantoms, found a file or a link")
+    if not folder.exists():
+        return
+    inside = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    own = {Path(PHANTOM_MARKER), *map(Path, KINDS)} if _marker(folder) else set()
+    strange = [p for p in inside if p not in own and not (own and _is_named_so(p))]
+    if strange:
+        raise ValueError(
+            f"{folder}: phantoms are written into a new or empty folder or over other phantoms, "
+            f"but this one holds {len(strange)} other files or folders, first {strange[0]}; "
+            "name another folder or move them away"
+        )
+
+
+def _is_named_so(path: Path) -> bool:
+    return len(path.parts) == 2 and path.parts[0] in KINDS and bool(_NAME.fullmatch(path.name))
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Put the finished draft in place of the folder."""
+    if folder.exists():
+        old = folder.with_name(f"{draft.name}.old")
+        os.replace(folder, old)
+        shutil.rmtree(old)
+    os.replace(draft, folder)

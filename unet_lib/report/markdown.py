@@ -1,0 +1,216 @@
+"""A summary as Markdown. Per-image and pooled scores never share a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unet_lib.plots.frame import banner_for
+from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
+from unet_lib.report.intervals import Interval
+
+if TYPE_CHECKING:
+    from unet_lib.report.summary import PerImageSummary, PooledSummary, Summary
+
+SHOWN_MISSES = 30
+PER_IMAGE = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
+POOLED = {
+    **{"precision": "precision", "recall": "recall", "f1": "F1", "iou": "lesion IoU"},
+    **{"mean_iou": "Mean IoU", "accuracy": "pixel accuracy"},
+}
+BESIDE = {"mean_iou": "Mean IoU", "precision": "precision", "recall": "recall", "f1": "F1"}
+
+
+def render(summary: Summary, *, level: int = 1) -> str:
+    """Write a summary as Markdown.
+
+    Parameters
+    ----------
+    summary : Summary
+    level : int
+        Depth of the first heading; the others are one deeper.
+
+    Returns
+    -------
+    str
+        Ends with a line break.
+    """
+    mark, about = "#" * level, summary.about
+    sections = [
+        ("", _what(summary)),
+        ("Per image, images with a lesion", _per_image(summary.per_image)),
+        ("Missed lesions", _misses(summary)),
+        ("Images without a lesion", _normals(summary)),
+        ("Pooled pixels", _pooled(summary.pooled)),
+        ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
+    ]
+    words = [part for part in (about.get("model"), about.get("data")) if part]
+    blocks = [f"{mark} Evaluation{': ' if words else ''}{escape(' on '.join(map(str, words)))}"]
+    for title, body in sections:
+        blocks += [f"{mark}# {title}", body] if title else [body]
+    return "\n\n".join(blocks) + "\n"
+
+
+def banner(about: Mapping[str, Any]) -> str:
+    """Return the warning of an evaluation as a Markdown quote, or ""."""
+    return "\n>\n".join(f"> **{line}**" for line in banner_for(about).splitlines())
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with a fixed number of decimals, and "-" where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def with_interval(interval: Interval, digits: int = 3, scale: float = 1.0) -> str:
+    """Write "mean (low to high)"; "mean (-)" where there are too few groups for an interval."""
+    mean, low, high = (
+        number(v * scale, digits) for v in (interval.mean, interval.low, interval.high)
+    )
+    return f"{mean} ({low} to {high})" if interval.known else f"{mean} (-)"
+
+
+def escape(text: object) -> str:
+    """Make a text safe inside a table cell and plain in a paragraph."""
+    escaped = "".join(f"\\{c}" if c in "\\|*_`<>[]#~" else c for c in str(text))
+    return " ".join(escaped.split())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table; the first column to the left, the others to the right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _what(summary: Summary) -> str:
+    first = ("model", "data", "fold", "part", "threshold")
+    about = summary.about
+    keys = [*(k for k in first if k in about), *sorted(k for k in about if k not in first)]
+    facts = [(escape(key.replace("_", " ")), escape(_plain(about[key]))) for key in keys]
+    lesions = summary.per_image[0].images if summary.per_image else 0
+    without = summary.images - lesions
+    facts.append(("images", f"{summary.images} ({lesions} with a lesion, {without} without)"))
+    facts.append(("groups (near-duplicates count as one)", str(summary.groups)))
+    return _join(banner(about), "\n".join(f"- {key}: {value}" for key, value in facts))
+
+
+def _per_image(rows: Sequence[PerImageSummary]) -> str:
+    if not rows:
+        return "No image has a lesion: there is nothing to average."
+    header = ("mean (95 % interval)", "images", "groups", *PER_IMAGE.values())
+    means = [
+        (escape(row.label), str(row.images), str(row.means["dice"].groups),
+         *(with_interval(row.means[name]) for name in PER_IMAGE))
+        for row in rows
+    ]  # fmt: skip
+    medians = [
+        (escape(row.label), str(row.images), *(number(row.medians[name]) for name in PER_IMAGE))
+        for row in rows
+    ]
+    note = (
+        "One score for each image at its original size, then the mean. A missed lesion scores 0, "
+        "an empty prediction on a lesion has precision 0; images without a lesion are not in here. "
+        'Intervals: bootstrap of the mean over near-duplicate groups; "(-)" means fewer than 10 '
+        "groups."
+    )
+    return _join(
+        table(header, means), table(("median", "images", *PER_IMAGE.values()), medians), note
+    )
+
+
+def _misses(summary: Summary) -> str:
+    if not summary.per_image:
+        return "No image has a lesion."
+    rows = [
+        (escape(row.label), str(row.images), str(row.missed), f"{row.missed / row.images:.1%}")
+        for row in summary.per_image
+    ]
+    counts = table(("per image", "images", "missed", "share"), rows)
+    names = ", ".join(escape(name) for name in summary.missed[:SHOWN_MISSES])
+    more = len(summary.missed) - SHOWN_MISSES
+    listed = f"No true pixel predicted: {names}" + (f" and {more} more." if more > 0 else ".")
+    return _join(counts, listed if summary.missed else "")
+
+
+def _normals(summary: Summary) -> str:
+    normals = summary.normals
+    if normals is None:
+        return "There are none: specificity is not known from this evaluation."
+    header = ("per image", "images", "groups", "left empty", "specificity (95 % interval)",
+              "mean false-positive area, % of the image (95 % interval)")  # fmt: skip
+    row = (
+        "without a lesion",
+        str(normals.images),
+        str(normals.specificity.groups),
+        str(normals.left_empty),
+        with_interval(normals.specificity),
+        with_interval(normals.false_positive_area, 2, 100),
+    )
+    note = (
+        "Specificity: share of these images in which no pixel is predicted. They have no Dice "
+        "or IoU. Where all or none are left empty the interval is the exact binomial one."
+    )
+    return _join(table(header, [row]), note)
+
+
+def _pooled(rows: Sequence[PooledSummary]) -> str:
+    header = ("pooled pixels of", "images", "pixels", "lesion share", *POOLED.values(),
+              "ROC AUC", "average precision")  # fmt: skip
+    cells = [
+        (
+            escape(row.label),
+            str(row.images),
+            f"{row.counts.n:,}",
+            number(row.counts.prevalence),
+            *(number(getattr(row.counts, name)) for name in POOLED),
+            number(row.auc, 4),
+            number(row.average_precision),
+        )
+        for row in rows
+    ]
+    note = (
+        "All pixels in one confusion matrix, so large images and large lesions weigh more; no "
+        "intervals. Mean IoU: mean of lesion and background IoU. Do not compare with the per-image "
+        "tables or with papers that quote per-image Dice. AUC and average precision are "
+        'taken before any cleaning of the masks. "-": undefined or not known.'
+    )
+    return _join(table(header, cells), note)
+
+
+def _beside(summary: Summary) -> str:
+    phantoms = summary.about.get("data_kind") == "phantoms"
+    run = "phantoms" if phantoms else "this run"
+    rows = summary.pooled[:2] if len(summary.pooled) > 1 else summary.pooled
+    rows = [row for row in rows if row.label in ("all images", "lesion images")]
+    header = ("score", "first README", *(f"{run}: {row.label} ({row.images})" for row in rows))
+    cells = [
+        (word, number(FIRST_README[name]), *(number(getattr(row.counts, name)) for row in rows))
+        for name, word in BESIDE.items()
+    ]
+    cells.append(
+        ("ROC AUC", f"{number(FIRST_README['auc'])} (1)", *(number(r.auc, 4) for r in rows))
+    )
+    # rounded up, so that "at most" stays true
+    bound = math.ceil(first_readme_auc_bound() * 1e4) / 1e4
+    note = (
+        "Which images the first README was scored on is not known, so these columns are not a "
+        "comparison on the same data. (1) On the same pixels its AUC cannot hold: precision "
+        f"{FIRST_README['precision']:.3f}, recall {FIRST_README['recall']:.3f} and Mean IoU "
+        f"{FIRST_README['mean_iou']:.3f} fix one point (FPR, TPR) of the ROC curve, and a curve "
+        f"through it has AUC <= 1 - FPR (1 - TPR), at most {bound:.4f}."
+    )
+    return _join(banner(summary.about), table(header, cells), note)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not known" if value is None else str(value)
+
+
+def _join(*blocks: str) -> str:
+    return "\n\n".join(block for block in blocks if block)

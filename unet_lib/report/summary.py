@@ -1,0 +1,221 @@
+"""An evaluation in numbers: per image, images without a lesion, pooled pixels; each on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unet_lib.metrics import CaseTable, Evaluation, PixelCounts
+from unet_lib.report import markdown
+from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
+
+PER_IMAGE_SCORES = ("dice", "iou", "precision", "recall")
+POOLED_SCORES = (
+    *("precision", "recall", "f1", "iou", "background_iou", "mean_iou", "accuracy"),
+    *("prevalence", "false_positive_rate"),
+)
+LESION_IMAGES = "lesion images"
+
+
+@dataclass(frozen=True)
+class PerImageSummary:
+    """Scores of images with a lesion, one score an image.
+
+    Parameters
+    ----------
+    label : str
+        "lesion images" for all of them, else a class.
+    images : int
+        Number of images.
+    missed : int
+        Images of whose lesion no pixel was predicted.
+    means : dict of str to Interval
+        Mean Dice, IoU, precision and recall, with the interval of the mean.
+    medians : dict of str to float
+        Their medians.
+    """
+
+    label: str
+    images: int
+    missed: int
+    means: dict[str, Interval]
+    medians: dict[str, float]
+
+
+@dataclass(frozen=True)
+class NormalSummary:
+    """What was predicted on images without a lesion.
+
+    Parameters
+    ----------
+    images, left_empty : int
+        Number of images, and of those in which no pixel was predicted.
+    specificity : Interval
+        Share left empty.
+    false_positive_area : Interval
+        Mean share of the image that was predicted.
+    """
+
+    images: int
+    left_empty: int
+    specificity: Interval
+    false_positive_area: Interval
+
+
+@dataclass(frozen=True)
+class PooledSummary:
+    """Scores of the pixels of many images in one confusion matrix.
+
+    Parameters
+    ----------
+    label : str
+        Which images: "all images", "lesion images" or a class (its images with a lesion).
+    images : int
+        Number of images.
+    counts : PixelCounts
+        The confusion matrix.
+    auc, average_precision, brier : float
+        Over all thresholds; nan where probabilities are not known or the score is undefined.
+    """
+
+    label: str
+    images: int
+    counts: PixelCounts
+    auc: float
+    average_precision: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All numbers of a report.
+
+    Parameters
+    ----------
+    about : dict
+        As `Evaluation.about`.
+    images : int
+        Number of images.
+    groups : int
+        Number of near-duplicate groups, images that stand alone included.
+    per_image : tuple of PerImageSummary
+        All lesion images first, then each class. Empty without lesion images.
+    normals : NormalSummary or None
+        None without images that hold no lesion.
+    pooled : tuple of PooledSummary
+        All images, lesion images, each class.
+    missed : tuple of str
+        Names of the images whose lesion was missed, sorted.
+    """
+
+    about: dict[str, Any]
+    images: int
+    groups: int
+    per_image: tuple[PerImageSummary, ...]
+    normals: NormalSummary | None
+    pooled: tuple[PooledSummary, ...]
+    missed: tuple[str, ...]
+
+    def to_markdown(self, *, level: int = 1) -> str:
+        """Return the tables as Markdown.
+
+        Parameters
+        ----------
+        level : int
+            Depth of the first heading.
+
+        Returns
+        -------
+        str
+        """
+        return markdown.render(self, level=level)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a dict for strict JSON; undefined numbers are None."""
+        plain = asdict(self)
+        for row, pooled in zip(plain["pooled"], self.pooled, strict=True):
+            row["scores"] = {name: getattr(pooled.counts, name) for name in POOLED_SCORES}
+        return _json_able(plain)
+
+
+def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
+    """Work out every number of a report.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    table = evaluation.table
+    if not len(table):
+        raise ValueError("nothing to summarise: the evaluation holds no image")
+    lesions, normals = table.lesion_cases, table.normal_cases
+    tables = {LESION_IMAGES: lesions} if len(lesions) else {}
+    if len(lesions.labels) > 1:
+        tables |= {label: lesions.subset(labels=[label]) for label in lesions.labels}
+    per_image = tuple(_per_image(label, chosen, seed) for label, chosen in tables.items())
+    return Summary(
+        about=dict(evaluation.about),
+        images=len(table),
+        groups=len(set(_groups(table))),
+        per_image=per_image,
+        normals=_normals(normals, seed) if len(normals) else None,
+        pooled=_pooled(evaluation, tables),
+        missed=tuple(sorted(case.name for case in table if case.missed)),
+    )
+
+
+def _groups(table: CaseTable) -> np.ndarray:
+    return np.array([case.group or f"alone: {case.name}" for case in table], dtype=str)
+
+
+def _per_image(label: str, table: CaseTable, seed: int) -> PerImageSummary:
+    columns = {name: table.column(name) for name in PER_IMAGE_SCORES}
+    groups = _groups(table)
+    means = {name: group_bootstrap(v, groups, seed=seed) for name, v in columns.items()}
+    medians = {name: float(np.median(values)) for name, values in columns.items()}
+    return PerImageSummary(label, len(table), int(table.column("missed").sum()), means, medians)
+
+
+def _normals(table: CaseTable, seed: int) -> NormalSummary:
+    empty, groups = table.column("predicted_empty"), _groups(table)
+    return NormalSummary(
+        images=len(table),
+        left_empty=int(empty.sum()),
+        specificity=share_interval(empty, groups, seed=seed),
+        false_positive_area=group_bootstrap(table.column("false_positive_area"), groups, seed=seed),
+    )
+
+
+def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[PooledSummary, ...]:
+    rows = []
+    for label, table in {"all images": evaluation.table, **tables}.items():
+        if label == LESION_IMAGES and len(table) == len(evaluation.table):
+            continue  # the same images as in the first row
+        chosen = None if label in ("all images", LESION_IMAGES) else label
+        histogram = evaluation.histogram(lesion_only=label == LESION_IMAGES, label=chosen)
+        areas = (histogram.auc, histogram.average_precision, histogram.brier)
+        rows.append(PooledSummary(label, len(table), table.pooled(), *areas))
+    return tuple(rows)
+
+
+def _json_able(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _json_able(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_able(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

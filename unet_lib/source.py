@@ -1,0 +1,142 @@
+"""Which data a session works on: a folder that was found or named, or phantoms."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet_lib.dataset import (
+    BUSI_FOLDS,
+    DATA_FOLDER,
+    Case,
+    Folds,
+    Split,
+    find_cases,
+    locate_dataset,
+    make_folds,
+)
+from unet_lib.phantoms import is_phantoms, make_phantoms
+
+__all__ = ["DataSource", "open_dataset"]
+
+PHANTOM_COUNT = 120
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Cases, one split of them, and what they are.
+
+    Attributes
+    ----------
+    folder : Path
+    cases : tuple of Case
+    split : Split
+    fold : int
+    kind : {"clinical", "phantoms"}
+        Phantoms are synthetic: no result on them is a clinical one.
+    name : str
+        ``BUSI``, ``phantoms``, or the folder's name.
+    """
+
+    folder: Path
+    cases: tuple[Case, ...]
+    split: Split
+    fold: int
+    kind: str
+    name: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON-able facts, kept with models and evaluations."""
+        return {
+            "data": self.name,
+            "data_kind": self.kind,
+            "split": self.split.name,
+            "fold": self.fold,
+        }
+
+    @property
+    def message(self) -> str:
+        """What was taken, in a sentence or two."""
+        parts = ", ".join(
+            f"{len(getattr(self.split, part))} {part}" for part in ("train", "validation", "test")
+        )
+        what = f"Data: {self.name}, {len(self.cases)} images; split {self.split.name}: {parts}."
+        if self.kind == "phantoms":
+            what += (
+                " These are PHANTOMS, synthetic images: nothing here is a clinical result. For "
+                "real data see the README, section Data."
+            )
+        return what
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        colour = "#b35900" if self.kind == "phantoms" else "#00594f"
+        return (
+            f'<div style="border:2px solid {colour}; border-radius:4px; padding:8px 12px; '
+            f'color:{colour}; background:#fff">{html.escape(self.message)}</div>'
+        )
+
+
+def open_dataset(
+    dataset: str | os.PathLike = "auto",
+    *,
+    fold: int = 0,
+    split: str | os.PathLike | None = None,
+    seed: int = 0,
+    normals: bool = True,
+    progress: bool = True,
+) -> DataSource:
+    """Find the data, its cases and the parts of one fold.
+
+    Parameters
+    ----------
+    dataset : path-like, "auto" or "phantoms"
+        A folder; "auto" takes BUSI where it finds it (`locate_dataset`), else phantoms.
+    fold : int
+        Which fold of the split.
+    split : path-like, optional
+        A split CSV. Left out: the committed five folds for BUSI, else five folds by `make_folds`.
+    seed : int
+        Of phantoms and of a split that is made.
+    normals : bool
+        False leaves the images of class normal out.
+    progress : bool
+        Show a progress bar while phantoms are made.
+
+    Returns
+    -------
+    DataSource
+
+    Raises
+    ------
+    DatasetError
+        The folder is absent or holds no cases.
+    SplitError
+        The split does not match the folder; the message says what differs.
+    """
+    found = locate_dataset(dataset)
+    if found is None:
+        found = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
+    cases = tuple(find_cases(found))
+    phantoms = is_phantoms(found)
+    busi = not phantoms and is_busi(cases)
+    if split is not None:
+        folds = Folds.read(split)
+    else:
+        folds = Folds.read(BUSI_FOLDS) if busi else make_folds(cases, seed=seed)
+    name = "phantoms" if phantoms else "BUSI" if busi else Path(found).name
+    kind = "phantoms" if phantoms else "clinical"
+    return DataSource(
+        Path(found), cases, folds.split(cases, fold, normals=normals), fold, kind, name
+    )
+
+
+def is_busi(cases: tuple[Case, ...]) -> bool:
+    """Tell whether the cases have exactly the names of BUSI's 780 images."""
+    return {case.name for case in cases} == {row.image for row in Folds.read(BUSI_FOLDS).rows}

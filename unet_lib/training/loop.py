@@ -1,0 +1,171 @@
+"""The epochs of a run: fit, validate the averaged weights, keep the best, save the state."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm.auto import tqdm
+
+from unet_lib.batches import Batches
+from unet_lib.files import atomic_path
+from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
+from unet_lib.training.recipe import TrainingConfig
+from unet_lib.training.state import Progress, averaged_weights, load_state, save_state
+
+__all__ = ["TrainingError", "compile_network", "fit"]
+
+STATE, BEST = "state.npz", "best.weights.h5"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+def compile_network(network: keras.Model, config: TrainingConfig, steps: int) -> None:
+    """Give the network its optimiser, loss and running scores.
+
+    Parameters
+    ----------
+    network : keras.Model
+    config : TrainingConfig
+    steps : int
+        Steps in an epoch.
+    """
+    total, warmup = config.epochs * steps, round(config.warmup_epochs * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate / 100 if warmup else config.learning_rate,
+        decay_steps=max(1, total - warmup),
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=config.weight_decay,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema,
+        ema_overwrite_frequency=None,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    network.compile(
+        optimizer,
+        loss=BinaryCrossentropyDice(config.dice_weight),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), LesionDice()],
+        # XLA makes TensorFlow's convolutions three times slower on a CPU.
+        jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
+    )
+    optimizer.build(network.trainable_variables)
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Order, validation, best weights, state and early stopping, epoch by epoch."""
+
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        batches: Batches,
+        validation: Batches,
+        config: TrainingConfig,
+        bar: tqdm,
+    ) -> None:
+        super().__init__()
+        self.folder, self.progress, self.config = folder, progress, config
+        self.batches, self.validation, self.bar = batches, validation, bar
+        self.started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.batches.set_epoch(epoch)
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} in epoch {self.progress.epochs + 1}, batch {batch + 1}. "
+                "Use a smaller learning_rate (a third of it), or precision='float32' if a mixed "
+                "precision was in use. The state of the last whole epoch is kept."
+            )
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
+        progress, network = self.progress, self.model
+        with averaged_weights(network):
+            scores = network.evaluate(self.validation, verbose=0, return_dict=True)
+            row |= {f"val_{key}": float(value) for key, value in scores.items()}
+            if row["val_dice"] > progress.best_dice:
+                progress.best_dice, progress.best_epoch = row["val_dice"], epoch + 1
+                with atomic_path(self.folder / BEST) as temporary:
+                    network.save_weights(temporary)
+        row["learning_rate"] = float(network.optimizer.learning_rate)
+        row["seconds"] = time.perf_counter() - self.started
+        progress.history.append(row)
+        waited = progress.epochs - progress.best_epoch
+        stop = bool(self.config.patience) and waited >= self.config.patience
+        progress.finished = stop or progress.epochs >= self.config.epochs
+        network.stop_training = progress.finished
+        save_state(self.folder / STATE, network, progress)
+        self.bar.set_postfix_str(
+            f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}, "
+            f"val Dice {row['val_dice']:.3f} (best {progress.best_dice:.3f})"
+        )
+
+
+def fit(
+    network: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    show_progress: bool = True,
+) -> Progress:
+    """Train a compiled network, going on from the folder's state where there is one.
+
+    Parameters
+    ----------
+    network : keras.Model
+        From `compile_network`; afterwards it holds the weights of the best epoch.
+    batches, validation : Batches
+    config : TrainingConfig
+    folder : Path
+        Gets ``state.npz`` after each epoch and ``best.weights.h5`` after each better one.
+    show_progress : bool
+        Show a progress bar with the time left.
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    TrainingError
+        The loss is not a number.
+    ValueError
+        The state belongs to other settings.
+    """
+    state = folder / STATE
+    progress = load_state(state, network) if state.exists() else Progress()
+    if not progress.finished:
+        steps = len(batches)
+        with tqdm(
+            desc="training",
+            total=config.epochs * steps,
+            initial=progress.epochs * steps,
+            disable=not show_progress,
+            unit="step",
+        ) as bar:
+            network.fit(
+                batches,
+                epochs=config.epochs,
+                initial_epoch=progress.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[_Epochs(folder, progress, batches, validation, config, bar)],
+            )
+    network.load_weights(folder / BEST)
+    return progress

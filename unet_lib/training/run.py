@@ -1,0 +1,286 @@
+"""A training run: from a split to a model folder, in one folder that can be resumed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from unet_lib.backend import describe_hardware, enable_determinism, recommended_precision
+from unet_lib.batches import Batches, PreparedCases
+from unet_lib.dataset import Folds, Split
+from unet_lib.files import write_atomic
+from unet_lib.inference import Segmenter
+from unet_lib.model import build_unet
+from unet_lib.training.loop import BEST, STATE, compile_network, fit
+from unet_lib.training.recipe import Recipe
+from unet_lib.training.threshold import ThresholdChoice, tune_threshold
+from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+
+__all__ = ["Run", "load_run", "train"]
+
+SETTINGS, SPLIT, HISTORY, RESULT, MODEL = (
+    "settings.json", "split.csv", "history.csv", "result.json", "model",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+    recipe : Recipe
+    history : list of dict
+        One row an epoch: epoch, loss, accuracy, dice, val_loss, val_accuracy, val_dice,
+        learning_rate, seconds.
+    result : dict
+        Best epoch, its validation Dice, threshold and cleaning, hours, images of each part.
+    segmenter : Segmenter
+        With the weights of the best epoch, in float32.
+    """
+
+    folder: Path
+    recipe: Recipe
+    history: list[dict[str, float]]
+    result: dict[str, Any]
+    segmenter: Segmenter
+
+
+def train(
+    split: Split,
+    folder: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    about: dict[str, Any] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train on a split, choose the threshold on its validation part, save the model folder.
+
+    Parameters
+    ----------
+    split : Split
+        Its test part is not touched.
+    folder : str or Path
+        The run folder. Empty or absent, unless `resume`.
+    recipe : Recipe, optional
+        The default one when left out.
+    about : dict, optional
+        JSON-able facts on the data, kept with the model: ``data``, ``data_kind``, ``fold``.
+    resume : bool
+        Go on with an interrupted run of the same settings and split; start where there is none;
+        return a finished one as it is.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    FileExistsError
+        The folder holds something and `resume` is False.
+    ValueError
+        The folder holds a run of other settings or another split, or a part is empty.
+    ImageError, DatasetError
+        A file cannot be used; the message names it.
+    TrainingError
+        The loss is not a number.
+    """
+    folder, recipe = Path(folder), recipe or Recipe()
+    for part in ("train", "validation"):
+        if not getattr(split, part):
+            raise ValueError(f"train: the {part} part of {split.name} is empty.")
+    _claim(folder, recipe, split, about or {}, resume)
+    if (folder / RESULT).is_file():
+        return load_run(folder)
+    network, batches, validation = _prepare(split, recipe, progress)
+    done = fit(network, batches, validation, recipe.training, folder, show_progress=progress)
+    _write_history(folder / HISTORY, done.history)
+    facts = {
+        "name": folder.name,
+        **(about or {}),
+        "split": split.name,
+        "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
+        "trained_on": sorted(case.name for case in split.train),
+        "validated_on": sorted(case.name for case in split.validation),
+    }
+    segmenter = _final_segmenter(recipe, folder / BEST, facts)
+    choice = tune_threshold(segmenter, split.validation, progress=progress)
+    segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
+    result = _result(done, choice)
+    segmenter.about["training"] = result
+    save_segmenter(segmenter, recipe.network, folder / MODEL)
+    _write_json(folder / RESULT, {**result, "candidates": _candidates(choice)})
+    for name in (STATE, BEST):  # large, and of no use any more
+        (folder / name).unlink(missing_ok=True)
+    return load_run(folder)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no finished run.
+    """
+    folder = Path(folder)
+    if not (folder / RESULT).is_file():
+        raise ValueError(
+            f"{folder}: no finished run ({RESULT} is missing). Train, or resume an interrupted "
+            "run with resume=True."
+        )
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    with open(folder / HISTORY, encoding="utf-8", newline="") as file:
+        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return Run(
+        folder,
+        Recipe.from_dict(settings["recipe"]),
+        history,
+        json.loads((folder / RESULT).read_text(encoding="utf-8")),
+        load_segmenter(folder / MODEL),
+    )
+
+
+def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], resume: bool) -> None:
+    """Take an empty folder for this run, or check that the one in it is the same run."""
+    split_csv = Folds.of_split(split)
+    if (folder / SETTINGS).is_file() and resume:
+        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["recipe"]
+        differ = [
+            f"{part}.{key}: {stored.get(part, {}).get(key)!r} there, {value!r} now"
+            for part, values in recipe.to_dict().items()
+            for key, value in values.items()
+            if stored.get(part, {}).get(key) != value
+        ]
+        if Folds.read(folder / SPLIT).rows != split_csv.rows:
+            differ.append("the split differs")
+        if differ:
+            raise ValueError(
+                f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "
+                "same settings, or train into another folder."
+            )
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder}: is not empty. Resume the run in it with resume=True (--resume), or "
+            "choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    split_csv.save(folder / SPLIT)
+    _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **_environment()})
+
+
+def _prepare(split: Split, recipe: Recipe, progress: bool) -> tuple[keras.Model, Batches, Batches]:
+    config = recipe.training
+    if config.deterministic:
+        enable_determinism(config.seed)
+    else:
+        keras.utils.set_random_seed(config.seed)
+    options = {"workers": config.workers, "memory_mb": config.memory_mb, "progress": progress}
+    common = {"channels": recipe.network.input_channels, "workers": config.workers}
+    batches = Batches(
+        PreparedCases(split.train, recipe.preprocessing, **options),
+        config.batch_size,
+        augmentation=recipe.augmentation,
+        shuffle=True,
+        seed=config.seed,
+        **common,
+    )
+    validation = Batches(
+        PreparedCases(split.validation, recipe.preprocessing, **options),
+        config.batch_size,
+        **common,
+    )
+    precision = recommended_precision() if config.precision == "auto" else config.precision
+    network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
+    compile_network(network, config, len(batches))
+    return network, batches, validation
+
+
+def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Segmenter:
+    """Build the network again in float32: what is saved does not depend on the precision."""
+    network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
+    load_weights_file(network, weights)
+    return Segmenter(network, recipe.preprocessing, about=facts)
+
+
+def _result(done: Any, choice: ThresholdChoice) -> dict[str, Any]:
+    return {
+        "epochs": done.epochs,
+        "best_epoch": done.best_epoch,
+        "best_validation_dice_at_network_size": done.best_dice,
+        "hours": sum(row["seconds"] for row in done.history) / 3600,
+        **choice.to_dict(),
+    }
+
+
+def _candidates(choice: ThresholdChoice) -> list[dict[str, Any]]:
+    return [
+        {
+            "threshold": c.threshold,
+            **c.cleaning.to_dict(),
+            "dice": c.dice,
+            "specificity": None if c.specificity != c.specificity else c.specificity,
+        }
+        for c in choice.candidates
+    ]
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomic(path, text.getvalue())
+
+
+def _write_json(path: Path, values: Any) -> None:
+    write_atomic(path, json.dumps(values, indent=2) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": describe_hardware(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in packages if (found := _version(name))},
+        "git": _git_state(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state() -> str | None:
+    """Commit of the library's checkout, with "+changes" when files differ from it."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

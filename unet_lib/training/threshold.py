@@ -1,0 +1,179 @@
+"""Threshold and cleaning, chosen on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from unet_lib.dataset import Case, load_case
+from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.metrics import CaseScore, score_case
+
+__all__ = ["Candidate", "ThresholdChoice", "tune_threshold"]
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
+CLEANINGS = tuple(Cleaning(area, peak) for area in (0.0, 0.002, 0.005) for peak in (0.0, 0.7, 0.9))
+LEAST_SPECIFICITY = 0.8
+# Cleaning adds two more choices made on few images: it must earn them.
+CLEANING_GAIN = 0.005
+# How much lesion Dice may be given up for specificity where the constraint cannot be met.
+DICE_SLACK = 0.05
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting and its scores on the validation images.
+
+    Attributes
+    ----------
+    threshold : float
+    cleaning : Cleaning
+    dice : float
+        Mean per-image Dice of the images with a lesion; nan without any.
+    specificity : float
+        Share of the images without a lesion that are left empty; nan without any.
+    """
+
+    threshold: float
+    cleaning: Cleaning
+    dice: float
+    specificity: float
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """The chosen setting, and all that were tried.
+
+    Attributes
+    ----------
+    chosen : Candidate
+    candidates : tuple of Candidate
+    lesions, normals : int
+        Validation images with and without a lesion.
+    met : bool
+        Whether the chosen one leaves at least 80 % of the normals empty.
+    """
+
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    lesions: int
+    normals: int
+    met: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice as a JSON-able dictionary (nan becomes None)."""
+        return {
+            "threshold": self.chosen.threshold,
+            "cleaning": self.chosen.cleaning.to_dict(),
+            "validation_dice": _number(self.chosen.dice),
+            "validation_specificity": _number(self.chosen.specificity),
+            "lesions": self.lesions,
+            "normals": self.normals,
+            "constraint_met": self.met,
+        }
+
+    def without_cleaning(self) -> list[Candidate]:
+        """Return the candidates without cleaning, by threshold."""
+        return [c for c in self.candidates if c.cleaning == Cleaning()]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def tune_threshold(
+    segmenter: Segmenter, cases: Sequence[Case], *, progress: bool = True
+) -> ThresholdChoice:
+    """Choose threshold and cleaning on validation images.
+
+    Maximises the mean Dice of the lesion images subject to at least 80 % of the normal images
+    left empty. Cleaning is used only where the constraint cannot be met without it or the Dice
+    gains at least .005. Where nothing meets the constraint, the most specific candidate within
+    .05 Dice of the best is taken and `ThresholdChoice.met` is False.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Its own threshold and cleaning are not used.
+    cases : sequence of Case
+        Validation images with masks; never the test images.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ThresholdChoice
+
+    Raises
+    ------
+    ValueError
+        No case has a lesion.
+    """
+    settings = [(t, c) for c in CLEANINGS for t in THRESHOLDS]
+    scores: list[list[CaseScore]] = []
+    loaded = ((case, *load_case(case)) for case in cases)
+    truths: list[tuple[Case, np.ndarray]] = []
+
+    def images() -> Any:
+        for case, image, truth in loaded:
+            truths.append((case, truth))
+            yield image
+
+    maps = segmenter.iter_probabilities(images())
+    steps = tqdm(cases, "tuning threshold", disable=not progress, unit="image")
+    for _, probabilities in zip(steps, maps, strict=True):
+        case, truth = truths.pop(0)
+        scores.append(_score_settings(case, truth, probabilities, settings))
+    lesions = [row for row in scores if row[0].has_lesion]
+    normals = [row for row in scores if not row[0].has_lesion]
+    if not lesions:
+        raise ValueError(
+            f"tune_threshold: none of the {len(cases)} validation images has a lesion; a threshold "
+            "cannot be chosen. Give validation images with lesions."
+        )
+    candidates = tuple(
+        Candidate(
+            threshold,
+            cleaning,
+            float(np.mean([row[i].dice for row in lesions])),
+            float(np.mean([row[i].predicted_empty for row in normals])) if normals else np.nan,
+        )
+        for i, (threshold, cleaning) in enumerate(settings)
+    )
+    chosen = _choose(candidates)
+    met = bool(np.isnan(chosen.specificity) or chosen.specificity >= LEAST_SPECIFICITY)
+    return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
+
+
+def _score_settings(
+    case: Case,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    settings: Sequence[tuple[float, Cleaning]],
+) -> list[CaseScore]:
+    masks = {t: probabilities >= t for t in THRESHOLDS}
+    return [
+        score_case(truth, cleaning.apply(masks[t], probabilities), name=case.name)
+        for t, cleaning in settings
+    ]
+
+
+def _choose(candidates: Sequence[Candidate]) -> Candidate:
+    def meets(c: Candidate) -> bool:
+        return bool(np.isnan(c.specificity) or c.specificity >= LEAST_SPECIFICITY)
+
+    plain = [c for c in candidates if c.cleaning == Cleaning() and meets(c)]
+    cleaned = [c for c in candidates if c.cleaning != Cleaning() and meets(c)]
+    best_plain = max(plain, key=lambda c: c.dice, default=None)
+    best_cleaned = max(cleaned, key=lambda c: c.dice, default=None)
+    if best_plain and best_cleaned:
+        return best_cleaned if best_cleaned.dice >= best_plain.dice + CLEANING_GAIN else best_plain
+    if best_plain or best_cleaned:
+        return best_plain or best_cleaned
+    best = max(c.dice for c in candidates)
+    close = [c for c in candidates if c.dice >= best - DICE_SLACK]
+    return max(close, key=lambda c: (c.specificity, c.dice))
