@@ -102,7 +102,7 @@ def test_same_batches_for_1_and_8_workers_through_fit(prepared):
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-6)
     expected = Batches(prepared, 4, augmentation=Augmentation(), shuffle=True)
     expected.set_epoch(2)  # that `fit` really got the batches of the last epoch
-    first = float(np.mean(expected[0][1][:, :1, :1]))
+    first = float(np.mean(expected[0][1]))
     assert runs[0][8] == pytest.approx(first, abs=1e-6)
 
 

@@ -218,7 +218,7 @@ def test_early_stopping(split, tmp_path):
 
 def test_averaged_weights_are_given_back_bit_for_bit():
     network = build_unet(UNetConfig(filters=4, depth=1), 16)
-    compile_network(network, TrainingConfig(epochs=2, ema=0.5, warmup_epochs=0), 4)
+    compile_network(network, TrainingConfig(epochs=100, ema=0.5, warmup_epochs=0), 4)
     x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
     for _ in range(3):
         network.train_on_batch(x, np.ones_like(x))
@@ -233,7 +233,7 @@ def test_averaged_weights_are_given_back_bit_for_bit():
 def test_moving_average_equals_its_formula():
     """One weight under SGD-like steps: a <- m a + (1 - m) w after each, from the first on."""
     network = build_unet(UNetConfig(filters=4, depth=1), 16)
-    compile_network(network, TrainingConfig(epochs=2, ema=0.5, warmup_epochs=0), 4)
+    compile_network(network, TrainingConfig(epochs=100, ema=0.5, warmup_epochs=0), 4)
     x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
     weight, average = network.get_layer("logits").weights[0], None
     for _ in range(4):

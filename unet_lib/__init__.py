@@ -4,8 +4,12 @@ The public names are loaded when first used, so that ``import unet_lib.metrics``
 deep-learning backend.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# TensorFlow's C++ side reports on standard error that it found no GPU; errors reach Python anyway.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __version__ = "0.1.0"
 
@@ -31,7 +35,7 @@ _HOMES = {
     "report": ("summarise", "write_report"),
     "model": ("UNetConfig", "build_unet", "summarise_network"),
     "inference": ("Cleaning", "Segmenter", "evaluate_cases"),
-    "weights": ("WeightsError", "load_segmenter", "save_segmenter"),
+    "weights": ("WeightsError", "choose_model", "load_segmenter", "save_segmenter"),
     "training": (
         "Recipe",
         "TrainingConfig",

@@ -10,7 +10,6 @@ from typing import Any
 
 from unet_lib.dataset import (
     BUSI_FOLDS,
-    DATA_FOLDER,
     Case,
     Folds,
     Split,
@@ -18,11 +17,12 @@ from unet_lib.dataset import (
     locate_dataset,
     make_folds,
 )
+from unet_lib.dataset.cases import DATA_FOLDER
 from unet_lib.phantoms import is_phantoms, make_phantoms
 
 __all__ = ["DataSource", "open_dataset"]
 
-PHANTOM_COUNT = 120
+PHANTOM_COUNT = 160
 
 
 @dataclass(frozen=True)

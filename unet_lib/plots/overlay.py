@@ -11,7 +11,9 @@ _ORANGE = (230, 159, 0)  # Okabe & Ito's colour-blind-safe palette
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw the contour of a mask into a grey image.
+    """Draw the contour of a mask into a grey image: its outermost pixels, also around holes.
+
+    The line is about a 300th of the longer side wide, and at least one pixel.
 
     Parameters
     ----------
@@ -35,4 +37,5 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, round(max(mask.shape) / 300))
-    return cv2.drawContours(picture, contours, -1, _ORANGE, thickness, cv2.LINE_AA)
+    # Not anti-aliased: that leaves a lesion of one pixel as good as invisible.
+    return cv2.drawContours(picture, contours, -1, _ORANGE, thickness, cv2.LINE_8)

@@ -46,7 +46,8 @@ def compile_network(network: keras.Model, config: TrainingConfig, steps: int) ->
         schedule,
         weight_decay=config.weight_decay,
         use_ema=config.ema > 0,
-        ema_momentum=config.ema,
+        # In a short run an average over many steps would still hold the first, random weights.
+        ema_momentum=max(0.0, min(config.ema, 1 - 20 / total)),
         ema_overwrite_frequency=None,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

@@ -31,7 +31,8 @@ class TrainingConfig(Settings):
     weight_decay : float
         Of the kernels; biases and normalisation are left out.
     ema : float
-        Momentum of the moving average of the weights that is validated and saved.
+        Momentum of the moving average of the weights that is validated and saved; the average
+        never spans more than a twentieth of the run. 0 = no average.
     dice_weight : float
         Weight of the Dice term of the loss; the cross-entropy has weight 1.
     patience : int

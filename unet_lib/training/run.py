@@ -16,7 +16,12 @@ from typing import Any
 
 import keras
 
-from unet_lib.backend import describe_hardware, enable_determinism, recommended_precision
+from unet_lib.backend import (
+    describe_hardware,
+    enable_determinism,
+    keep_freed_memory,
+    recommended_precision,
+)
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Folds, Split
 from unet_lib.files import write_atomic
@@ -187,6 +192,7 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
 
 def _prepare(split: Split, recipe: Recipe, progress: bool) -> tuple[keras.Model, Batches, Batches]:
     config = recipe.training
+    keep_freed_memory()
     if config.deterministic:
         enable_determinism(config.seed)
     else:

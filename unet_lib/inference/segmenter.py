@@ -9,92 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from unet_lib.dataset import Case, load_case
+from unet_lib.backend import keep_freed_memory
 from unet_lib.images import Geometry, Preprocessing, read_image
-from unet_lib.metrics import Evaluation
-from unet_lib.settings import Settings
+from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 
-__all__ = ["Cleaning", "Lesion", "Segmentation", "Segmenter", "evaluate_cases", "find_lesions"]
-
-
-@dataclass(frozen=True)
-class Cleaning(Settings):
-    """Removal of connected components (8 neighbours) of a mask; off by default.
-
-    Parameters
-    ----------
-    minimum_area : float
-        Components that cover less than this fraction of the image are removed.
-    minimum_peak : float
-        Components in which no pixel reaches this probability are removed.
-    """
-
-    minimum_area: float = 0.0
-    minimum_peak: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("minimum_area", "minimum_peak"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"Cleaning: {name} must be between 0 and 1; received {getattr(self, name)!r}."
-                )
-
-    def apply(self, mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Return the mask, bool (H, W), without the components that are too small or too weak."""
-        if (self.minimum_area == 0 and self.minimum_peak == 0) or not mask.any():
-            return mask
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-        keep = stats[:, cv2.CC_STAT_AREA] >= self.minimum_area * mask.size
-        peaks = np.zeros(count, np.float32)
-        np.maximum.at(peaks, labels[mask], probabilities[mask])
-        keep &= peaks >= self.minimum_peak
-        keep[0] = False  # the background
-        return keep[labels]
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """One connected component of a mask; lengths in pixels of the image.
-
-    Attributes
-    ----------
-    area : int
-        Pixels.
-    left, top, width, height : int
-        Its bounding box.
-    mean_probability : float
-        Mean over its pixels.
-    """
-
-    area: int
-    left: int
-    top: int
-    width: int
-    height: int
-    mean_probability: float
-
-
-def find_lesions(mask: np.ndarray, probabilities: np.ndarray) -> list[Lesion]:
-    """List the connected components (8 neighbours) of a mask, the largest first.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-    probabilities : ndarray of float, shape (H, W)
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    sums = np.bincount(labels.ravel(), probabilities.ravel(), minlength=count)
-    found = [
-        Lesion(int(area), int(left), int(top), int(width), int(height), float(sums[i] / area))
-        for i, (left, top, width, height, area) in enumerate(stats)
-        if i > 0
-    ]
-    return sorted(found, key=lambda lesion: -lesion.area)
+__all__ = ["Segmentation", "Segmenter", "read_ahead"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +77,7 @@ class Segmenter:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        keep_freed_memory()
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
         if shape not in ((side, side), (None, None)):
@@ -237,7 +161,7 @@ class Segmenter:
             A file cannot be read; those before it have been yielded.
         """
         images = tqdm(
-            _read_ahead(read_image, paths, 2 * self.batch_size),
+            read_ahead(read_image, paths, 2 * self.batch_size),
             "segmenting",
             len(paths),
             disable=not progress,
@@ -259,7 +183,7 @@ def _remember(images: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[
         yield image
 
 
-def _read_ahead(read: Any, items: Sequence[Any], ahead: int) -> Iterator[Any]:
+def read_ahead(read: Any, items: Sequence[Any], ahead: int) -> Iterator[Any]:
     """Yield ``read(item)`` in order, at most `ahead` results waiting; bounds the memory."""
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(read, item) for item in items[:ahead]]
@@ -269,77 +193,3 @@ def _read_ahead(read: Any, items: Sequence[Any], ahead: int) -> Iterator[Any]:
             for item in islice(following, 1):
                 waiting.append(pool.submit(read, item))
             yield result
-
-
-def evaluate_cases(
-    segmenter: Segmenter,
-    cases: Sequence[Case],
-    *,
-    about: dict[str, Any] | None = None,
-    progress: bool = True,
-) -> Evaluation:
-    """Score a segmenter on cases, each at its original size, one map in memory at a time.
-
-    Parameters
-    ----------
-    segmenter : Segmenter
-    cases : sequence of Case
-        Images with masks.
-    about : dict, optional
-        What to say of data and split; model, threshold and ``seen_in_training`` are added.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    Evaluation
-        Per-image scores and pooled histograms.
-
-    Raises
-    ------
-    ImageError, DatasetError
-        A file cannot be used; the message names it.
-    ValueError
-        No cases.
-    """
-    if not cases:
-        raise ValueError("evaluate_cases: received no cases; expected at least one.")
-    facts = {
-        "model": segmenter.about.get("name", "unnamed"),
-        "threshold": segmenter.threshold,
-        "cleaning": segmenter.cleaning.to_dict(),
-        "preprocessing": segmenter.preprocessing.to_dict(),
-    }
-    about = {**facts, **(about or {})}
-    about["seen_in_training"] = _seen(segmenter, cases, about.get("data"))
-    evaluation = Evaluation(about=about)
-    truths: list[np.ndarray] = []
-
-    def images() -> Iterator[np.ndarray]:
-        for image, truth in _read_ahead(load_case, cases, 2 * segmenter.batch_size):
-            truths.append(truth)
-            yield image
-
-    maps = segmenter.iter_probabilities(images())
-    steps = tqdm(cases, "evaluating", disable=not progress, unit="image")
-    for case, probabilities in zip(steps, maps, strict=True):
-        evaluation.add(
-            truths.pop(0),
-            segmenter.mask(probabilities),
-            probabilities,
-            name=case.name,
-            label=case.label,
-            group=case.group,
-        )
-    return evaluation
-
-
-def _seen(segmenter: Segmenter, cases: Sequence[Case], data: str | None) -> bool | None:
-    """Tell whether cases were used to train the model or to choose its epoch; None: unknown."""
-    known = segmenter.about.get("trained_on")
-    if known is None:
-        return None
-    if segmenter.about.get("data") != data:
-        return False
-    used = {*known, *segmenter.about.get("validated_on", ())}
-    return any(case.name in used for case in cases)

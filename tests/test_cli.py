@@ -1,0 +1,554 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_png
+from scipy import ndimage
+
+from unet_lib.cli import main
+
+pytestmark = pytest.mark.keras
+ROOT = Path(__file__).parent.parent
+SMALL = ["--size", "32", "--filters", "4", "--depth", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    assert main(["phantoms", str(folder), "--count", "12", "--seed", "3"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["train", str(data), "--out", str(folder), *SMALL, "--epochs", "1"]
+    assert main([*arguments, "--batch-size", "4", "--seed", "5"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory):
+    """A model folder with a network that says .75 of every pixel, and its bare weights file."""
+    from unet_lib.images import Preprocessing
+    from unet_lib.inference import Segmenter
+    from unet_lib.model import UNetConfig, build_unet
+    from unet_lib.weights import save_segmenter
+
+    config = UNetConfig(filters=4, depth=2)
+    network = build_unet(config, 32)
+    kernel, bias = network.get_layer("logits").weights
+    kernel.assign(np.zeros(kernel.shape))
+    bias.assign(np.full(bias.shape, np.log(3.0)))
+    folder = tmp_path_factory.mktemp("models") / "constant"
+    save_segmenter(Segmenter(network, Preprocessing(32), 0.6), config, folder)
+    bare = folder.parent / "bare.weights.h5"
+    shutil.copyfile(folder / "model.weights.h5", bare)
+    return folder, bare
+
+
+def images(folder, *names):
+    """Write pictures of noise of different sizes; returns the folder."""
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        write_png(folder / name, rng.integers(0, 256, (40 + number, 61), dtype=np.uint8))
+    return folder
+
+
+def files(folder):
+    """All names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+def lesions(folder):
+    with open(folder / "lesions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(capsys, arguments, *words):
+    """The command ends with code 2, and its last line holds the words."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"unet_lib {arguments[0]}: ")
+    for word in words:
+        assert str(word) in last
+
+
+# help and exit codes of the real program
+
+
+def program(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "unet_lib", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_help_of_the_program_names_every_command_and_exit_code():
+    done = program("--help")
+    assert done.returncode == 0 and not done.stderr
+    for word in ("phantoms", "check", "train", "evaluate", "segment", "exit codes: 0 done; 1"):
+        assert word in done.stdout
+
+
+def test_exit_code_of_the_program(tmp_path):
+    done = program("check", str(tmp_path / "absent"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"unet_lib check: {tmp_path / 'absent'}: no such folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("phantoms", "folder --count --seed"),
+        ("check", "folder"),
+        ("train", "folder --split --fold --out --size --epochs --seed --resume --no-normals"),
+        ("evaluate", "folder --split --fold --out --model --part --size --filters --depth"),
+        ("segment", "IMAGE_OR_FOLDER --out --model --size --filters lesions.csv NAME_pred.png"),
+    ],
+)
+def test_help_of_each_command(command, options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in options.split())
+    assert "default: None" not in shown and "default: False" not in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["draw"], ["train", "data"], ["segment", "--out", "x"]])
+def test_usage_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+# phantoms and check
+
+
+def test_phantoms(data, tmp_path, capsys):
+    marker = json.loads((data / "PHANTOMS.json").read_text())
+    assert (marker["count"], marker["seed"]) == (12, 3)
+    stems = [p.stem for p in data.glob("*/*.png")]
+    assert sum("_mask" not in stem for stem in stems) == 12
+    assert main(["phantoms", str(tmp_path / "p"), "--count", "2", "--seed", "1"]) == 0
+    assert f"2 phantoms in {tmp_path / 'p'}" in capsys.readouterr().out
+    refused(capsys, ["phantoms", tmp_path / "p2", "--count", "0"], "count")
+    stranger = images(tmp_path / "mine", "a.png")
+    refused(capsys, ["phantoms", stranger, "--count", "2"], stranger, "a.png")
+    assert files(stranger) == ["a.png"]
+
+
+def test_check_of_good_data(data, capsys):
+    assert main(["check", str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert "12 cases" in shown and "Every file can be used." in shown
+
+
+def test_check_of_bad_data_is_1_and_names_the_files(tiny_busi, capsys):
+    cut = tiny_busi / "benign" / "benign (1).png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (tiny_busi / "malignant" / "malignant (2)_mask.png").unlink()
+    assert main(["check", str(tiny_busi)]) == 1
+    shown = capsys.readouterr().out
+    assert str(cut) in shown and "malignant (2).png: no mask" in shown
+    assert "Mend the errors" in shown
+
+
+# train
+
+
+def test_train_writes_a_run_and_says_where(run, data, capsys):
+    settings = json.loads((run / "settings.json").read_text())
+    recipe = settings["recipe"]
+    assert recipe["preprocessing"]["size"] == 32
+    assert (recipe["network"]["filters"], recipe["network"]["depth"]) == (4, 2)
+    assert (recipe["training"]["epochs"], recipe["training"]["seed"]) == (1, 5)
+    assert settings["about"]["data_kind"] == "phantoms"
+    capsys.readouterr()
+
+
+def test_resume_returns_a_finished_run(run, data, capsys, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("unet_lib.training.run.fit", never)
+    arguments = ["train", str(data), "--out", str(run), *SMALL, "--epochs", "1"]
+    arguments += ["--batch-size", "4", "--seed", "5"]
+    before = files(run)
+    assert main([*arguments, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    printed = json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
+    stored = json.loads((run / "result.json").read_text())
+    stored.pop("candidates")
+    assert printed == stored and printed["epochs"] == 1
+    assert f"model: {run / 'model'}" in shown and "PHANTOMS" in shown
+    assert files(run) == before
+    refused(capsys, arguments, run, "not empty", "--resume")
+    refused(capsys, [*arguments, "--resume", "--epochs", "2"], "training.epochs: 1 there, 2 now")
+
+
+def test_every_option_arrives(data, tmp_path, monkeypatch):
+    seen = {}
+
+    def train(split, folder, recipe, *, about, resume):
+        seen.update(split=split, folder=folder, recipe=recipe, about=about, resume=resume)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet_lib.training.train", train)
+    given = (
+        "--size 64 --epochs 7 --batch-size 3 --filters 5 --depth 3 --learning-rate 0.01 --seed 9"
+    )
+    given += " --precision float32 --deterministic --workers 4 --no-normals --resume --fold 2"
+    assert main(["train", str(data), "--out", str(tmp_path / "r"), *given.split()]) == 130
+    training = seen["recipe"].training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (7, 3, 0.01)
+    assert (training.seed, training.workers, training.precision) == (9, 4, "float32")
+    assert training.deterministic and training.warmup_epochs == 7 / 5 and seen["resume"]
+    network = seen["recipe"].network
+    assert (network.filters, network.depth, network.encoder) == (5, 3, "plain")
+    assert network.encoder_weights is None and seen["recipe"].preprocessing.size == 64
+    parts = seen["split"].train + seen["split"].validation + seen["split"].test
+    assert {case.label for case in parts} == {"benign", "malignant"}
+    assert seen["about"]["fold"] == 2 and seen["folder"] == tmp_path / "r"
+    given = "--encoder MobileNetV2 --imagenet --depth 3"
+    assert main(["train", str(data), "--out", str(tmp_path / "r"), *given.split()]) == 130
+    network = seen["recipe"].network
+    assert (network.encoder, network.encoder_weights) == ("MobileNetV2", "imagenet")
+    assert not seen["resume"] and not seen["recipe"].training.deterministic
+
+
+def test_interruption_is_130_and_says_how_to_go_on(data, tmp_path, monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet_lib.training.train", stop)
+    assert main(["train", str(data), "--out", str(tmp_path / "r")]) == 130
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_failed_training_is_1(data, tmp_path, monkeypatch, capsys):
+    from unet_lib.training import TrainingError
+
+    def fail(*args, **kwargs):
+        raise TrainingError("The loss became nan in epoch 3.")
+
+    monkeypatch.setattr("unet_lib.training.train", fail)
+    assert main(["train", str(data), "--out", str(tmp_path / "r")]) == 1
+    assert "unet_lib train: The loss became nan" in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(data, tmp_path, monkeypatch):
+    def crash(*args, **kwargs):
+        raise RuntimeError("a fault of the backend")
+
+    monkeypatch.setattr("unet_lib.training.train", crash)
+    with pytest.raises(RuntimeError, match="fault of the backend"):
+        main(["train", str(data), "--out", str(tmp_path / "r")])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--filters 0", "filters must be a whole number"),
+        ("--size 4", "size must be 8 to 4096"),
+        ("--epochs 0", "epochs must be from 1"),
+        ("--encoder VGG1", "encoder must be one of"),
+        ("--imagenet", "None for the plain encoder"),
+        ("--precision half", "precision must be one of"),
+        ("--fold 5", "there is no fold 5"),
+        ("--split absent.csv", "absent.csv: the split cannot be read"),
+    ],
+)
+def test_wrong_settings_of_train(options, words, data, tmp_path, capsys):
+    out = tmp_path / "r"
+    refused(capsys, ["train", data, "--out", out, *options.split()], words)
+    assert not out.exists()
+
+
+# evaluate
+
+
+def counts_by_hand(prediction_path, image_path):
+    prediction = cv2.imread(str(prediction_path), cv2.IMREAD_UNCHANGED) > 0
+    masks = sorted(image_path.parent.glob(f"{glob_safe(image_path.stem)}_mask*.png"))
+    truth = np.any([cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) > 0 for p in masks], axis=0)
+    return [
+        int(np.sum(a & b))
+        for a, b in ((truth, prediction), (~truth, prediction), (truth, ~prediction))
+    ]
+
+
+def glob_safe(stem):
+    return re.sub(r"([\[\]*?])", r"[\1]", stem)
+
+
+def test_evaluate_agrees_with_the_masks_that_segment_writes(run, data, tmp_path, capsys):
+    """Counted again from the PNG files; a pixel at the threshold may fall on either side."""
+    capsys.readouterr()
+    arguments = ["evaluate", str(data), "--model", str(run), "--part", "all"]
+    assert main([*arguments, "--out", str(tmp_path / "report")]) == 0
+    shown = capsys.readouterr().out
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert report in shown and "PHANTOMS (synthetic images): not a clinical result" in report
+    assert "TRAINING IMAGES: not a test" in report  # part "all" holds the training images
+    expected = "about.json cases.csv confusion_matrix.png histograms.npz precision_recall.png "
+    assert files(tmp_path / "report") == [*expected.split(), "report.md", "roc.png", "summary.json"]
+    with open(tmp_path / "report" / "cases.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 12
+    folders = [str(data / label) for label in ("benign", "malignant", "normal")]
+    assert main(["segment", "--model", str(run), "--out", str(tmp_path / "s"), *folders]) == 0
+    for name, row in rows.items():
+        image = data / row["label"] / f"{name}.png"
+        by_hand = counts_by_hand(tmp_path / "s" / f"{name}_pred.png", image)
+        stored = [int(row[key]) for key in ("tp", "fp", "fn")]
+        np.testing.assert_allclose(stored, by_hand, atol=3)
+
+
+def part_of(run, part):
+    with open(run / "split.csv", newline="") as file:
+        return {row["image"] for row in csv.DictReader(file) if row["fold0"] == part}
+
+
+def scored(out):
+    with open(out / "cases.csv", newline="") as file:
+        return {row["name"] for row in csv.DictReader(file)}
+
+
+def test_evaluate_with_a_split_file(run, data, tmp_path, capsys):
+    """The run's own split is a split file; one image more in the folder does not match it."""
+    out = tmp_path / "o"
+    arguments = ["evaluate", "--model", run, "--out", out, "--split", run / "split.csv"]
+    assert main([str(a) for a in (*arguments, data)]) == 0
+    assert scored(out) == part_of(run, "test")
+    about = json.loads((out / "about.json").read_text())
+    assert (about["part"], about["seen_in_training"]) == ("test", False)
+    copy = shutil.copytree(data, tmp_path / "copy")
+    for ending in ("", "_mask"):
+        shutil.copy(copy / "normal" / f"normal (1){ending}.png", copy / f"normal/new{ending}.png")
+    words = ("does not match the folder", "1 images of the folder are not in the split (new)")
+    refused(capsys, [*arguments, copy], *words)
+
+
+def test_evaluate_takes_a_weights_file_and_another_part(constant, run, data, tmp_path):
+    out = tmp_path / "o"
+    arguments = ["evaluate", str(data), "--model", str(constant[1]), "--out", str(out), *SMALL]
+    assert main([*arguments, "--part", "validation"]) == 0
+    assert scored(out) == part_of(run, "validation")
+    about = json.loads((out / "about.json").read_text())
+    assert (about["model"], about["threshold"]) == ("bare.weights.h5", 0.5)
+    assert about["part"] == "validation"
+    assert about["seen_in_training"] is None  # a bare file does not say
+
+
+def test_evaluate_does_not_write_among_images(data, constant, capsys):
+    before = files(data)
+    out = data / "benign"
+    refused(
+        capsys, ["evaluate", data, "--model", constant[0], "--part", "all", "--out", out],
+        "holds input images",
+    )  # fmt: skip
+    assert files(data) == before
+
+
+# segment
+
+
+def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_path, capsys):
+    """The network says .75 everywhere: one lesion, the whole image, is the known answer."""
+    folder = images(tmp_path / "in", "a.png", "b.png")
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (97, 33, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(folder / "c.d.jpg"), colour)
+    deep = rng.integers(0, 65536, (23, 150), dtype=np.uint16)
+    assert cv2.imwrite(str(tmp_path / "scan.TIF"), deep)
+    arguments = ["segment", "--model", str(constant[0]), "--out", str(tmp_path / "new" / "out")]
+    assert main([*arguments, str(folder), str(tmp_path / "scan.TIF")]) == 0
+    out = tmp_path / "new" / "out"
+    shapes = {"a": (40, 61), "b": (41, 61), "c.d": (97, 33), "scan": (23, 150)}
+    names = [f"{stem}{end}" for stem in shapes for end in ("_overlay.png", "_pred.png")]
+    assert files(out) == sorted([*names, "lesions.csv"])
+    for stem, shape in shapes.items():
+        mask = cv2.imread(str(out / f"{stem}_pred.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == shape and mask.dtype == np.uint8 and (mask == 255).all()
+        overlay = cv2.imread(str(out / f"{stem}_overlay.png"), cv2.IMREAD_UNCHANGED)
+        assert overlay.shape == (*shape, 3)
+        inside = overlay[2:-2, 2:-2]
+        assert (inside == inside[..., :1]).all()  # the grey image
+        assert (overlay[0] == (0, 159, 230)).all()  # the outline, blue first
+    written = cv2.imread(str(out / "a_overlay.png"))[2:-2, 2:-2, 0]
+    original = cv2.imread(str(folder / "a.png"), cv2.IMREAD_GRAYSCALE)[2:-2, 2:-2]
+    np.testing.assert_array_equal(written, original)
+    expected = [
+        {
+            "image": name, "lesion": "1", "area_px": str(h * w), "area_fraction": "1.000000",
+            "left": "0", "top": "0", "width": str(w), "height": str(h),
+            "mean_probability": "0.7500",
+        }
+        for name, (h, w) in zip(
+            ("a.png", "b.png", "c.d.jpg", "scan.TIF"), shapes.values(), strict=True
+        )
+    ]  # fmt: skip
+    assert lesions(out) == expected
+    shown = capsys.readouterr().out
+    assert "model: constant, threshold 0.6, input 32 x 32" in shown
+    assert "4 images, 0 without a lesion found" in shown and "Not a medical device" in shown
+
+
+def test_table_agrees_with_the_masks(run, data, tmp_path, capsys):
+    """Components and boxes found by SciPy in the written masks."""
+    out = tmp_path / "out"
+    inputs = [str(data / "benign"), str(data / "normal")]
+    capsys.readouterr()
+    assert main(["segment", "--model", str(run), "--out", str(out), *inputs]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"benign: \d+ masks or earlier results are passed over", shown)
+    rows = lesions(out)
+    pictures = {p.name for f in inputs for p in Path(f).iterdir() if "_mask" not in p.stem}
+    assert {row["image"] for row in rows} == pictures
+    for name in pictures:
+        path = out / f"{Path(name).stem}_pred.png"
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        own = [row for row in rows if row["image"] == name]
+        found = []
+        for i, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
+            box = (x.start, y.start, x.stop - x.start, y.stop - y.start)
+            found.append((int((labels == i).sum()), *box))
+        keys = ("area_px", "left", "top", "width", "height")
+        if count == 0:
+            assert [row["lesion"] for row in own] == ["0"]
+            continue
+        assert sorted(found) == sorted(tuple(int(row[k]) for k in keys) for row in own)
+        assert [int(row["lesion"]) for row in own] == list(range(1, count + 1))
+
+
+def test_weights_file(constant, run, tmp_path, capsys):
+    """The same network, but at the threshold .5 and the configuration of the options."""
+    folder, bare = constant
+    image = images(tmp_path / "in", "a.png")
+    arguments = ["segment", "--model", str(bare), "--out", str(tmp_path / "o"), str(image)]
+    assert main([*arguments, *SMALL]) == 0
+    shown = capsys.readouterr().out
+    assert "model: bare.weights.h5, threshold 0.5, input 32 x 32" in shown
+    assert lesions(tmp_path / "o")[0]["mean_probability"] == "0.7500"
+    refused(capsys, arguments, bare, "another network than the configured one")
+    refused(capsys, [*arguments, "--filters", "0"], "filters must be")
+    absent = str(tmp_path / "absent.weights.h5")
+    refused(capsys, ["segment", "--model", absent, "--out", tmp_path / "o", image], absent)
+    words = ("--size, --filters", "only for a weights file", folder)
+    given = ["--model", folder, "--size", "32", "--filters", "4"]
+    refused(capsys, ["segment", *given, "--out", tmp_path / "o", image], *words)
+
+
+def test_nothing_found_is_said(constant, tmp_path, capsys):
+    folder = shutil.copytree(constant[0], tmp_path / "strict")
+    settings = json.loads((folder / "segmenter.json").read_text())
+    settings["threshold"] = 0.9  # above the .75 that the network says everywhere
+    (folder / "segmenter.json").write_text(json.dumps(settings))
+    image = images(tmp_path / "in", "a.png") / "a.png"
+    arguments = ["segment", "--model", str(folder), "--out", str(tmp_path / "o"), str(image)]
+    assert main(arguments) == 0
+    assert "1 images, 1 without a lesion found" in capsys.readouterr().out
+    row = lesions(tmp_path / "o")[0]
+    assert (row["lesion"], row["area_px"], row["left"]) == ("0", "0", "")
+    assert not cv2.imread(str(tmp_path / "o" / "a_pred.png"), cv2.IMREAD_UNCHANGED).any()
+
+
+def test_segment_does_not_write_among_its_inputs(constant, tmp_path, capsys):
+    """By folder, by file, by another spelling of the path, and through links."""
+    folder = images(tmp_path / "in", "a.png", "b.png")
+    linked = tmp_path / "links"
+    linked.mkdir()
+    (linked / "a.png").symlink_to(folder / "a.png")
+    other = tmp_path / "same"
+    other.symlink_to(folder, target_is_directory=True)
+    before = files(tmp_path)
+    for given, out in (
+        (folder, folder),
+        (folder / "a.png", folder),
+        (folder, tmp_path / "x" / ".." / "in"),
+        (other, folder),
+        (folder, other),
+        (linked / "a.png", folder),
+        (linked / "a.png", linked),
+    ):
+        arguments = ["segment", "--model", constant[0], "--out", out, given]
+        refused(capsys, arguments, "holds input images", "Choose another folder")
+    assert files(tmp_path) == before
+    assert (
+        main([str(a) for a in ("segment", "--model", constant[0], "--out", folder / "o", folder)])
+        == 0
+    )
+
+
+@pytest.mark.parametrize("inputs", [["one", "two"], ["one/a.png", "two/a.jpg"]])
+def test_two_inputs_of_one_name_are_refused(inputs, constant, tmp_path, capsys):
+    images(tmp_path / "one", "a.png")
+    images(tmp_path / "two", "a.jpg")
+    given = [tmp_path / name for name in inputs]
+    out = tmp_path / "o"
+    words = (tmp_path / "one" / "a.png", tmp_path / "two" / "a.jpg", "both would write a_pred.png")
+    refused(capsys, ["segment", "--model", constant[0], "--out", out, *given], *words)
+    assert not out.exists()
+
+
+def test_an_input_named_twice_is_done_once(constant, tmp_path, monkeypatch):
+    folder = images(tmp_path / "in", "a.png")
+    monkeypatch.chdir(tmp_path)
+    given = [str(folder), str(folder / "a.png"), "in/a.png"]
+    assert main(["segment", "--model", str(constant[0]), "--out", "o", *given]) == 0
+    assert [row["image"] for row in lesions(tmp_path / "o")] == ["a.png"]
+
+
+def test_masks_results_and_hidden_files_of_a_folder_are_passed_over(constant, tmp_path, capsys):
+    names = ("a.png", "a_mask.png", "a_mask_1.png", "a_pred.png", "a_overlay.PNG", "._a.png")
+    kept = ("left_mask_view.png", "mask.png")  # names that only look like a mask's
+    folder = images(tmp_path / "in", *names, *kept)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "folder.png").mkdir()
+    out = tmp_path / "o"
+    assert main(["segment", "--model", str(constant[0]), "--out", str(out), str(folder)]) == 0
+    assert [row["image"] for row in lesions(out)] == ["a.png", *kept]
+    assert "4 masks or earlier results are passed over" in capsys.readouterr().out
+    one = str(folder / "a_mask.png")  # named outright, it is what the user wants
+    assert main(["segment", "--model", str(constant[0]), "--out", str(tmp_path / "q"), one]) == 0
+    assert files(tmp_path / "q") == ["a_mask_overlay.png", "a_mask_pred.png", "lesions.csv"]
+
+
+def test_what_is_not_there_is_named(constant, tmp_path, capsys):
+    model, out = constant[0], tmp_path / "o"
+    absent = tmp_path / "absent.png"
+    image = images(tmp_path / "in", "a.png") / "a.png"
+    refused(capsys, ["segment", "--model", model, "--out", out, image, absent], absent, "no such")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused(capsys, ["segment", "--model", model, "--out", out, empty], empty, "holds no image")
+    words = ("nothing-of-that-name", "nor a registered name")
+    refused(capsys, ["segment", "--model", words[0], "--out", out, image], *words)
+    refused(capsys, ["segment", "--model", model, "--out", image, image], image, "is a file")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("bad", "done"), [("00.png", 0), ("09.png", 8)])
+def test_a_truncated_image_ends_the_command(bad, done, constant, tmp_path, capsys):
+    """What was done before it stays whole, and the table lists exactly that."""
+    folder = images(tmp_path / "in", *(f"{number:02}.png" for number in range(10)))
+    (folder / bad).write_bytes((folder / bad).read_bytes()[:300])
+    out = tmp_path / "o"
+    words = (folder / bad, "cannot be decoded", f"{done} of 10 images are done")
+    refused(capsys, ["segment", "--model", constant[0], "--out", out, folder], *words)
+    names = [f"{number:02}_{kind}.png" for number in range(done) for kind in ("overlay", "pred")]
+    assert files(out) == ([*names, "lesions.csv"] if done else [])
+    if done:
+        assert [row["image"] for row in lesions(out)] == [f"{n:02}.png" for n in range(done)]
+    for name in names:
+        assert cv2.imread(str(out / name), cv2.IMREAD_UNCHANGED) is not None

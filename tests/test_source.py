@@ -1,0 +1,160 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import write_tiny_busi
+
+from unet_lib import source as module
+from unet_lib.dataset import BUSI_FOLDS, DatasetError, Folds, SplitError, find_cases, make_folds
+from unet_lib.phantoms import make_phantoms
+from unet_lib.source import open_dataset
+
+PARTS = ("train", "validation", "test")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No BUSI is found by itself, and phantoms do not go into the project's folder."""
+    from unet_lib.dataset import places
+
+    monkeypatch.delenv("BUSI_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for holder in (module, places):
+        monkeypatch.setattr(holder, "DATA_FOLDER", tmp_path / "project" / "data")
+    for name in ("_KAGGLE", "_COLAB"):
+        monkeypatch.setattr(places, name, tmp_path / "nowhere")
+    monkeypatch.setattr(module, "PHANTOM_COUNT", 8)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of someone's own images: BUSI's layout, other pictures."""
+    return write_tiny_busi(tmp_path / "clinic", benign=9, malignant=6, normal=5)
+
+
+def names(split):
+    return {part: [case.name for case in getattr(split, part)] for part in PARTS}
+
+
+def test_without_data_phantoms_are_made_and_named_so(tmp_path):
+    source = open_dataset("auto", progress=False)
+    folder = tmp_path / "project" / "data" / "phantoms"
+    assert source.folder == folder and (folder / "PHANTOMS.json").is_file()
+    assert (source.kind, source.name, len(source.cases)) == ("phantoms", "phantoms", 8)
+    assert "PHANTOMS, synthetic images: nothing here is a clinical result" in str(source)
+    assert "PHANTOMS" in source._repr_html_() and source.message == str(source)
+    assert source.about["data_kind"] == "phantoms"
+    again = open_dataset("phantoms", progress=False)
+    assert again == source  # the same pictures and the same split
+
+
+def test_phantoms_are_asked_for_by_name_even_where_there_is_busi(own, monkeypatch):
+    monkeypatch.setenv("BUSI_DIR", str(own))
+    assert open_dataset("auto").folder == own
+    assert open_dataset("phantoms", progress=False).kind == "phantoms"
+
+
+def test_a_phantom_folder_that_is_named_stays_phantoms(tmp_path):
+    folder = make_phantoms(tmp_path / "mine", 8, seed=4, progress=False)
+    source = open_dataset(folder)
+    assert (source.kind, source.name, source.folder) == ("phantoms", "phantoms", folder)
+    assert "PHANTOMS" in source.message
+
+
+def test_own_folder(own):
+    source = open_dataset(str(own))
+    assert (source.kind, source.name, source.fold) == ("clinical", "clinic", 0)
+    assert list(source.cases) == find_cases(own)
+    assert "PHANTOM" not in source.message + source._repr_html_()
+    parts = names(source.split)
+    for part, listed in parts.items():
+        assert f"{len(listed)} {part}" in source.message
+    assert sorted(sum(parts.values(), [])) == sorted(case.name for case in source.cases)
+    assert "Data: clinic, 20 images" in source.message
+    assert json.loads(json.dumps(source.about)) == {
+        "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0
+    }  # fmt: skip
+
+
+def test_the_box_is_safe_html_and_its_colour_tells_phantoms(own, tmp_path):
+    odd = own.rename(tmp_path / "a <b> & c")
+    box = open_dataset(odd)._repr_html_()
+    assert "a &lt;b&gt; &amp; c" in box and "<b>" not in box
+    phantoms = open_dataset("phantoms", progress=False)._repr_html_()
+    assert "#b35900" in phantoms and "#b35900" not in box
+
+
+def test_folds_differ_and_repeat(own):
+    tests = [names(open_dataset(own, fold=fold).split)["test"] for fold in range(5)]
+    assert sorted(sum(tests, [])) == sorted(case.name for case in find_cases(own))
+    assert names(open_dataset(own, fold=1).split)["test"] == tests[1]
+    assert names(open_dataset(own, fold=1, seed=7).split)["test"] != tests[1]
+    with pytest.raises(SplitError, match="there is no fold 5; it has folds 0 to 4"):
+        open_dataset(own, fold=5)
+
+
+def test_without_normals(own):
+    source = open_dataset(own, normals=False)
+    kept = {case.label for part in PARTS for case in getattr(source.split, part)}
+    assert kept == {"benign", "malignant"}
+    with_normals = names(open_dataset(own).split)
+    for part, listed in names(source.split).items():
+        assert listed == [name for name in with_normals[part] if not name.startswith("normal")]
+
+
+def test_named_split_is_taken(own, tmp_path):
+    folds = make_folds(find_cases(own), 3, seed=11)
+    path = folds.save(tmp_path / "three.csv")
+    source = open_dataset(own, split=path, fold=2)
+    assert names(source.split) == names(folds.split(source.cases, 2))
+    assert source.about["split"] == "three, fold 2" and "split three, fold 2" in source.message
+
+
+def test_split_that_does_not_match_says_what_differs(own, tmp_path):
+    path = make_folds(find_cases(own), 3).save(tmp_path / "three.csv")
+    for ending in ("", "_mask"):
+        (own / "normal" / f"normal (2){ending}.png").rename(own / "normal" / f"new{ending}.png")
+    with pytest.raises(SplitError) as error:
+        open_dataset(own, split=path)
+    assert "three does not match the folder" in str(error.value)
+    assert "1 images of the split are not in the folder (normal (2))" in str(error.value)
+    assert "1 images of the folder are not in the split (new)" in str(error.value)
+    with pytest.raises(SplitError, match="absent.csv: the split cannot be read"):
+        open_dataset(own, split=tmp_path / "absent.csv")
+
+
+def test_a_wrong_folder_is_never_replaced_by_phantoms(tmp_path, monkeypatch):
+    with pytest.raises(DatasetError, match="absent.*does not exist"):
+        open_dataset(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty.*holds no cases"):
+        open_dataset(tmp_path / "empty")
+    monkeypatch.setenv("BUSI_DIR", str(tmp_path / "gone"))
+    with pytest.raises(DatasetError, match="gone.*BUSI_DIR"):
+        open_dataset("auto")
+    assert not (tmp_path / "project").exists()
+
+
+def test_busi_gets_its_committed_folds(busi_dir, monkeypatch):
+    monkeypatch.setenv("BUSI_DIR", str(busi_dir))
+    source = open_dataset("auto", fold=3)
+    assert (source.kind, source.name, len(source.cases)) == ("clinical", "BUSI", 780)
+    assert source.about["split"] == "busi_5fold, fold 3" and source.folder == Path(busi_dir)
+    for part, listed in names(source.split).items():
+        rows = Folds.read(BUSI_FOLDS).rows
+        assert sorted(listed) == sorted(row.image for row in rows if row.parts[3] == part)
+
+
+def test_a_part_of_busi_is_not_busi(busi_dir, tmp_path):
+    """Names like BUSI's are common: only the whole set takes the committed folds."""
+    part = tmp_path / "part"
+    (part / "benign").mkdir(parents=True)
+    for number in range(1, 16):
+        for ending in ("", "_mask"):
+            name = f"benign ({number}){ending}.png"
+            shutil.copy(busi_dir / "benign" / name, part / "benign" / name)
+    if (busi_dir / "benign" / "benign (4)_mask_1.png").is_file():
+        shutil.copy(busi_dir / "benign" / "benign (4)_mask_1.png", part / "benign")
+    source = open_dataset(part)
+    assert source.name == "part" and source.about["split"] == "folds, fold 0"

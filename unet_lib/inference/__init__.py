@@ -1,0 +1,15 @@
+"""From an image of any size to a mask at its own size, and the scores of many."""
+
+from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
+from unet_lib.inference.scoring import evaluate_cases
+from unet_lib.inference.segmenter import Segmentation, Segmenter, read_ahead
+
+__all__ = [
+    "Cleaning",
+    "Lesion",
+    "Segmentation",
+    "Segmenter",
+    "evaluate_cases",
+    "find_lesions",
+    "read_ahead",
+]

@@ -1,0 +1,16 @@
+"""Weights files and model folders: saved, checked, loaded, chosen."""
+
+from unet_lib.weights.check import WeightsError, check_weights, load_weights_file
+from unet_lib.weights.choice import choose_model
+from unet_lib.weights.folder import load_segmenter, registered_models, save_segmenter, sha256
+
+__all__ = [
+    "WeightsError",
+    "check_weights",
+    "choose_model",
+    "load_segmenter",
+    "load_weights_file",
+    "registered_models",
+    "save_segmenter",
+    "sha256",
+]

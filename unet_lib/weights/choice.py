@@ -1,0 +1,99 @@
+"""Which model a session uses, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Segmenter
+from unet_lib.model import UNetConfig, build_unet
+from unet_lib.weights.check import WeightsError, load_weights_file
+from unet_lib.weights.folder import (
+    SETTINGS,
+    WEIGHTS,
+    load_segmenter,
+    read_settings,
+    registered_models,
+)
+
+__all__ = ["choose_model"]
+
+
+def choose_model(
+    model: str | Path = "auto",
+    *,
+    data: str,
+    fold: int,
+    config: UNetConfig | None = None,
+    preprocessing: Preprocessing | None = None,
+    root: str | Path = ".",
+) -> tuple[Segmenter, str]:
+    """Load the model that a session uses, and say which one and why.
+
+    "auto" takes, in this order: ``model.weights.h5`` in the root, when it fits the configured
+    network; the newest finished run under ``runs/`` on the same data and fold; the registered
+    model trained without this fold (``<data>-fold<fold>``), else the first registered one. A
+    weights file that does not fit is an error, never passed over.
+
+    Parameters
+    ----------
+    model : str or Path
+        "auto", a weights file, or what `load_segmenter` takes.
+    data : str
+        Name of the data, as in `open_dataset`.
+    fold : int
+    config : UNetConfig, optional
+        Network of a bare weights file; the default one when left out.
+    preprocessing : Preprocessing, optional
+        Of a bare weights file, which does not say.
+    root : str or Path
+        Where ``model.weights.h5`` and ``runs/`` are looked for.
+
+    Returns
+    -------
+    segmenter : Segmenter
+    why : str
+        One sentence.
+
+    Raises
+    ------
+    WeightsError
+        A file does not fit, or there is no model at all.
+    """
+    file = Path(root) / WEIGHTS
+    if model != "auto":
+        if str(model).endswith(".h5"):
+            return _bare(Path(model), config, preprocessing), f"You named the file {model}."
+        return load_segmenter(model), f"You named the model {model}."
+    if file.is_file():
+        why = f"You put {WEIGHTS} into the root, and it fits the configured network."
+        return _bare(file, config, preprocessing), why
+    newest = _newest_run(Path(root) / "runs", data, fold)
+    if newest:
+        return load_segmenter(newest), f"The last finished run on {data}, fold {fold}: {newest}."
+    registered = registered_models()
+    if not registered:
+        raise WeightsError(
+            f"no model: there is no {file}, no finished run on {data}, fold {fold}, and none is "
+            "registered. Run Training_Unet.ipynb first."
+        )
+    wanted = f"{data.lower()}-fold{fold}"
+    name = wanted if wanted in registered else registered[0]
+    return load_segmenter(name), f"No run on {data}, fold {fold}; registered model {name}."
+
+
+def _bare(path: Path, config: UNetConfig | None, preprocessing: Preprocessing | None) -> Segmenter:
+    """Load a weights file into the configured network: threshold .5, origin unknown."""
+    preprocessing = preprocessing or Preprocessing()
+    network = build_unet(config, preprocessing.size, pretrained=False)
+    load_weights_file(network, path)
+    return Segmenter(network, preprocessing, about={"name": path.name})
+
+
+def _newest_run(folder: Path, data: str, fold: int) -> Path | None:
+    found = []
+    for path in folder.glob(f"**/model/{SETTINGS}"):
+        about = read_settings(path)["about"]
+        if (about.get("data"), about.get("fold")) == (data, fold):
+            found.append((path.stat().st_mtime, path.parent.parent))
+    return max(found)[1] if found else None
