@@ -13,21 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unet_lib.model import UNetConfig, build_unet
+from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
 
 pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4
+# JAX compiles its default generator for half a minute, only for initial weights that are not used.
+QUICK = {"JAX_THREEFRY_PARTITIONABLE": "0"}
 CONFIGS = {
     "batch norm, transposed": UNetConfig(filters=4, depth=2),
     "group norm, resize": UNetConfig(
-        filters=4, depth=2, normalization="group", upsampling="resize", input_channels=3
+        filters=4, depth=1, normalization="group", upsampling="resize", input_channels=3
     ),
 }
 
 CHILD = """
-import json, sys
+import json, os, sys
 import keras, numpy as np
 from unet_lib.augment import Augmentation
 from unet_lib.batches import Batches, PreparedCases
@@ -49,14 +51,22 @@ for number, config in enumerate(map(UNetConfig.from_dict, configs)):
     batches.set_epoch(2)
     x, y = batches[0]
     network = build_unet(config, 32)
-    load_weights_file(network, f"{weights}/{number}.weights.h5")
-    image, _ = load_case(cases[0])
+    stored = f"{weights}/{number}.weights.h5"
+    loss, compiled = BinaryCrossentropyDice(), keras.backend.backend() != "tensorflow"
+    if not os.path.exists(stored):  # the first backend trains a little, for weights of real sizes
+        network.compile(keras.optimizers.Adam(0.01), loss, jit_compile=compiled)
+        for _ in range(40):
+            network.train_on_batch(x, y)
+        network.save_weights(stored)
+    load_weights_file(network, stored)
+    for position, weight in enumerate(network.get_weights()):
+        found[f"{number} before {position:03}"] = weight
     found[f"{number} x"], found[f"{number} y"] = x, y
-    found[f"{number} output"] = np.asarray(network.predict_on_batch(x))
-    found[f"{number} map"] = Segmenter(network, preprocessing).probabilities(image)
+    segmenter = Segmenter(network, preprocessing, batch_size=3)
+    maps = segmenter.iter_probabilities(load_case(case)[0] for case in cases[:3])
+    found[f"{number} map"] = np.concatenate([one.ravel() for one in maps])
     network.compile(
-        keras.optimizers.SGD(0.5), BinaryCrossentropyDice(), metrics=[LesionDice()],
-        jit_compile=False,
+        keras.optimizers.SGD(1.0), loss, metrics=[LesionDice()], jit_compile=compiled
     )
     scores = network.train_on_batch(x, y, return_dict=True)
     found[f"{number} loss"], found[f"{number} dice"] = float(scores["loss"]), float(scores["dice"])
@@ -66,31 +76,14 @@ np.savez(out, **found)
 """
 
 
-def uneven(network, seed):
-    """Weights and moving statistics as after training: no zeros, no ones."""
-    rng = np.random.default_rng(seed)
-    values = []
-    for weight in network.weights:
-        noise = rng.normal(0, 0.1, weight.shape)
-        value = np.asarray(weight.value) + noise
-        values.append(np.abs(value) + 0.5 if "variance" in weight.name else value)
-    network.set_weights(values)
-    return network.get_weights()
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """The weights before the step, and what each backend gave."""
+    """What TensorFlow gave, and what JAX."""
     missing = [name for name in ("tensorflow", "jax") if find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed: nothing to compare with")
     folder = tmp_path_factory.mktemp("backends")
     data = make_phantoms(folder / "p", 6, seed=8, progress=False)
-    before = []
-    for number, config in enumerate(CONFIGS.values()):
-        network = build_unet(config, 32)
-        before.append(uneven(network, number))
-        network.save_weights(folder / f"{number}.weights.h5")
     configs = json.dumps([config.to_dict() for config in CONFIGS.values()])
     found = {}
     for backend in ("tensorflow", "jax"):
@@ -98,7 +91,7 @@ def results(tmp_path_factory):
         done = subprocess.run(
             [sys.executable, "-c", CHILD, configs, str(data), str(folder), str(out)],
             cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), **QUICK},
             capture_output=True,
             text=True,
         )
@@ -106,7 +99,12 @@ def results(tmp_path_factory):
         with np.load(out) as arrays:
             found[backend] = dict(arrays)
         assert found[backend]["backend"] == backend
-    return before, found["tensorflow"], found["jax"]
+    for k in sorted(found["tensorflow"]):
+        if "before" not in k and k != "backend":
+            print(
+                k, np.abs(found["tensorflow"][k] - found["jax"][k]).max(), np.std(found["jax"][k])
+            )
+    return found["tensorflow"], found["jax"]
 
 
 numbers = pytest.mark.parametrize("number", range(len(CONFIGS)), ids=list(CONFIGS))
@@ -114,7 +112,7 @@ numbers = pytest.mark.parametrize("number", range(len(CONFIGS)), ids=list(CONFIG
 
 @numbers
 def test_same_batches(number, results):
-    _, tensorflow, jax = results
+    tensorflow, jax = results
     for name in ("x", "y"):
         np.testing.assert_array_equal(tensorflow[f"{number} {name}"], jax[f"{number} {name}"])
     assert tensorflow[f"{number} x"].std() > 0.05 and tensorflow[f"{number} y"].any()
@@ -122,24 +120,24 @@ def test_same_batches(number, results):
 
 @numbers
 def test_same_probabilities(number, results):
-    """Of a batch, and of an image through the Segmenter at its own size."""
-    _, tensorflow, jax = results
-    for name in ("output", "map"):
-        ours, theirs = tensorflow[f"{number} {name}"], jax[f"{number} {name}"]
-        assert ours.std() > 0.01  # a picture, not a constant
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+    """Of three images through the Segmenter, at their own sizes."""
+    tensorflow, jax = (found[f"{number} map"] for found in results)
+    assert tensorflow.std() > 100 * TOLERANCE and len(tensorflow) > 3 * 200**2
+    np.testing.assert_allclose(tensorflow, jax, rtol=0, atol=TOLERANCE)
 
 
 @numbers
 def test_same_weights_after_a_step_of_sgd(number, results):
     """Moving statistics of the normalisation included."""
-    before, tensorflow, jax = results
+    tensorflow, jax = results
     keys = sorted(key for key in tensorflow if key.startswith(f"{number} step"))
-    assert len(keys) == len(before[number])
     moved = []
-    for key, old in zip(keys, before[number], strict=True):
+    for key in keys:
+        old = tensorflow[key.replace("step", "before")]
+        np.testing.assert_array_equal(old, jax[key.replace("step", "before")])
         np.testing.assert_allclose(tensorflow[key], jax[key], rtol=0, atol=TOLERANCE, err_msg=key)
         moved.append(np.abs(tensorflow[key] - old).max())
+    assert len(keys) > 20
     assert np.mean(np.array(moved) > 10 * TOLERANCE) > 0.8  # the step is no smaller than the error
     for name in ("loss", "dice"):
         assert abs(tensorflow[f"{number} {name}"] - jax[f"{number} {name}"]) < TOLERANCE

@@ -10,6 +10,13 @@ from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
 pytestmark = pytest.mark.keras
 
 
+def run(network, images):
+    """One compiled program on JAX, which else compiles each operation by itself."""
+    if keras.backend.backend() == "jax":
+        return network.predict_on_batch(images)
+    return np.asarray(network(images))
+
+
 def test_config_round_trip_and_unknown_key():
     config = UNetConfig(filters=8, depth=2, normalization="group", dropout=0.1)
     assert UNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -45,9 +52,9 @@ def test_output_has_the_size_of_any_input(normalization, upsampling):
     config = UNetConfig(
         filters=4, depth=3, normalization=normalization, upsampling=upsampling, dropout=0.2
     )
-    for height, width in ((8, 8), (17, 30), (33, 41)):
+    for height, width in ((8, 8), (17, 30)):
         network = build_unet(config, (height, width))
-        output = np.asarray(network(np.zeros((2, height, width, 1), "float32")))
+        output = run(network, np.zeros((2, height, width, 1), "float32"))
         assert output.shape == (2, height, width, 1)
         assert (output > 0).all() and (output < 1).all()
 
@@ -55,7 +62,7 @@ def test_output_has_the_size_of_any_input(normalization, upsampling):
 def test_open_size_and_several_channels():
     network = build_unet(UNetConfig(filters=4, depth=2, input_channels=3, output_channels=2))
     for side in (8, 20):
-        assert network(np.zeros((1, side, side, 3), "float32")).shape == (1, side, side, 2)
+        assert run(network, np.zeros((1, side, side, 3), "float32")).shape == (1, side, side, 2)
 
 
 def test_too_small_an_input_is_refused():
@@ -71,7 +78,7 @@ def test_application_encoder(encoder):
     config = UNetConfig(filters=4, encoder=encoder, depth=3)
     network = build_unet(config, (64, 72))
     assert network.output_shape == (None, 64, 72, 1)
-    assert np.isfinite(np.asarray(network(np.zeros((1, 64, 72, 1), "float32")))).all()
+    assert np.isfinite(run(network, np.zeros((1, 64, 72, 1), "float32"))).all()
 
 
 def test_parameters_and_multiply_adds_by_hand():
@@ -104,7 +111,7 @@ def test_receptive_field_is_the_reach_of_one_pixel(depth, upsampling):
     logits = keras.Model(network.input, network.get_layer("logits").output)
     images = np.zeros((side, side, side, 1), "float32")
     images[np.arange(side), side // 2, np.arange(side)] = 1.0  # one image a column
-    base = np.asarray(logits(np.zeros((1, side, side, 1), "float32")))[0, side // 2, :, 0]
+    base = run(logits, np.zeros((1, side, side, 1), "float32"))[0, side // 2, :, 0]
     rows = np.asarray(logits.predict(images, batch_size=16, verbose=0))[:, side // 2, :, 0]
     reach = [np.flatnonzero(np.abs(rows[:, x] - base[x]) > 0) for x in range(24, side - 24)]
     widest = max(found.max() - found.min() + 1 for found in reach)
@@ -126,7 +133,7 @@ def test_mixed_precision_gives_float32_close_to_full_precision():
     mixed = build_unet(config, 32, precision="mixed_bfloat16")
     mixed.set_weights(full.get_weights())
     images = np.random.default_rng(0).random((2, 32, 32, 1), dtype="float32")
-    output = np.asarray(mixed(images))
+    output = run(mixed, images)
     assert output.dtype == np.float32
-    assert np.abs(output - np.asarray(full(images))).max() < 0.03
+    assert np.abs(output - run(full, images)).max() < 0.03
     assert keras.config.dtype_policy().name == "float32"

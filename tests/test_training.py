@@ -61,7 +61,7 @@ def finished(split, tmp_path_factory):
 def test_run_folder_holds_what_a_reader_needs(finished, split):
     folder = finished.folder
     assert sorted(p.name for p in folder.iterdir()) == [
-        "history.csv", "model", "result.json", "settings.json", "split.csv"
+        "curves.png", "history.csv", "model", "result.json", "settings.json", "split.csv"
     ]  # fmt: skip
     settings = json.loads((folder / "settings.json").read_text())
     assert Recipe.from_dict(settings["recipe"]) == small_recipe()
@@ -105,7 +105,7 @@ from tests.test_training import small_recipe
 from unet_lib.training import train
 cases = find_cases(sys.argv[1])
 split = Folds.read(sys.argv[2]).split(cases, 0)
-train(split, sys.argv[3], small_recipe(), resume=True, progress=False)
+train(split, sys.argv[3], small_recipe(epochs=14, batch_size=2), resume=True, progress=False)
 """
 
 
@@ -121,36 +121,43 @@ def start_child(split, folder, split_csv):
     )
 
 
-def test_killed_at_any_moment_and_resumed_gives_the_same_weights(split, tmp_path):
+def wait_for_new_state(child, folder, before):
+    """Wait until the child has saved an epoch of its own."""
+    for _ in range(3000):
+        state = folder / "state.npz"
+        if state.exists() and state.stat().st_mtime_ns != before:
+            return
+        assert child.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.1)
+    raise AssertionError("no epoch within five minutes")
+
+
+def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split, tmp_path):
     split_csv = Folds.of_split(split).save(tmp_path / "split.csv")
-    began = time.monotonic()
     child = start_child(split, tmp_path / "whole", split_csv)
-    assert child.wait(timeout=300) == 0, child.stderr.read()
-    duration = time.monotonic() - began
-    rng = random.Random(0)
-    kills = 0
+    assert child.wait(timeout=600) == 0, child.stderr.read()
+    whole = load_run(tmp_path / "whole")
+    epoch = float(np.median([row["seconds"] for row in whole.history]))
+    folder, rng = tmp_path / "killed", random.Random(0)
     for _ in range(5):
-        child = start_child(split, tmp_path / "killed", split_csv)
-        try:
-            child.wait(timeout=duration * rng.uniform(0.4, 0.9))
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            kills += 1
-    child = start_child(split, tmp_path / "killed", split_csv)
-    assert child.wait(timeout=300) == 0, child.stderr.read()
-    assert kills >= 1
-    whole, killed = (load_run(tmp_path / name) for name in ("whole", "killed"))
+        before = (folder / "state.npz").stat().st_mtime_ns if folder.exists() else None
+        child = start_child(split, folder, split_csv)
+        wait_for_new_state(child, folder, before)
+        time.sleep(rng.uniform(0, epoch))
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    child = start_child(split, folder, split_csv)
+    assert child.wait(timeout=600) == 0, child.stderr.read()
+    killed = load_run(folder)
     for a, b in zip(
         whole.segmenter.network.get_weights(), killed.segmenter.network.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(a, b)
-    drop = ("seconds",)
-    strip = [
-        [{k: v for k, v in row.items() if k not in drop} for row in run.history]
+    histories = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
         for run in (whole, killed)
     ]
-    assert strip[0] == strip[1]
+    assert histories[0] == histories[1]
 
 
 def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import h5py
@@ -12,11 +13,13 @@ from unet_lib.model import UNetConfig, build_unet
 from unet_lib.weights import (
     WeightsError,
     check_weights,
+    choose_model,
     load_segmenter,
     load_weights_file,
     registered_models,
     save_segmenter,
 )
+from unet_lib.weights import folder as folder_module
 
 pytestmark = pytest.mark.keras
 CONFIG = UNetConfig(filters=4, depth=2)
@@ -160,3 +163,51 @@ def test_every_registered_model_loads_and_segments(name):
     found = segmenter.segment(np.full((60, 90, 1), 0.5, "float32"))
     assert found.mask.shape == (60, 90)
     assert np.isfinite(found.probabilities).all()
+
+
+def finished_run(runs, name, data, fold, threshold):
+    network = build_unet(CONFIG, 32)
+    about = {"name": name, "data": data, "fold": fold}
+    segmenter = Segmenter(network, Preprocessing(32), threshold, about=about)
+    return save_segmenter(segmenter, CONFIG, runs / name / "model")
+
+
+def test_choice_takes_the_last_run_on_the_same_data_and_fold(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "REGISTRY", tmp_path / "none")
+    for age, (name, data, fold, threshold) in enumerate(
+        [("a", "BUSI", 0, 0.1), ("b", "BUSI", 0, 0.2), ("c", "BUSI", 1, 0.3), ("d", "p", 0, 0.4)]
+    ):
+        path = finished_run(tmp_path / "runs", name, data, fold, threshold)
+        os.utime(path / "segmenter.json", (1000 + age, 1000 + age))
+    segmenter, why = choose_model(data="BUSI", fold=0, root=tmp_path)
+    assert segmenter.threshold == 0.2 and "last finished run on BUSI, fold 0" in why
+    with pytest.raises(WeightsError, match="no finished run on BUSI, fold 4.*Training_Unet"):
+        choose_model(data="BUSI", fold=4, root=tmp_path)
+
+
+def test_choice_takes_the_registered_model_of_the_fold(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "REGISTRY", tmp_path / "weights")
+    for name, threshold in (("busi-fold0", 0.3), ("busi-fold3", 0.6)):
+        network = build_unet(CONFIG, 32)
+        segmenter = Segmenter(network, Preprocessing(32), threshold)
+        save_segmenter(segmenter, CONFIG, tmp_path / "weights" / name)
+    segmenter, why = choose_model(data="BUSI", fold=3, root=tmp_path)
+    assert segmenter.threshold == 0.6 and "busi-fold3" in why
+    assert choose_model(data="phantoms", fold=3, root=tmp_path)[0].threshold == 0.3
+    assert choose_model("busi-fold3", data="BUSI", fold=0)[0].threshold == 0.6
+
+
+def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(tmp_path):
+    finished_run(tmp_path / "runs", "a", "BUSI", 0, 0.1)
+    network = build_unet(CONFIG, 32)
+    network.save_weights(tmp_path / "model.weights.h5")
+    options = {"data": "BUSI", "fold": 0, "preprocessing": Preprocessing(32), "root": tmp_path}
+    segmenter, why = choose_model(config=CONFIG, **options)
+    assert "into the root" in why and segmenter.threshold == 0.5
+    for mine, theirs in zip(segmenter.network.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    # There is a run that would do, but the user's file is never passed over in silence.
+    with pytest.raises(WeightsError, match="model.weights.h5: these weights are of another"):
+        choose_model(config=UNetConfig(filters=8, depth=2), **options)
+    named, why = choose_model(tmp_path / "model.weights.h5", config=CONFIG, **options)
+    assert "You named the file" in why and named.about["name"] == "model.weights.h5"

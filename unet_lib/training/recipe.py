@@ -36,7 +36,8 @@ class TrainingConfig(Settings):
     dice_weight : float
         Weight of the Dice term of the loss; the cross-entropy has weight 1.
     patience : int
-        Epochs without a better validation Dice after which training stops; 0 = never.
+        Epochs without a better validation Dice after which training stops; 0 = never. Long,
+        because much of the gain comes late, when the cosine has lowered the rate.
     precision : str
         ``"auto"`` (what the hardware is fastest with), or a Keras dtype policy.
     deterministic : bool
@@ -56,7 +57,7 @@ class TrainingConfig(Settings):
     weight_decay: float = 1e-4
     ema: float = 0.99
     dice_weight: float = 1.0
-    patience: int = 40
+    patience: int = 60
     precision: str = "auto"
     deterministic: bool = False
     seed: int = 0

@@ -27,6 +27,7 @@ from unet_lib.dataset import Folds, Split
 from unet_lib.files import write_atomic
 from unet_lib.inference import Segmenter
 from unet_lib.model import build_unet
+from unet_lib.plots import plot_history, save_figure
 from unet_lib.training.loop import BEST, STATE, compile_network, fit
 from unet_lib.training.recipe import Recipe
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
@@ -34,9 +35,8 @@ from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
 
 __all__ = ["Run", "load_run", "train"]
 
-SETTINGS, SPLIT, HISTORY, RESULT, MODEL = (
-    "settings.json", "split.csv", "history.csv", "result.json", "model",
-)  # fmt: skip
+SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
+CURVES, MODEL = "curves.png", "model"
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ def train(
     result = _result(done, choice)
     segmenter.about["training"] = result
     save_segmenter(segmenter, recipe.network, folder / MODEL)
+    about_figure = {**(about or {}), "model": folder.name}
+    save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
     _write_json(folder / RESULT, {**result, "candidates": _candidates(choice)})
     for name in (STATE, BEST):  # large, and of no use any more
         (folder / name).unlink(missing_ok=True)
