@@ -9,6 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+# JAX compiles its default generator of random numbers for half a minute; the older one, which is
+# as good for a test, takes seconds.
+os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
+
 
 @pytest.fixture(scope="session")
 def busi_dir() -> Path:

@@ -25,7 +25,7 @@ __all__ = ["DataSource", "open_dataset"]
 PHANTOM_COUNT = 160
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSource:
     """Cases, one split of them, and what they are.
 
@@ -72,7 +72,8 @@ class DataSource:
             )
         return what
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        # Also the plain text of a notebook's output: not every case with its path on this machine.
         return self.message
 
     def _repr_html_(self) -> str:

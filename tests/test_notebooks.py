@@ -1,0 +1,246 @@
+"""Both notebooks: their shape, their stored outputs, and a real run on a few small phantoms."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from unet_lib.phantoms import make_phantoms
+from unet_lib.plots import PHANTOM_BANNER
+
+ROOT = Path(__file__).parent.parent
+NAMES = ("Training_Unet", "Testing_Unet")
+PRIVATE = ("home", "root", "Users", "work", "workspace", "tmp", "private", "mnt")
+notebooks = pytest.mark.parametrize("name", NAMES)
+
+
+def read(name, folder=ROOT):
+    return nbformat.read(folder / f"{name}.ipynb", as_version=4)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def lines_of(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
+
+
+def texts(cell):
+    """All that a cell has printed or displayed, but pictures."""
+    found = []
+    for output in cell.outputs:
+        found.append(output.get("text", ""))
+        data = output.get("data", {})
+        found += [str(value) for kind, value in data.items() if not kind.startswith("image/")]
+    return "\n".join(found)
+
+
+def shown(notebook):
+    return "\n".join(texts(cell) for cell in code_of(notebook))
+
+
+# the contract of the source
+
+
+@notebooks
+def test_shape(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 30
+    sizes = [len(lines_of(cell)) for cell in code_of(notebook)]
+    assert min(sizes) >= 1 and max(sizes) <= 20
+    assert statistics.median(sizes) <= 6
+
+
+@notebooks
+def test_a_text_before_every_code_cell(name):
+    cells = read(name).cells
+    assert cells[0].cell_type == "markdown" and cells[-1].cell_type == "markdown"
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown" and len(before.source.split()) >= 5
+
+
+@notebooks
+def test_code_is_short_and_without_magic(name):
+    for cell in code_of(read(name)):
+        for node in ast.walk(ast.parse(cell.source)):  # fails on %magic and !commands
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                length = len(ast.get_source_segment(cell.source, node).splitlines())
+                assert length <= 5, f"{node.name} has {length} lines"
+
+
+@notebooks
+def test_one_cell_of_parameters_explains_every_knob(name):
+    notebook = read(name)
+    (cell,) = tagged(notebook, "parameters")
+    assert cell.cell_type == "code" and not tagged(notebook, "injected-parameters")
+    for line in lines_of(cell):
+        assert re.match(r"[A-Z][A-Z_, ]* = .+  # \S", line), line
+    tree = ast.parse(cell.source)
+    assert all(isinstance(node, ast.Assign) for node in tree.body)
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    rest = "\n".join(c.source for c in code_of(notebook) if c is not cell)
+    used = {n.id for n in ast.walk(ast.parse(rest)) if isinstance(n, ast.Name)}
+    assert names <= used, f"knobs without effect: {names - used}"
+    assert tree.body[0].targets[0].id == "DATASET" and tree.body[0].value.value == "auto"
+
+
+@notebooks
+def test_the_reader_is_told_the_limits(name):
+    cells = read(name).cells
+    assert "Not a medical device" in cells[0].source and "Not a medical device" in cells[-1].source
+    assert "describe_hardware()" in code_of(read(name))[1].source  # the environment comes first
+
+
+# the stored outputs
+
+
+@notebooks
+def test_outputs_are_stored_in_order_from_one_run(name):
+    cells = code_of(read(name))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        kinds = {output.output_type for output in cell.outputs}
+        assert "error" not in kinds
+        assert kinds or "parameters" in cell.metadata.get("tags", ()), cell.source
+    figures = [o for c in cells for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(figures) >= 5
+
+
+@notebooks
+def test_stored_outputs_are_of_phantoms_and_say_so(name):
+    stored = shown(read(name))
+    assert "These are PHANTOMS, synthetic images" in stored
+    if name == "Testing_Unet":
+        assert PHANTOM_BANNER in stored
+
+
+@notebooks
+def test_stored_outputs_hold_no_path_of_a_machine(name):
+    notebook = read(name)
+    paths = re.compile(rf"/({'|'.join(PRIVATE)})/[^\s\"']*|[A-Z]:\\\\[^\s\"']*")
+    for cell in code_of(notebook):
+        found = [match.group() for match in paths.finditer(texts(cell))]
+        assert not found, f"{found[:3]} after: {cell.source[:60]}"
+    assert "papermill" not in notebook.metadata  # it keeps the paths of its run
+
+
+# a real run
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Both notebooks run one after the other, in kernels, away from the repository."""
+    papermill = pytest.importorskip("papermill", reason="papermill runs the notebooks")
+    folder = tmp_path_factory.mktemp("notebooks")
+    data = make_phantoms(folder / "tiny", 14, seed=0, progress=False)
+    for name in NAMES:
+        shutil.copy(ROOT / f"{name}.ipynb", folder)
+    common = {"DATASET": str(data), "FOLD": 3, "SIZE": 32, "FILTERS": 4, "DEPTH": 2}
+    given = {
+        "Training_Unet": {**common, "EPOCHS": 1, "RUN": "out/run", "BATCH_SIZE": 2,
+                          "LEARNING_RATE": 0.01},
+        "Testing_Unet": {**common, "MODEL": "out/run", "OUT": "out/report", "EXAMPLES": 2,
+                         "WORST": 1},
+    }  # fmt: skip
+    (folder / "out").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.delenv("BUSI_DIR", raising=False)
+        for name, parameters in given.items():
+            papermill.execute_notebook(
+                folder / f"{name}.ipynb", folder / "out" / f"{name}.ipynb", parameters,
+                cwd=str(folder), kernel_name="python3", progress_bar=False,
+            )  # fmt: skip
+    return folder
+
+
+@pytest.mark.notebook
+def test_training_leaves_a_run_folder(executed):
+    run = executed / "out" / "run"
+    names = {path.name for path in run.iterdir()}
+    assert {"settings.json", "split.csv", "history.csv", "result.json", "model"} <= names
+    assert (run / "model" / "model.weights.h5").is_file()
+    recipe = json.loads((run / "settings.json").read_text())["recipe"]
+    assert (recipe["training"]["epochs"], recipe["preprocessing"]["size"]) == (1, 32)
+    assert (recipe["network"]["filters"], recipe["network"]["depth"]) == (4, 2)
+    printed = shown(read("Training_Unet", executed / "out"))
+    threshold = json.loads((run / "result.json").read_text())["threshold"]
+    assert f"'threshold': {threshold}" in printed
+
+
+@pytest.mark.notebook
+@notebooks
+def test_every_cell_ran_and_showed_what_it_should(name, executed):
+    notebook = read(name, executed / "out")
+    for cell in code_of(notebook):
+        tags = cell.metadata.get("tags", ())
+        assert cell.execution_count, cell.source
+        assert cell.outputs or {"parameters", "injected-parameters"} & set(tags), cell.source
+    pictures = [o for c in code_of(notebook) for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == {"Training_Unet": 5, "Testing_Unet": 5}[name]
+    assert "These are PHANTOMS" in shown(notebook)
+
+
+@pytest.mark.notebook
+def test_the_printed_table_is_the_one_in_the_files(executed):
+    """Every number of the first row, per image and pooled, read back from the printed Markdown."""
+    report = executed / "out" / "report"
+    names = "report.md summary.json cases.csv roc.png precision_recall.png confusion_matrix.png"
+    assert set(names.split()) <= set(os.listdir(report))
+    summary = json.loads((report / "summary.json").read_text())
+    printed = shown(read("Testing_Unet", executed / "out"))
+    assert PHANTOM_BANNER in printed and "seen in training: no" in printed
+    row = summary["per_image"][0]
+    assert row["means"]["dice"]["mean"] > 0.01  # else most numbers were 0.000 in any case
+    cells = row_of(printed, "mean (95 % interval)", row["label"])
+    for column in ("Dice", "IoU", "precision", "recall"):
+        assert cells[column].split()[0] == number(row["means"][column.lower()]["mean"])
+    row = summary["pooled"][0]
+    cells = row_of(printed, "pooled pixels of", row["label"])
+    for column, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"),
+                        ("lesion IoU", "iou"), ("Mean IoU", "mean_iou")):  # fmt: skip
+        assert cells[column] == number(row["scores"][key])
+    assert cells["ROC AUC"] == number(row["auc"], 4)
+    assert cells["images"] == str(summary["images"])
+
+
+def number(value, digits=3):
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def row_of(text, first, label):
+    """A row of the Markdown table whose header starts so, by column."""
+    lines = text[text.index(f"| {first} |") :].splitlines()
+    table = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[:8]]
+    row = next(cells for cells in table[2:] if cells[0] == label)
+    return dict(zip(table[0], row, strict=True))
+
+
+@pytest.mark.notebook
+@notebooks
+def test_a_run_shows_no_path_of_the_machine(name, executed):
+    """The data lie under an absolute path, which findings on files would name."""
+    printed = shown(read(name, executed / "out"))
+    assert str(executed) not in printed and str(ROOT) not in printed
+    if name == "Training_Unet":
+        assert "tiny/benign/benign (" in printed  # it does name files
+
+
+@pytest.mark.notebook
+def test_a_run_writes_only_where_it_was_told(executed):
+    left = {path.name for path in executed.iterdir()}
+    assert left <= {"tiny", "out", "ipython", *(f"{name}.ipynb" for name in NAMES)}

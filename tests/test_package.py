@@ -1,0 +1,121 @@
+"""The package as a whole: what an import costs, which names it has, whether they are explained."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import unet_lib
+
+ROOT = Path(__file__).parent.parent
+BACKENDS = {"keras", "tensorflow", "jax", "torch"}
+HEAVY = BACKENDS | {"matplotlib", "sklearn", "cv2", "scipy"}
+FILES = sorted(p for p in (ROOT / "unet_lib").rglob("*.py") if p.name != "__main__.py")
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in FILES
+]
+
+
+def loaded_by(code):
+    """Top-level packages in memory after the code has run in a fresh process."""
+    code += "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import unet_lib; dir(unet_lib); unet_lib.__version__", set()),
+        ("import unet_lib.metrics", set()),
+        ("from unet_lib import PixelCounts, Evaluation; PixelCounts(1, 2, 3, 4).dice", set()),
+        ("import unet_lib.cli", set()),
+        ("from unet_lib import find_cases, make_folds, open_dataset", {"cv2"}),
+        ("from unet_lib import plots, summarise, write_report", HEAVY - BACKENDS),
+        ("from unet_lib.plots import plot_roc", HEAVY - BACKENDS),
+    ],
+)
+def test_import_loads_no_more_than_it_needs(code, allowed):
+    assert not (loaded_by(code) & HEAVY) - allowed
+
+
+def test_the_check_above_would_see_a_backend():
+    assert "matplotlib" in loaded_by("import unet_lib.plots") and "cv2" in loaded_by("import cv2")
+
+
+@pytest.mark.parametrize("name", unet_lib.__all__)
+def test_public_name_is_there(name):
+    thing = getattr(unet_lib, name)
+    assert callable(thing) and thing.__module__.startswith("unet_lib")
+    assert thing.__name__ == name and name in dir(unet_lib)
+
+
+def test_public_names_come_from_the_all_of_their_module():
+    for module, names in unet_lib._HOMES.items():
+        home = import_module(f"unet_lib.{module}")
+        assert set(names) <= set(home.__all__), module
+
+
+def test_the_names_that_the_design_promises_are_public():
+    promised = """find_cases check_cases make_folds Split Preprocessing Augmentation UNetConfig
+    build_unet train tune_threshold Segmenter load_segmenter save_segmenter summarise make_phantoms
+    open_dataset choose_model evaluate_cases write_report"""
+    assert set(promised.split()) <= set(unet_lib.__all__)
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="module 'unet_lib' has no attribute 'segment_all'"):
+        _ = unet_lib.segment_all
+    with pytest.raises(ImportError, match="cannot import name 'segment_all'"):
+        from unet_lib import segment_all  # noqa: F401
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_explained(name):
+    """The module, its names, and the public methods of its classes."""
+    module = import_module(name)
+    assert module.__doc__ and module.__doc__.strip()
+    for public in getattr(module, "__all__", ()):
+        thing = getattr(module, public)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert is_explained(thing), f"{name}.{public}"
+        for method, member in vars(thing).items() if inspect.isclass(thing) else ():
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if inspect.isfunction(function) and not method.startswith("_"):
+                assert is_explained(function), f"{name}.{public}.{method}"
+
+
+def is_explained(thing):
+    """A docstring of its own: dataclasses write one that only repeats the signature."""
+    text = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
+    return bool(text) and len(text.split()) >= 2 and not text.startswith(f"{thing.__name__}(")
+
+
+def test_packages_say_what_is_public():
+    """Everything that a package's __init__ gathers is in its __all__, and nothing else."""
+    for path, name in zip(FILES, MODULES, strict=True):
+        if path.name != "__init__.py" or name == "unet_lib":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        gathered = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        assert gathered == set(import_module(name).__all__), name
+
+
+def test_the_program_shows_its_commands():
+    done = subprocess.run(
+        [sys.executable, "-m", "unet_lib", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert listed == ["phantoms", "check", "train", "evaluate", "segment"]
