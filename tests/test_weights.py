@@ -209,5 +209,7 @@ def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(tmp_pat
     # There is a run that would do, but the user's file is never passed over in silence.
     with pytest.raises(WeightsError, match="model.weights.h5: these weights are of another"):
         choose_model(config=UNetConfig(filters=8, depth=2), **options)
+    inside = tmp_path / "runs" / "a" / "model" / "model.weights.h5"
+    assert choose_model(inside, data="BUSI", fold=0)[0].threshold == 0.1  # its own settings
     named, why = choose_model(tmp_path / "model.weights.h5", config=CONFIG, **options)
     assert "You named the file" in why and named.about["name"] == "model.weights.h5"

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.augment import Augmentation
 from unet_lib.dataset import Case, load_case

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
 from unet_lib.inference.segmenter import Segmenter, read_ahead

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.backend import keep_freed_memory
 from unet_lib.images import Geometry, Preprocessing, read_image
@@ -158,7 +158,7 @@ class Segmenter:
         Raises
         ------
         ImageError
-            A file cannot be read; those before it have been yielded.
+            A file cannot be read. Images before it in the same batch are not yielded.
         """
         images = tqdm(
             read_ahead(read_image, paths, 2 * self.batch_size),

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.batches import Batches
 from unet_lib.files import atomic_path

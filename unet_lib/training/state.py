@@ -110,6 +110,9 @@ def averaged_weights(network: keras.Model) -> Iterator[None]:
     trained = [keras.ops.convert_to_numpy(v.value) for v in network.trainable_variables]
     if network.optimizer.use_ema:
         network.optimizer.finalize_variable_values(network.trainable_variables)
+        # On JAX the weights now share their arrays with the average, which `evaluate` would donate.
+        for variable in network.trainable_variables:
+            variable.assign(keras.ops.copy(variable.value))
     try:
         yield
     finally:

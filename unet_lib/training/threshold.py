@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
 from unet_lib.inference import Cleaning, Segmenter

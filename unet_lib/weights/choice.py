@@ -62,6 +62,9 @@ def choose_model(
     """
     file = Path(root) / WEIGHTS
     if model != "auto":
+        path = Path(model)
+        if path.name == WEIGHTS and (path.parent / SETTINGS).is_file():
+            return load_segmenter(path.parent), f"You named the model {path.parent}."
         if str(model).endswith(".h5"):
             return _bare(Path(model), config, preprocessing), f"You named the file {model}."
         return load_segmenter(model), f"You named the model {model}."
