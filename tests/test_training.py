@@ -132,6 +132,10 @@ def wait_for_new_state(child, folder, before):
     raise AssertionError("no epoch within five minutes")
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="seven processes; the state is the same code on every backend (next test)",
+)
 def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split, tmp_path):
     split_csv = Folds.of_split(split).save(tmp_path / "split.csv")
     child = start_child(split, tmp_path / "whole", split_csv)
