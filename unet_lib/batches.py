@@ -113,7 +113,7 @@ class Batches(keras.utils.PyDataset):
     channels : int
         Channels of the network's input; grey is repeated.
     workers : int
-        Threads that prepare batches.
+        Threads that prepare the images of a batch.
     """
 
     def __init__(
@@ -127,7 +127,10 @@ class Batches(keras.utils.PyDataset):
         channels: int = 1,
         workers: int = 2,
     ) -> None:
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=16)
+        # Keras' own worker threads run ahead into the next epoch, on JAX before `set_epoch`; these
+        # threads work on one batch at a time, and Keras still overlaps it with the step.
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._pool = ThreadPoolExecutor(max(1, workers))
         # Threads of our own work on whole pictures; OpenCV's would only get in their way.
         cv2.setNumThreads(0)
         self.prepared = prepared
@@ -153,7 +156,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return images and masks, float32 (n, S, S, channels) and (n, S, S, 1)."""
         epoch, parts = self._plan
-        pairs = [self._pair(epoch, int(index)) for index in parts[batch]]
+        pairs = list(self._pool.map(lambda index: self._pair(epoch, int(index)), parts[batch]))
         images = np.stack([image for image, _ in pairs])
         if self.channels > 1:
             images = np.repeat(images, self.channels, axis=-1)
