@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
+from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
 
 pytestmark = pytest.mark.keras
 
@@ -37,6 +38,8 @@ def test_config_round_trip_and_unknown_key():
         ({"encoder_weights": "imagenet"}, "None for the plain encoder"),
         ({"encoder": "MobileNetV2", "depth": 6}, "2 to 5 with encoder 'MobileNetV2'"),
         ({"encoder": "MobileNetV2", "input_channels": 2}, "1 or 3 with encoder"),
+        ({"encoder": "EfficientNetLite0", "input_channels": 3}, "must be 1 with encoder"),
+        ({"encoder": "EfficientNetLite0", "depth": 6}, "2 to 5 with encoder"),
     ],
 )
 def test_wrong_configuration_says_what_is_allowed(wrong, message):
@@ -70,6 +73,41 @@ def test_too_small_an_input_is_refused():
         build_unet(UNetConfig(depth=4), (15, 64))
     with pytest.raises(ValueError, match="needs a size"):
         build_unet(UNetConfig(encoder="MobileNetV2"))
+
+
+def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights():
+    inputs = keras.Input((96, 96, 1))
+    network, levels = build_efficientnet_lite("EfficientNetLite0", inputs)
+    assert [level.shape[1:] for level in levels] == [
+        *((48, 48, 16), (24, 24, 24), (12, 12, 40), (6, 6, 112), (3, 3, 320)),
+    ]
+    network.load_weights(imagenet_file("EfficientNetLite0"))
+    ramp = np.linspace(0, 1, 96, dtype=np.float32)
+    features = run(network, np.outer(ramp, ramp)[None, ..., None])
+    # Of the same picture in three equal colours, by PyTorch's operations on the published weights
+    # (`reference` in tools/convert_efficientnet_lite.py).
+    expected = [-0.3738634, 0.9570380, -4.3361325, -1.2983921, 0.6403639, 0.8230134]
+    np.testing.assert_allclose(features[0, 1, 1, :6], expected, atol=2e-4)
+    assert features.mean() == pytest.approx(-0.0808299, abs=2e-4)
+    assert features.std() == pytest.approx(1.7116491, abs=2e-4)
+
+
+def test_lite_encoder_starts_from_imagenet_only_when_asked():
+    config = UNetConfig(filters=4, encoder="EfficientNetLite0", encoder_weights="imagenet", depth=3)
+
+    def stem(**options):
+        return build_unet(config, (64, 48), **options).get_layer("stem_conv").get_weights()[0]
+
+    assert np.array_equal(stem(), stem())
+    assert not np.array_equal(stem(), stem(pretrained=False))
+    output = run(build_unet(config, (64, 48)), np.zeros((1, 64, 48, 1), "float32"))
+    assert output.shape == (1, 64, 48, 1)
+
+
+def test_absent_imagenet_weights_are_named():
+    config = UNetConfig(filters=4, encoder="EfficientNetLite1", encoder_weights="imagenet", depth=3)
+    with pytest.raises(FileNotFoundError, match="efficientnetlite1.weights.h5.*convert_efficient"):
+        build_unet(config, 64)
 
 
 @pytest.mark.parametrize("encoder", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "VGG16"])

@@ -131,7 +131,9 @@ def _add_train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch-size", type=int, default=8, help="images in a step")
     sub.add_argument("--filters", type=int, default=16, help="filters of the first level")
     sub.add_argument("--depth", type=int, default=4, help="down-samplings")
-    sub.add_argument("--encoder", default="plain", help="'plain' or one of keras.applications")
+    sub.add_argument(
+        "--encoder", default="plain", help="'plain', EfficientNetLite0 or one of keras.applications"
+    )
     sub.add_argument("--imagenet", action="store_true", help="start the encoder from ImageNet")
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate of AdamW")
     sub.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
@@ -175,4 +177,4 @@ def _add_model(sub: argparse.ArgumentParser) -> None:
     bare.add_argument("--size", type=int, help="side of the network's input in pixels (128)")
     bare.add_argument("--filters", type=int, help="filters of the first level (16)")
     bare.add_argument("--depth", type=int, help="down-samplings (4)")
-    bare.add_argument("--encoder", help="'plain' or one of keras.applications (plain)")
+    bare.add_argument("--encoder", help="'plain', EfficientNetLite0 or one of keras.applications")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unet_lib.settings import Settings
 
-__all__ = ["ENCODERS", "UNetConfig"]
+__all__ = ["ENCODERS", "LITE_ENCODERS", "UNetConfig"]
 
 #: `keras.applications` encoders and how each wants its input scaled.
 #: ``bytes``: 0 to 255; ``symmetric``: -1 to 1; ``torch``: ImageNet mean and deviation per channel;
@@ -20,6 +20,12 @@ ENCODERS: dict[str, str] = {
     **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2"), "symmetric"),
     **dict.fromkeys(("DenseNet121", "DenseNet169", "DenseNet201"), "torch"),
     **dict.fromkeys(("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19"), "caffe"),
+}
+#: EfficientNet-Lite and its multipliers of width and of depth.
+LITE_ENCODERS: dict[str, tuple[float, float]] = {
+    "EfficientNetLite0": (1.0, 1.0),
+    "EfficientNetLite1": (1.0, 1.1),
+    "EfficientNetLite2": (1.1, 1.2),
 }
 _NORMALIZATIONS = ("batch", "group", "none")
 _UPSAMPLINGS = ("transposed", "resize")
@@ -41,7 +47,7 @@ class UNetConfig(Settings):
     filters : int
         Convolution filters of the first level; doubled at each level below.
     depth : int
-        Number of down-samplings (of decoder levels, with a `keras.applications` encoder: 2 to 5).
+        Number of down-samplings (2 to 5 with an encoder that is not plain).
     convolutions : int
         Convolutions in a block.
     kernel_size : int
@@ -53,9 +59,11 @@ class UNetConfig(Settings):
     upsampling : {"transposed", "resize"}
         Transposed convolution, or bilinear resizing followed by a convolution.
     encoder : str
-        ``"plain"``, or a name of `ENCODERS` (a network of `keras.applications`).
+        ``"plain"``; ``"EfficientNetLite0"`` to ``2`` (grey input only); or a name of `ENCODERS` (a
+        network of `keras.applications`).
     encoder_weights : {None, "imagenet"}
-        Start of a `keras.applications` encoder: random, or ImageNet (downloaded by Keras).
+        Start of the encoder: random, or ImageNet (of EfficientNetLite0 in the repository, of
+        `keras.applications` downloaded by Keras).
 
     Raises
     ------
@@ -87,7 +95,7 @@ class UNetConfig(Settings):
         for name, allowed in (
             ("normalization", _NORMALIZATIONS),
             ("upsampling", _UPSAMPLINGS),
-            ("encoder", ("plain", *ENCODERS)),
+            ("encoder", ("plain", *LITE_ENCODERS, *ENCODERS)),
             ("encoder_weights", (None, "imagenet")),
         ):
             if getattr(self, name) not in allowed:
@@ -97,9 +105,11 @@ class UNetConfig(Settings):
         if self.encoder != "plain":
             if not 2 <= self.depth <= 5:
                 self._refuse("depth", f"2 to 5 with encoder {self.encoder!r}", self.depth)
-            if self.input_channels not in (1, 3):
+            allowed = (1,) if self.encoder in LITE_ENCODERS else (1, 3)
+            if self.input_channels not in allowed:
+                shown = " or ".join(map(str, allowed))
                 self._refuse(
-                    "input_channels", f"1 or 3 with encoder {self.encoder!r}", self.input_channels
+                    "input_channels", f"{shown} with encoder {self.encoder!r}", self.input_channels
                 )
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ import keras
 from keras import layers
 
 from unet_lib.backend import BatchNormalization
-from unet_lib.model.config import ENCODERS, UNetConfig
+from unet_lib.model.config import ENCODERS, LITE_ENCODERS, UNetConfig
+from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
 
 __all__ = ["build_unet"]
 
@@ -57,8 +58,7 @@ def build_unet(
     _check_size(config, height, width)
     with _dtype_policy(precision):
         inputs = keras.Input((height, width, config.input_channels), name="image")
-        encode = _plain_encoder if config.encoder == "plain" else _application_encoder
-        x, skips = encode(config, inputs, pretrained)
+        x, skips = _encoder(config)(config, inputs, pretrained)
         for level, skip in reversed(list(enumerate(skips))):
             x = _up(config, x, skip, level)
         if config.encoder != "plain":  # its first skip is at half resolution
@@ -125,6 +125,19 @@ def _block(config: UNetConfig, x: Any, filters: int, name: str) -> Any:
         x = _normalize(config, x, step)
         x = layers.Activation("relu", name=f"{step}_relu")(x)
     return x
+
+
+def _encoder(config: UNetConfig) -> Callable[[UNetConfig, Any, bool], tuple[Any, list[Any]]]:
+    if config.encoder == "plain":
+        return _plain_encoder
+    return _lite_encoder if config.encoder in LITE_ENCODERS else _application_encoder
+
+
+def _lite_encoder(config: UNetConfig, inputs: Any, pretrained: bool) -> tuple[Any, list[Any]]:
+    network, levels = build_efficientnet_lite(config.encoder, inputs)
+    if pretrained and config.encoder_weights == "imagenet":
+        network.load_weights(imagenet_file(config.encoder))
+    return levels[config.depth - 1], levels[: config.depth - 1]
 
 
 def _plain_encoder(config: UNetConfig, x: Any, _pretrained: bool) -> tuple[Any, list[Any]]:
