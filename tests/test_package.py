@@ -118,4 +118,4 @@ def test_the_program_shows_its_commands():
     )
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
-    assert listed == ["phantoms", "check", "train", "evaluate", "segment"]
+    assert listed == ["phantoms", "check", "train", "evaluate", "segment", "download", "export"]

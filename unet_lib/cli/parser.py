@@ -10,6 +10,7 @@ from typing import Any
 
 from unet_lib.cli import commands as run
 from unet_lib.cli.segmenting import segment
+from unet_lib.cli.transfer import add_download, add_export
 
 __all__ = ["main"]
 
@@ -20,10 +21,17 @@ examples:
   python -m unet_lib train data/Dataset_BUSI_with_GT --fold 0 --out runs/fold0
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
+  python -m unet_lib download busi
+  python -m unet_lib export --model busi-fold0 --format onnx --out exported
 
-exit codes: 0 done; 1 the data have errors (check) or training failed; 2 wrong input, with the
-reason on the last line; 130 interrupted. Not a medical device.
+exit codes: 0 done; 1 the data have errors (check), or training, download or export failed; 2 wrong
+input, with the reason on the last line; 130 interrupted. Not a medical device.
 """
+
+_AFTER = {  # an interruption
+    "train": "; the same command with --resume goes on",
+    "download": "; give the same command again",
+}
 
 _TRAIN = """\
 Train a U-Net on one fold, choose its threshold on the fold's validation images, and write the run
@@ -56,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        hint = "; the same command with --resume goes on" if options.command == "train" else ""
-        print(f"interrupted{hint}", file=sys.stderr)
+        print(f"interrupted{_AFTER.get(options.command, '')}", file=sys.stderr)
         return run.INTERRUPTED
     # Every error that the library documents is a ValueError or an OSError with a full message.
     except (ValueError, OSError) as error:
@@ -101,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(command("evaluate", run.evaluate, short, _EVALUATE))
     short = "Segment images: mask, overlay and a table."
     _add_segment(command("segment", segment, short, _SEGMENT))
+    add_download(command)
+    add_export(command)
     return parser
 
 

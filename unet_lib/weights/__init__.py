@@ -2,12 +2,15 @@
 
 from unet_lib.weights.check import WeightsError, check_weights, load_weights_file
 from unet_lib.weights.choice import choose_model
+from unet_lib.weights.export import ExportError, export_segmenter
 from unet_lib.weights.folder import load_segmenter, registered_models, save_segmenter, sha256
 
 __all__ = [
+    "ExportError",
     "WeightsError",
     "check_weights",
     "choose_model",
+    "export_segmenter",
     "load_segmenter",
     "load_weights_file",
     "registered_models",

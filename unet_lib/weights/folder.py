@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from unet_lib.files import atomic_path, write_atomic
+from unet_lib.downloads.registry import WEIGHTS_FOLDER as REGISTRY
+from unet_lib.files import atomic_path, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -16,16 +16,8 @@ from unet_lib.weights.check import WeightsError, load_weights_file
 __all__ = ["load_segmenter", "registered_models", "save_segmenter", "sha256"]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
-REGISTRY = Path(__file__).resolve().parents[2] / "weights"
-"""The models that come with the repository, one folder each."""
 
 _FORMAT = 1
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_segmenter(

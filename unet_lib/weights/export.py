@@ -1,0 +1,240 @@
+"""A segmenter's network for other runtimes, compared with Keras in the runtime itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unet_lib.files import sha256, write_atomic
+from unet_lib.inference import Segmenter
+from unet_lib.phantoms import make_phantom
+from unet_lib.weights import runtimes
+
+__all__ = ["ExportError", "TOLERANCE", "export_segmenter"]
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of a probability between Keras and the runtime, in float32."""
+
+
+class ExportError(RuntimeError):
+    """A model could not be exported; nothing was written."""
+
+
+@dataclass(frozen=True)
+class _Format:
+    files: tuple[str, ...]  # the first is the one that Keras is given
+    packages: tuple[str, ...]
+    run: Callable[[Path], tuple[runtimes.Run, str]]
+
+
+_FORMATS = {
+    "onnx": _Format(("model.onnx",), ("onnx", "tf2onnx", "onnxruntime"), runtimes.onnx),
+    "litert": _Format(("model.tflite",), ("ai_edge_litert",), runtimes.litert),
+    "openvino": _Format(("model.xml", "model.bin"), ("openvino",), runtimes.openvino),
+}
+
+
+def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> Path:
+    """Write the network for another runtime, with all that is needed to use it.
+
+    The files are made in a temporary folder, run in their runtime on phantoms and on noise, alone
+    and as a batch, and take their place only when every probability equals Keras' own to
+    `TOLERANCE`. Beside the model, ``<model file>.json`` has the keys
+
+    ``format``, ``model``, ``files``
+        Number of this layout (1), the model's file name, the SHA-256 of every file.
+    ``input``
+        ``shape`` (N, S, S, C; N is free) and ``dtype`` of the only input, ``range`` of its values.
+    ``output``
+        ``shape`` (N, S, S, 1) and ``dtype``: the probability of lesion for each pixel.
+    ``preprocessing``
+        ``size`` S and ``keep_aspect``, with the steps in words under ``steps``.
+    ``postprocessing``
+        ``threshold`` and ``cleaning``, with the steps in words under ``steps``.
+    ``runtime_settings``
+        What the runtime must be told for these probabilities, such as OpenVINO's precision.
+    ``about``
+        Where the network comes from: as in ``segmenter.json``, without the lists of images.
+    ``checked``
+        Runtime and version, number of images, largest difference.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        In float32, as `load_segmenter` returns.
+    folder : str or Path
+        Made when absent; files of an earlier export of the same format are replaced.
+    format : {"onnx", "litert", "openvino"}
+
+    Returns
+    -------
+    Path
+        The model file.
+
+    Raises
+    ------
+    ValueError
+        Unknown format.
+    ExportError
+        A package is missing, Keras does not run on TensorFlow, the conversion fails, the file
+        needs TensorFlow's own operations, or its probabilities differ.
+    """
+    if format not in _FORMATS:
+        raise ValueError(f"format {format!r}: expected one of {', '.join(_FORMATS)}.")
+    kind, folder = _FORMATS[format], Path(folder)
+    _check_possible(segmenter, format, kind)
+    batch = _check_images(segmenter)
+    # Before the export, not only for comparison: Keras refuses a network that was never called.
+    expected = np.asarray(segmenter.network.predict_on_batch(batch))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+            drafts = [Path(temporary) / name for name in kind.files]
+            checked = _convert(segmenter.network, format, drafts[0], batch, expected)
+            settings = {"runtime_settings": runtimes.SETTINGS.get(format, {})}
+            description = {**_describe(segmenter, drafts), **settings, "checked": checked}
+            for draft in drafts:
+                os.replace(draft, folder / draft.name)
+        model = folder / kind.files[0]
+        write_atomic(f"{model}.json", json.dumps(description, indent=2) + "\n")
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # where nothing could be written: only an empty folder goes
+    return model
+
+
+def _convert(
+    network: keras.Model, format: str, path: Path, batch: np.ndarray, expected: np.ndarray
+) -> dict[str, Any]:
+    """Write the model, run it, compare; returns what was checked."""
+    try:
+        network.export(str(path), format=format, verbose=False)
+        run, runtime = _FORMATS[format].run(path)
+        return {"runtime": runtime, **_compare(run, batch, expected)}
+    except ExportError:
+        raise
+    except Exception as error:  # converters and runtimes raise whatever they like
+        raise ExportError(
+            f"{format}: the conversion failed with Keras {keras.__version__} "
+            f"({type(error).__name__}: {error}). Nothing was written."
+        ) from error
+
+
+def _check_possible(segmenter: Segmenter, format: str, kind: _Format) -> None:
+    absent = [name for name in kind.packages if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ExportError(
+            f"{format}: needs the package {', '.join(absent).replace('_', '-')}. Run: pip install "
+            "-r requirements-export.txt"
+        )
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ExportError(
+            f"{format}: Keras exports this format from TensorFlow; it runs on {backend} now. Set "
+            "the environment variable KERAS_BACKEND=tensorflow for this command."
+        )
+    kinds = {layer.compute_dtype for layer in segmenter.network.layers}
+    if kinds != {"float32"}:
+        raise ExportError(
+            f"{format}: the network computes in {', '.join(sorted(kinds))}. Save it and load it "
+            "with load_segmenter, which gives float32."
+        )
+
+
+def _check_images(segmenter: Segmenter) -> np.ndarray:
+    """Return a batch of two phantoms, noise and black."""
+    side, channels = segmenter.preprocessing.size, segmenter.network.input_shape[-1]
+    pictures = [make_phantom(kind, seed=5)[0] for kind in ("benign", "malignant")]
+    images = [(picture.astype(np.float32) / 255.0)[..., None] for picture in pictures]
+    prepared = [segmenter.preprocessing.apply(image).image for image in images]
+    noise = np.random.default_rng(5).random((side, side, 1), dtype=np.float32)
+    return np.repeat(np.stack([*prepared, noise, np.zeros_like(noise)]), channels, axis=-1)
+
+
+def _compare(run: runtimes.Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """Compare the runtime with Keras on a batch; raise ExportError where they differ."""
+    largest = 0.0
+    for part in (slice(None), slice(0, 1)):  # a batch, and one image alone
+        found = run(batch[part])
+        if found.shape != expected[part].shape:
+            raise ExportError(
+                f"the exported model returns {found.shape}, Keras {expected[part].shape}. Nothing "
+                "was written."
+            )
+        largest = max(largest, float(np.abs(found - expected[part]).max()))
+    if not largest <= TOLERANCE:  # also NaN
+        raise ExportError(
+            f"the exported model's probabilities differ from Keras' by up to {largest:.3g}; at "
+            f"most {TOLERANCE:g} is accepted. Nothing was written."
+        )
+    return {
+        "images": len(batch),
+        "largest_difference": largest,
+        "tolerance": TOLERANCE,
+        "range_of_probabilities": [float(expected.min()), float(expected.max())],
+    }
+
+
+def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
+    network, preprocessing = segmenter.network, segmenter.preprocessing
+    hidden = ("trained_on", "validated_on")  # hundreds of names
+    return {
+        "format": 1,
+        "model": files[0].name,
+        "files": {file.name: sha256(file) for file in files},
+        "input": {"shape": list(network.input_shape), "dtype": "float32", "range": [0, 1]},
+        "output": {
+            "shape": list(network.output_shape),
+            "dtype": "float32",
+            "meaning": "probability of lesion for each pixel",
+        },
+        "preprocessing": {**preprocessing.to_dict(), "steps": _before(segmenter)},
+        "postprocessing": {
+            "threshold": segmenter.threshold,
+            "cleaning": segmenter.cleaning.to_dict(),
+            "steps": _AFTER,
+        },
+        "about": {k: v for k, v in segmenter.about.items() if k not in hidden},
+        "notice": "Not a medical device.",
+    }
+
+
+def _before(segmenter: Segmenter) -> list[str]:
+    side, channels = segmenter.preprocessing.size, segmenter.network.input_shape[-1]
+    fit = [
+        f"Resize to {side} x {side}.",
+    ]
+    if segmenter.preprocessing.keep_aspect:
+        fit = [
+            f"New height = max(1, round(height * {side} / max(height, width))), width likewise "
+            "(halves round to the even number). Resize to it.",
+            f"Place it in a {side} x {side} square of zeros, first row ({side} - new height) // 2, "
+            f"first column ({side} - new width) // 2.",
+        ]
+    return [
+        "Colour to grey by 0.299 R + 0.587 G + 0.114 B, in the integers of the file.",
+        "Divide by the largest value of the type: 255 or 65535.",
+        *fit,
+        "Resizing: first all axes that shrink, by the mean over the area of each new pixel; then "
+        "those that grow, bilinear with pixel centres at half (OpenCV INTER_AREA, INTER_LINEAR).",
+        *([f"Repeat the grey values in {channels} channels."] if channels > 1 else []),
+    ]
+
+
+_AFTER = [
+    "Cut out the window in which the image was placed.",
+    "Resize the probabilities to the image's own height and width, as above.",
+    "Lesion where the probability is at least the threshold.",
+    "Cleaning: of the connected components (8 neighbours) remove those that cover less than "
+    "minimum_area of the image (a fraction) or reach minimum_peak nowhere.",
+]
