@@ -33,6 +33,8 @@ class DataSource:
     ----------
     folder : Path
     cases : tuple of Case
+    folds : Folds
+        The whole split, of which `split` is one fold.
     split : Split
     fold : int
     kind : {"clinical", "phantoms"}
@@ -43,6 +45,7 @@ class DataSource:
 
     folder: Path
     cases: tuple[Case, ...]
+    folds: Folds
     split: Split
     fold: int
     kind: str
@@ -133,9 +136,8 @@ def open_dataset(
         folds = Folds.read(BUSI_FOLDS) if busi else make_folds(cases, seed=seed)
     name = "phantoms" if phantoms else "BUSI" if busi else Path(found).name
     kind = "phantoms" if phantoms else "clinical"
-    return DataSource(
-        Path(found), cases, folds.split(cases, fold, normals=normals), fold, kind, name
-    )
+    parts = folds.split(cases, fold, normals=normals)
+    return DataSource(Path(found), cases, folds, parts, fold, kind, name)
 
 
 def is_busi(cases: tuple[Case, ...]) -> bool:

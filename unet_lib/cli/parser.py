@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_lib.cli import commands as run
+from unet_lib.cli.experimenting import add_crossvalidate
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
 
@@ -30,6 +31,7 @@ input, with the reason on the last line; 130 interrupted. Not a medical device.
 
 _AFTER = {  # an interruption
     "train": "; the same command with --resume goes on",
+    "crossvalidate": "; give the same command again",
     "download": "; give the same command again",
 }
 
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(command("evaluate", run.evaluate, short, _EVALUATE))
     short = "Segment images: mask, overlay and a table."
     _add_segment(command("segment", segment, short, _SEGMENT))
+    add_crossvalidate(command)
     add_download(command)
     add_export(command)
     return parser

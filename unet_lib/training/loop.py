@@ -69,7 +69,7 @@ class _Epochs(keras.callbacks.Callback):
         folder: Path,
         progress: Progress,
         batches: Batches,
-        validation: Batches,
+        validation: Batches | None,
         config: TrainingConfig,
         bar: tqdm,
     ) -> None:
@@ -96,10 +96,13 @@ class _Epochs(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
         progress, network = self.progress, self.model
         with averaged_weights(network):
-            scores = network.evaluate(self.validation, verbose=0, return_dict=True)
-            row |= {f"val_{key}": float(value) for key, value in scores.items()}
-            if row["val_dice"] > progress.best_dice:
-                progress.best_dice, progress.best_epoch = row["val_dice"], epoch + 1
+            if self.validation is not None:
+                scores = network.evaluate(self.validation, verbose=0, return_dict=True)
+                row |= {f"val_{key}": float(value) for key, value in scores.items()}
+            # Without validation images the last epoch is taken: the schedule ends there.
+            if self.validation is None or row["val_dice"] > progress.best_dice:
+                progress.best_epoch = epoch + 1
+                progress.best_dice = row.get("val_dice", progress.best_dice)
                 with atomic_path(self.folder / BEST) as temporary:
                     network.save_weights(temporary)
         row["learning_rate"] = float(network.optimizer.learning_rate)
@@ -110,16 +113,16 @@ class _Epochs(keras.callbacks.Callback):
         progress.finished = stop or progress.epochs >= self.config.epochs
         network.stop_training = progress.finished
         save_state(self.folder / STATE, network, progress)
-        self.bar.set_postfix_str(
-            f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}, "
-            f"val Dice {row['val_dice']:.3f} (best {progress.best_dice:.3f})"
-        )
+        shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
+        if self.validation is not None:
+            shown += f", val Dice {row['val_dice']:.3f} (best {progress.best_dice:.3f})"
+        self.bar.set_postfix_str(shown)
 
 
 def fit(
     network: keras.Model,
     batches: Batches,
-    validation: Batches,
+    validation: Batches | None,
     config: TrainingConfig,
     folder: Path,
     *,
@@ -131,7 +134,9 @@ def fit(
     ----------
     network : keras.Model
         From `compile_network`; afterwards it holds the weights of the best epoch.
-    batches, validation : Batches
+    batches : Batches
+    validation : Batches or None
+        Chooses the best epoch. None: there is nothing to choose on, the last epoch is taken.
     config : TrainingConfig
     folder : Path
         Gets ``state.npz`` after each epoch and ``best.weights.h5`` after each better one.

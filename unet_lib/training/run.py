@@ -25,11 +25,12 @@ from unet_lib.backend import (
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Folds, Split
 from unet_lib.files import write_atomic
-from unet_lib.inference import Segmenter
+from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.plots import plot_history, save_figure
 from unet_lib.training.loop import BEST, STATE, compile_network, fit
 from unet_lib.training.recipe import Recipe
+from unet_lib.training.state import Progress
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
 
@@ -69,6 +70,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     about: dict[str, Any] | None = None,
+    operating_point: tuple[float, Cleaning] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -84,6 +86,9 @@ def train(
         The default one when left out.
     about : dict, optional
         JSON-able facts on the data, kept with the model: ``data``, ``data_kind``, ``fold``.
+    operating_point : tuple of float and Cleaning, optional
+        Threshold and cleaning, known beforehand (from a cross-validation): for a split without a
+        validation part, of which all epochs are trained and the last one is taken.
     resume : bool
         Go on with an interrupted run of the same settings and split; start where there is none;
         return a finished one as it is.
@@ -99,16 +104,26 @@ def train(
     FileExistsError
         The folder holds something and `resume` is False.
     ValueError
-        The folder holds a run of other settings or another split, or a part is empty.
+        The folder holds a run of other settings or another split, the training part is empty,
+        or there are validation images and an operating point, or neither.
     ImageError, DatasetError
         A file cannot be used; the message names it.
     TrainingError
         The loss is not a number.
     """
     folder, recipe = Path(folder), recipe or Recipe()
-    for part in ("train", "validation"):
-        if not getattr(split, part):
-            raise ValueError(f"train: the {part} part of {split.name} is empty.")
+    if not split.train:
+        raise ValueError(f"train: the train part of {split.name} is empty.")
+    if not split.validation and operating_point is None:
+        raise ValueError(
+            f"train: the validation part of {split.name} is empty. Give validation images, or an "
+            "operating_point from a cross-validation."
+        )
+    if split.validation and operating_point is not None:
+        raise ValueError(
+            f"train: {split.name} has validation images, so the threshold is chosen on them; "
+            "leave operating_point out."
+        )
     _claim(folder, recipe, split, about or {}, resume)
     if (folder / RESULT).is_file():
         return load_run(folder)
@@ -124,14 +139,18 @@ def train(
         "validated_on": sorted(case.name for case in split.validation),
     }
     segmenter = _final_segmenter(recipe, folder / BEST, facts)
-    choice = tune_threshold(segmenter, split.validation, progress=progress)
-    segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
-    result = _result(done, choice)
+    choice = None
+    if operating_point is None:
+        choice = tune_threshold(segmenter, split.validation, progress=progress)
+        operating_point = choice.chosen.threshold, choice.chosen.cleaning
+    segmenter.threshold, segmenter.cleaning = operating_point
+    result = _result(done, segmenter, choice)
     segmenter.about["training"] = result
     save_segmenter(segmenter, recipe.network, folder / MODEL)
     about_figure = {**(about or {}), "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
-    _write_json(folder / RESULT, {**result, "candidates": _candidates(choice)})
+    candidates = {"candidates": _candidates(choice)} if choice else {}
+    _write_json(folder / RESULT, {**result, **candidates})
     for name in (STATE, BEST):  # large, and of no use any more
         (folder / name).unlink(missing_ok=True)
     return load_run(folder)
@@ -192,7 +211,9 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
     _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **_environment()})
 
 
-def _prepare(split: Split, recipe: Recipe, progress: bool) -> tuple[keras.Model, Batches, Batches]:
+def _prepare(
+    split: Split, recipe: Recipe, progress: bool
+) -> tuple[keras.Model, Batches, Batches | None]:
     config = recipe.training
     keep_freed_memory()
     if config.deterministic:
@@ -209,11 +230,10 @@ def _prepare(split: Split, recipe: Recipe, progress: bool) -> tuple[keras.Model,
         seed=config.seed,
         **common,
     )
-    validation = Batches(
-        PreparedCases(split.validation, recipe.preprocessing, **options),
-        config.batch_size,
-        **common,
-    )
+    validation = None
+    if split.validation:
+        prepared = PreparedCases(split.validation, recipe.preprocessing, **options)
+        validation = Batches(prepared, config.batch_size, **common)
     precision = recommended_precision() if config.precision == "auto" else config.precision
     network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
     compile_network(network, config, len(batches))
@@ -227,14 +247,17 @@ def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Se
     return Segmenter(network, recipe.preprocessing, about=facts)
 
 
-def _result(done: Any, choice: ThresholdChoice) -> dict[str, Any]:
-    return {
+def _result(done: Progress, segmenter: Segmenter, choice: ThresholdChoice | None) -> dict[str, Any]:
+    result = {
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
-        "best_validation_dice_at_network_size": done.best_dice,
         "hours": sum(row["seconds"] for row in done.history) / 3600,
-        **choice.to_dict(),
     }
+    if choice is None:
+        cleaning = segmenter.cleaning.to_dict()
+        return {**result, "threshold": segmenter.threshold, "cleaning": cleaning}
+    best = {"best_validation_dice_at_network_size": done.best_dice}
+    return {**result, **best, **choice.to_dict()}
 
 
 def _candidates(choice: ThresholdChoice) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""The command crossvalidate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_crossvalidate"]
+
+_CROSSVALIDATE = """\
+Train one recipe on the folds of a split, each in --out/fold<k>, score each on its validation images
+and add a row to the ledger, compared image by image with --against. Only validation images are
+scored while you search. --final also scores the test parts, which is done once for a recipe: the
+ledger refuses the same recipe under another name. --all then trains on every image, all epochs,
+with the folds' threshold. The same command again goes on after an interruption.
+"""
+
+
+def add_crossvalidate(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command crossvalidate."""
+    short = "Train a recipe on several folds, into a ledger."
+    sub = command("crossvalidate", _crossvalidate, short, _CROSSVALIDATE)
+    sub.add_argument("folder", nargs="?", default="auto", help="as in train")
+    sub.add_argument("--out", type=Path, required=True, help="folder of this recipe")
+    sub.add_argument("--split", type=Path, help="split CSV, as in train")
+    sub.add_argument("--folds", type=int, nargs="+", help="folds to train now; all if left out")
+    sub.add_argument("--recipe", type=Path, help="JSON with settings that differ from the default")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.SETTING=VALUE",
+        help="one setting, such as training.epochs=30 or network.encoder=EfficientNetLite0",
+    )
+    sub.add_argument("--no-normals", action="store_true", help="train without class normal")
+    sub.add_argument("--against", type=Path, help="folder of the recipe to compare with")
+    sub.add_argument("--ledger", type=Path, help="CSV; ledger.csv beside --out if left out")
+    sub.add_argument("--note", default="", help="a remark for the ledger")
+    sub.add_argument("--final", action="store_true", help="score the test parts, once")
+    sub.add_argument("--all", action="store_true", help="train on all images, into --out/all")
+    sub.add_argument(
+        "--publish", type=Path, help="copy everything but weights there, to be committed"
+    )
+
+
+def read_recipe(path: Path | None, changes: list[str]) -> Any:
+    """Read a recipe: the default, what a JSON file changes, what single settings change.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or a setting does not exist.
+    """
+    from unet_lib.training import Recipe
+
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--recipe {path}: cannot be read ({error}).") from error
+        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+            raise ValueError(f'--recipe {path}: expected {{"training": {{"epochs": 30}}, ...}}.')
+    for change in changes:
+        name, equals, text = change.partition("=")
+        part, dot, setting = name.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {change}: expected PART.SETTING=VALUE.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text  # a word needs no quotation marks
+        values.setdefault(part, {})[setting] = value
+    return Recipe.from_dict(values)
+
+
+def _crossvalidate(options: argparse.Namespace) -> int:
+    from unet_lib.experiments import (
+        check_final,
+        crossvalidate,
+        load_crossvalidation,
+        publish,
+        record,
+        train_on_all,
+    )
+    from unet_lib.source import open_dataset
+
+    recipe = read_recipe(options.recipe, options.set)
+    ledger = options.ledger or options.out.parent / "ledger.csv"
+    against = load_crossvalidation(options.against) if options.against else None
+    source = open_dataset(options.folder, split=options.split)
+    print(source, flush=True)
+    if options.final:
+        check_final(
+            ledger, options.out.name, recipe, source.name, source.folds.name, not options.no_normals
+        )
+    done = crossvalidate(
+        source.cases,
+        source.folds,
+        options.out,
+        recipe,
+        about=source.about,
+        which=options.folds,
+        normals=not options.no_normals,
+        final=options.final,
+    )
+    for part in ("validation", "test") if options.final else ("validation",):
+        row = record(done, ledger, part, against=against, note=options.note)
+        print(row.to_text(), flush=True)
+    if options.publish:
+        publish(done, options.publish)
+    if options.all:
+        run = train_on_all(source.cases, options.out / "all", done)
+        print(f"trained on all images: {run.folder / 'model'}")
+    print(f"ledger: {ledger}")
+    return 0

@@ -1,0 +1,38 @@
+"""Recipes over folds, resumable, into a ledger; the model that is trained on everything."""
+
+from unet_lib.experiments.crossvalidation import (
+    CrossValidation,
+    FoldScores,
+    crossvalidate,
+    load_crossvalidation,
+    publish,
+    recipe_digest,
+    train_on_all,
+)
+from unet_lib.experiments.ledger import LedgerRow, check_final, read_ledger, record
+from unet_lib.experiments.scores import (
+    FoldsSummary,
+    PairedDifference,
+    compare_folds,
+    join_tables,
+    summarise_folds,
+)
+
+__all__ = [
+    "CrossValidation",
+    "FoldScores",
+    "FoldsSummary",
+    "LedgerRow",
+    "PairedDifference",
+    "check_final",
+    "compare_folds",
+    "crossvalidate",
+    "join_tables",
+    "load_crossvalidation",
+    "publish",
+    "read_ledger",
+    "recipe_digest",
+    "record",
+    "summarise_folds",
+    "train_on_all",
+]
