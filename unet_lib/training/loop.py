@@ -99,10 +99,11 @@ class _Epochs(keras.callbacks.Callback):
             if self.validation is not None:
                 scores = network.evaluate(self.validation, verbose=0, return_dict=True)
                 row |= {f"val_{key}": float(value) for key, value in scores.items()}
-            # Without validation images the last epoch is taken: the schedule ends there.
-            if self.validation is None or row["val_dice"] > progress.best_dice:
-                progress.best_epoch = epoch + 1
-                progress.best_dice = row.get("val_dice", progress.best_dice)
+            # The loss, not the Dice at one threshold: on some 65 lesions that jumps by .03 from one
+            # epoch to the next. Without validation images the last epoch is taken.
+            loss = row.get("val_loss", 0.0)
+            if self.validation is None or loss < progress.best_loss:
+                progress.best_epoch, progress.best_loss = epoch + 1, loss
                 with atomic_path(self.folder / BEST) as temporary:
                     network.save_weights(temporary)
         row["learning_rate"] = float(network.optimizer.learning_rate)
@@ -115,7 +116,10 @@ class _Epochs(keras.callbacks.Callback):
         save_state(self.folder / STATE, network, progress)
         shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
         if self.validation is not None:
-            shown += f", val Dice {row['val_dice']:.3f} (best {progress.best_dice:.3f})"
+            shown += (
+                f", val loss {row['val_loss']:.3f} (best {progress.best_loss:.3f}), "
+                f"val Dice {row['val_dice']:.3f}"
+            )
         self.bar.set_postfix_str(shown)
 
 

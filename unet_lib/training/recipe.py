@@ -36,7 +36,7 @@ class TrainingConfig(Settings):
     dice_weight : float
         Weight of the Dice term of the loss; the cross-entropy has weight 1.
     patience : int
-        Epochs without a better validation Dice after which training stops; 0 = never. Long,
+        Epochs without a lower validation loss after which training stops; 0 = never. Long,
         because much of the gain comes late, when the cosine has lowered the rate.
     precision : str
         ``"auto"`` (what the hardware is fastest with), or a Keras dtype policy.

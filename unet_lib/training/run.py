@@ -52,7 +52,7 @@ class Run:
         One row an epoch: epoch, loss, accuracy, dice, val_loss, val_accuracy, val_dice,
         learning_rate, seconds.
     result : dict
-        Best epoch, its validation Dice, threshold and cleaning, hours, images of each part.
+        Best epoch, its validation loss and Dice, threshold and cleaning, hours, images of each part.
     segmenter : Segmenter
         With the weights of the best epoch, in float32.
     """
@@ -256,7 +256,9 @@ def _result(done: Progress, segmenter: Segmenter, choice: ThresholdChoice | None
     if choice is None:
         cleaning = segmenter.cleaning.to_dict()
         return {**result, "threshold": segmenter.threshold, "cleaning": cleaning}
-    best = {"best_validation_dice_at_network_size": done.best_dice}
+    row = done.history[done.best_epoch - 1]
+    best = {"best_validation_loss": done.best_loss}
+    best["validation_dice_at_network_size"] = row["val_dice"]
     return {**result, **best, **choice.to_dict()}
 
 

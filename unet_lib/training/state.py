@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,16 +27,16 @@ class Progress:
     history : list of dict
         One row a finished epoch.
     best_epoch : int
-        Epoch (from 1) with the best validation Dice so far; 0 before the first.
-    best_dice : float
-        That Dice, at the network's resolution and threshold .5.
+        Epoch (from 1) with the lowest validation loss so far; 0 before the first.
+    best_loss : float
+        That loss.
     finished : bool
         All epochs done, or stopped early.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
-    best_dice: float = -1.0
+    best_loss: float = math.inf
     finished: bool = False
 
     @property
