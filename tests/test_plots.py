@@ -110,7 +110,7 @@ def test_a_figure_says_what_it_shows(name):
         "examples": ["4 images", "benign (3)", "white = lesion"],
         "augmentation": ["original", "draw 7", "seed 3"],
         "predictions": ["3 images", "truth", "prediction", "of this one image"],
-        "history": ["30 epochs", "best validation Dice", "training", "validation", "loss"],
+        "history": ["30 epochs", "lowest validation loss", "training", "validation", "loss"],
         "threshold": ["validation", "per image", "51 lesion images", "12 images", "0.4", "0.8"],
         "roc": ["pooled over pixels", "all 6 images", "4 lesion images", "14,400 pixels"],
         "precision_recall": ["pooled over pixels", "all 6 images", "4 lesion images"],
@@ -337,7 +337,7 @@ def test_nothing_to_show_is_an_error():
 def test_history_shows_every_value_and_the_best_epoch():
     history = make_history()
     figure = plots.plot_history(history)
-    best = 1 + int(np.argmax([row["val_dice"] for row in history]))
+    best = 1 + int(np.argmin([row["val_loss"] for row in history]))
     for axes, key in zip(figure.axes, ("loss", "accuracy", "dice"), strict=True):
         for line, name in zip(axes.lines, (key, f"val_{key}"), strict=False):
             assert list(line.get_ydata()) == [row[name] for row in history]
@@ -348,11 +348,11 @@ def test_history_shows_every_value_and_the_best_epoch():
 def test_history_stands_gaps_and_a_single_epoch():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_dice": None}])
+        figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_loss": None}])
         render(figure)
         assert [len(axes.lines) for axes in figure.axes] == [1, 0, 0]
         assert figure.axes[0].lines[0].get_marker() == "o"
-        nan = [{"epoch": e, "loss": 1.0, "val_dice": v} for e, v in ((1, np.nan), (2, 0.3))]
+        nan = [{"epoch": e, "loss": 1.0, "val_loss": v} for e, v in ((1, np.nan), (2, 0.3))]
         assert "epoch 2" in words(plots.plot_history(nan))
 
 

@@ -48,9 +48,9 @@ def plot_history(
     if not len(history):
         raise ValueError("no training history to show: expected at least one epoch")
     epochs = _series(history, "epoch")
-    validation = _series(history, "val_dice")
-    best = None if np.isnan(validation).all() else int(epochs[np.nanargmax(validation)])
-    marked = "" if best is None else f"grey line: best validation Dice, epoch {best}"
+    validation = _series(history, "val_loss")
+    best = None if np.isnan(validation).all() else int(epochs[np.nanargmin(validation)])
+    marked = "" if best is None else f"grey line: lowest validation loss, epoch {best}"
     caption = describe(about, f"{len(history)} epochs", marked)
     title = "Training curves (scores of every epoch at the network's image size)"
     figure = new_figure(9.6, 2.8, title, caption, about=about, banner=banner)

@@ -52,7 +52,7 @@ class Run:
         One row an epoch: epoch, loss, accuracy, dice, val_loss, val_accuracy, val_dice,
         learning_rate, seconds.
     result : dict
-        Best epoch, its validation loss and Dice, threshold and cleaning, hours, images of each part.
+        Best epoch, its validation loss and Dice, threshold, cleaning, hours, images of each part.
     segmenter : Segmenter
         With the weights of the best epoch, in float32.
     """
