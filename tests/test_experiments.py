@@ -14,11 +14,16 @@ from unet_lib.experiments import (
     crossvalidate,
     join_tables,
     load_crossvalidation,
+    normals_line,
+    per_image_table,
+    pooled_table,
     publish,
     read_ledger,
     record,
+    size_table,
     summarise_folds,
     train_on_all,
+    write_card,
 )
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import Evaluation
@@ -103,6 +108,25 @@ def test_paired_difference_is_by_image_and_group():
         compare_folds({0: mine}, {1: other})
 
 
+def test_tables_say_what_is_in_the_scores():
+    rng = np.random.default_rng(1)
+    shares = {f"b{k}": ("benign", f"g{k // 2}", float(s)) for k, s in enumerate(rng.random(30))}
+    shares |= {"m": ("malignant", "", 0.0), "n1": ("normal", "", None), "n2": ("normal", "", None)}
+    found = {0: evaluation(shares)}
+    table = per_image_table(found)
+    lesions = found[0].table.lesion_cases
+    first = table.splitlines()[2]
+    assert first.startswith(f"| lesion images | 31 | {lesions.column('dice').mean():.3f} (")
+    assert first.endswith("| 1 (3.2%) |")
+    assert "| malignant | 1 | 0.000 (-) |" in table  # one group: no interval
+    assert "2 of 2 left empty, specificity 1.000 (" in normals_line(found)
+    pooled = found[0].table.pooled()
+    assert f"| all images | 33 | 1.000 | {pooled.recall:.3f} |" in pooled_table(found)
+    # 100 of 400 pixels: a quarter of the image
+    assert "| above 10 | 31 |" in size_table(found)
+    assert "No image without" in normals_line({0: evaluation({"a": ("benign", "", 1.0)})})
+
+
 @pytest.mark.keras
 def test_only_validation_is_scored_until_it_is_final(done, data, tmp_path):
     _, cases, folds = data
@@ -159,6 +183,12 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
         for fold, found in copied.evaluations("test").items():
             assert found.table == final.evaluations("test")[fold].table
         assert copied.digest == final.digest
+        model = done.folder / "fold0" / "model"
+        card = write_card(model, final).read_text(encoding="utf-8")
+        assert "phantoms, fold 0 of" in card and "## Results on the test part of fold 0" in card
+        assert f"| lesion images | {len(final.folds[0].test.table.lesion_cases)} |" in card
+        with pytest.raises(ValueError, match="no test scores to write a card from"):
+            write_card(model, done)
     finally:
         for folder in done.folder.glob("fold*/test"):
             for path in folder.iterdir():
@@ -202,6 +232,12 @@ def test_command(data, tmp_path, capsys):
         ("a", "validation", ""), ("a", "test", ""), ("b", "validation", "a")
     ]  # fmt: skip
     assert load_crossvalidation(tmp_path / "kept").name == "kept"
+    random = ["--random-split", "3", "--out", str(tmp_path / "r")]
+    assert main(["crossvalidate", *options, *random]) == 0
+    parted = load_crossvalidation(tmp_path / "r")
+    assert parted.about["split"] == "random split 3, near-duplicates parted"
+    assert parted.digest != load_crossvalidation(tmp_path / "a").digest
+    capsys.readouterr()
     assert main(["crossvalidate", *options, "--out", str(tmp_path / "c"), "--final"]) == 2
     assert "as 'a'" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

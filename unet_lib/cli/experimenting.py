@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def add_crossvalidate(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("folder", nargs="?", default="auto", help="as in train")
     sub.add_argument("--out", type=Path, required=True, help="folder of this recipe")
     sub.add_argument("--split", type=Path, help="split CSV, as in train")
+    sub.add_argument(
+        "--random-split",
+        type=int,
+        metavar="SEED",
+        help="ordinary random folds that part near-duplicates, to see what the split alone does",
+    )
     sub.add_argument("--folds", type=int, nargs="+", help="folds to train now; all if left out")
     sub.add_argument("--recipe", type=Path, help="JSON with settings that differ from the default")
     sub.add_argument(
@@ -78,6 +85,7 @@ def read_recipe(path: Path | None, changes: list[str]) -> Any:
 
 
 def _crossvalidate(options: argparse.Namespace) -> int:
+    from unet_lib.dataset import make_folds
     from unet_lib.experiments import (
         check_final,
         crossvalidate,
@@ -93,13 +101,18 @@ def _crossvalidate(options: argparse.Namespace) -> int:
     against = load_crossvalidation(options.against) if options.against else None
     source = open_dataset(options.folder, split=options.split)
     print(source, flush=True)
+    cases, folds = source.cases, source.folds
+    if options.random_split is not None:
+        cases = [replace(case, group=case.name) for case in cases]
+        name = f"random split {options.random_split}, near-duplicates parted"
+        folds = replace(make_folds(cases, seed=options.random_split), name=name)
     if options.final:
         check_final(
-            ledger, options.out.name, recipe, source.name, source.folds.name, not options.no_normals
+            ledger, options.out.name, recipe, source.name, folds.name, not options.no_normals
         )
     done = crossvalidate(
-        source.cases,
-        source.folds,
+        cases,
+        folds,
         options.out,
         recipe,
         about=source.about,
@@ -113,7 +126,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
     if options.publish:
         publish(done, options.publish)
     if options.all:
-        run = train_on_all(source.cases, options.out / "all", done)
+        run = train_on_all(cases, options.out / "all", done)
         print(f"trained on all images: {run.folder / 'model'}")
     print(f"ledger: {ledger}")
     return 0

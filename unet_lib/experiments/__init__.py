@@ -1,5 +1,6 @@
 """Recipes over folds, resumable, into a ledger; the model that is trained on everything."""
 
+from unet_lib.experiments.card import write_card
 from unet_lib.experiments.crossvalidation import (
     CrossValidation,
     FoldScores,
@@ -17,6 +18,7 @@ from unet_lib.experiments.scores import (
     join_tables,
     summarise_folds,
 )
+from unet_lib.experiments.tables import normals_line, per_image_table, pooled_table, size_table
 
 __all__ = [
     "CrossValidation",
@@ -29,10 +31,15 @@ __all__ = [
     "crossvalidate",
     "join_tables",
     "load_crossvalidation",
+    "normals_line",
+    "per_image_table",
+    "pooled_table",
     "publish",
     "read_ledger",
     "recipe_digest",
     "record",
+    "size_table",
     "summarise_folds",
     "train_on_all",
+    "write_card",
 ]

@@ -1,0 +1,125 @@
+"""Markdown tables of a cross-validation's test scores, for cards and the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from unet_lib.dataset import read_audit
+from unet_lib.experiments.scores import join_tables
+from unet_lib.metrics import Evaluation
+from unet_lib.report import Interval, group_bootstrap, share_interval
+
+__all__ = ["normals_line", "per_image_table", "pooled_table", "size_table"]
+
+_SIZES = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 1.01))
+
+
+def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
+    """Return per-image scores of the lesion images, one row for each kind of image.
+
+    Parameters
+    ----------
+    evaluations : mapping of int to Evaluation
+        Test scores by fold.
+    audited : bool
+        Add rows that need BUSI's audit list: images outside near-duplicate groups, and those that
+        Curated BUSI keeps.
+
+    Returns
+    -------
+    str
+        Markdown: number of images, mean Dice, IoU, precision and recall with 95 % intervals over
+        near-duplicate groups, median Dice, lesions missed.
+    """
+    lesions = join_tables(evaluations).lesion_cases
+    rows = {"lesion images": lesions}
+    rows |= {label: lesions.subset(labels=[label]) for label in lesions.labels}
+    if audited:
+        audit = read_audit()
+        rows["outside near-duplicate groups"] = lesions.subset(
+            lambda case: audit[case.name]["group"] == case.name
+        )
+        rows["in near-duplicate groups"] = lesions.subset(
+            lambda case: audit[case.name]["group"] != case.name
+        )
+        rows["kept by Curated BUSI"] = lesions.subset(
+            lambda case: audit[case.name]["curated_busi_450"] == "1"
+        )
+    lines = [
+        "| images | n | Dice | IoU | precision | recall | median Dice | missed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, table in rows.items():
+        groups = [case.group or case.name for case in table]
+        means = [
+            _shown(group_bootstrap(table.column(score), groups))
+            for score in ("dice", "iou", "precision", "recall")
+        ]
+        missed = table.column("missed")
+        lines.append(
+            f"| {name} | {len(table)} | {' | '.join(means)} | "
+            f"{np.median(table.column('dice')):.3f} | {missed.sum()} ({missed.mean():.1%}) |"
+        )
+    return "\n".join(lines)
+
+
+def pooled_table(evaluations: Mapping[int, Evaluation]) -> str:
+    """Return pooled scores of all images and of the lesion images; AUC: mean of the folds."""
+    table = join_tables(evaluations)
+    lines = [
+        "| pooled pixels of | n | precision | recall | F1 | lesion IoU | Mean IoU | AUC, mean of "
+        "folds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, cases, only in (
+        ("lesion images", table.lesion_cases, True),
+        ("all images", table, False),
+    ):
+        c = cases.pooled()
+        auc = np.mean([found.histogram(lesion_only=only).auc for found in evaluations.values()])
+        shown = (c.precision, c.recall, c.f1, c.iou, c.mean_iou)
+        scores = " | ".join(f"{value:.3f}" for value in shown)
+        lines.append(f"| {name} | {len(cases)} | {scores} | {auc:.4f} |")
+    return "\n".join(lines)
+
+
+def normals_line(evaluations: Mapping[int, Evaluation]) -> str:
+    """Say how many images without a lesion were left empty."""
+    normals = join_tables(evaluations).normal_cases
+    if not len(normals):
+        return "No image without a lesion was scored."
+    groups = [case.group or case.name for case in normals]
+    empty = normals.column("predicted_empty")
+    area = 100 * normals.column("false_positive_area").mean()
+    return (
+        f"Images without a lesion: {empty.sum()} of {len(normals)} left empty, specificity "
+        f"{_shown(share_interval(empty, groups))}; mean false-positive area {area:.2f} % of the "
+        "image."
+    )
+
+
+def size_table(evaluations: Mapping[int, Evaluation]) -> str:
+    """Return Dice and misses by the size of the lesion."""
+    lesions = join_tables(evaluations).lesion_cases
+    lines = ["| lesion, % of the image | n | Dice | missed |", "|---|---|---|---|"]
+    for low, high in _SIZES:
+        table = lesions.subset(_between(low, high))
+        if len(table):
+            groups = [case.group or case.name for case in table]
+            dice = _shown(group_bootstrap(table.column("dice"), groups))
+            missed = table.column("missed")
+            size = f"{100 * low:g} to {100 * high:g}" if high <= 1 else f"above {100 * low:g}"
+            lines.append(f"| {size} | {len(table)} | {dice} | {missed.sum()} |")
+    return "\n".join(lines)
+
+
+def _between(low: float, high: float) -> Callable[..., bool]:
+    return lambda case: low <= (case.tp + case.fn) / (case.height * case.width) < high
+
+
+def _shown(interval: Interval) -> str:
+    if not interval.known:
+        return f"{interval.mean:.3f} (-)"
+    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
