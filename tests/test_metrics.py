@@ -168,8 +168,12 @@ def test_a_score_card_must_add_up():
 counts_strategy = st.tuples(*[st.integers(0, 2**40)] * 4).filter(any)
 text = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=12)
 case_strategy = st.builds(
-    lambda name, label, group, c: CaseScore(name, label, group, 1, sum(c), *c),
+    lambda name, label, group, c, found, m: CaseScore(
+        name, label, group, 1, sum(c), *c, *found, *m, math.nan, math.nan
+    ),
     text, text, text, counts_strategy,
+    st.tuples(*[st.integers(0, 2**40) | st.just(math.nan)] * 4),
+    st.tuples(*[st.floats(0, allow_infinity=False) | st.just(math.nan)] * 7),
 )  # fmt: skip
 
 
@@ -184,7 +188,7 @@ def test_csv_round_trip_is_exact(tmp_path_factory, cases):
 def small_table():
     return CaseTable(
         (
-            CaseScore("benign (2)", "benign", "g1", 2, 10, 4, 2, 2, 12),
+            CaseScore("benign (2)", "benign", "g1", 2, 10, 4, 2, 2, 12, 2, 1, 3, 2, 1.25),
             CaseScore("malignant (1)", "malignant", "g2", 2, 10, 0, 0, 5, 15),
             CaseScore("normal (1)", "normal", "g3", 2, 10, 0, 5, 0, 15),
             CaseScore("benign (1)", "benign", "g1", 2, 10, 4, 2, 2, 12),
@@ -198,10 +202,15 @@ def test_csv_is_readable_and_its_scores_are_by_hand(tmp_path):
     assert lines[0].split(",") == [
         *("name", "label", "group", "height", "width", "tp", "fp", "fn", "tn"),
         *("dice", "iou", "precision", "recall", "left_empty", "false_positive_area"),
+        *("area_error", "absolute_area_error", "components", "components_found"),
+        *("predicted_components", "false_components", "hd95", "mean_surface_distance"),
+        *("surface_dice", "brier", "ece", "band_brier", "band_ece"),
+        *("pixel_height_mm", "pixel_width_mm"),
     ]
-    assert lines[1] == "benign (2),benign,g1,2,10,4,2,2,12,0.6667,0.5000,0.6667,0.6667,,0.1000"
-    assert lines[2].endswith(",0.0000,0.0000,0.0000,0.0000,,0.0000")
-    assert lines[3].endswith(",0,5,0,15,,,,,0.0000,0.2500")
+    scores = "0.6667,0.5000,0.6667,0.6667,,0.1000,0.0000,0.0000"
+    assert lines[1] == f"benign (2),benign,g1,2,10,4,2,2,12,{scores},2,1,3,2,1.25{',' * 8}"
+    assert lines[2].endswith(",0.0000,0.0000,0.0000,0.0000,,0.0000,-1.0000,1.0000" + "," * 13)
+    assert lines[3].endswith(",0,5,0,15,,,,,0.0000,0.2500,," + "," * 13)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["cases.csv"]
 
 
@@ -254,8 +263,9 @@ def test_table_subsets_columns_and_order():
     best_first = [c.name for c in table.sorted("dice", descending=True)]
     assert best_first == [*benign, "malignant (1)", *normal]
     assert table.sorted("name")[0].name == "benign (1)"
-    with pytest.raises(ValueError, match="no column 'hd95'; there are name, label"):
-        table.column("hd95")
+    assert np.array_equal(table.column("hd95"), [1.25, *[math.nan] * 4], True)
+    with pytest.raises(ValueError, match="no column 'volume'; there are name, label"):
+        table.column("volume")
 
 
 def test_an_empty_table_has_no_scores():
@@ -294,7 +304,7 @@ def test_areas_equal_scikit_learn(kind, seed):
     auc, average = sk.roc_auc_score(t, p), sk.average_precision_score(t, p)
     assert histogram.auc == pytest.approx(auc, abs=1e-12 if few_values else 1e-6)
     assert histogram.average_precision == pytest.approx(average, abs=1e-12 if few_values else 5e-6)
-    assert histogram.brier == pytest.approx(sk.brier_score_loss(t, p), abs=1e-7)
+    assert histogram.calibration.brier == pytest.approx(sk.brier_score_loss(t, p), abs=1e-7)
     assert (histogram.n, histogram.lesion_pixels) == (t.size, t.sum())
 
 
@@ -372,7 +382,11 @@ def test_histograms_merge_and_survive_arrays():
     t, p = (np.concatenate([m[i].ravel() for m in maps]) for i in (0, 1))
     assert whole.auc == pytest.approx(sk.roc_auc_score(t, p), abs=1e-6)
     copy = ProbabilityHistogram.from_arrays(whole.to_arrays())
-    assert (copy.auc, copy.brier, copy.n) == (whole.auc, whole.brier, whole.n)
+    assert (copy.auc, copy.calibration.brier, copy.n) == (
+        whole.auc,
+        whole.calibration.brier,
+        whole.n,
+    )
     assert parts[0].n == 200 * 250  # merging changed no part
     with pytest.raises(ValueError, match="516097 bins, got an array of shape"):
         ProbabilityHistogram(lesion=np.zeros(3))
@@ -383,11 +397,14 @@ def test_histograms_merge_and_survive_arrays():
 @pytest.mark.parametrize("share", [0, 1])
 def test_areas_of_one_class_alone_are_undefined(share):
     histogram = ProbabilityHistogram()
-    assert all(math.isnan(v) for v in (histogram.auc, histogram.average_precision, histogram.brier))
+    assert all(
+        math.isnan(v)
+        for v in (histogram.auc, histogram.average_precision, histogram.calibration.brier)
+    )
     histogram.add(np.full((5, 5), bool(share)), np.full((5, 5), 0.25))
     assert math.isnan(histogram.auc)
     assert math.isnan(histogram.average_precision) == (share == 0)
-    assert histogram.brier == pytest.approx((share - 0.25) ** 2)
+    assert histogram.calibration.brier == pytest.approx((share - 0.25) ** 2)
 
 
 def test_bad_probabilities_are_refused_and_leave_no_trace():
@@ -403,7 +420,7 @@ def test_bad_probabilities_are_refused_and_leave_no_trace():
             histogram.add(truth, np.array(probabilities))
     with pytest.raises(ValueError, match="bool"):
         histogram.add(truth.astype(int), np.zeros((2, 2)))
-    assert histogram.n == 0 and histogram.squared_error == 0
+    assert histogram.n == 0 and histogram.calibration.n == 0
 
 
 # --- evaluation -----------------------------------------------------------------------------
@@ -428,7 +445,7 @@ def test_evaluation_survives_its_folder(tmp_path):
     for key, histogram in evaluation.histograms.items():
         assert np.array_equal(again.histograms[key].lesion, histogram.lesion)
         assert np.array_equal(again.histograms[key].background, histogram.background)
-        assert again.histograms[key].brier == histogram.brier
+        assert again.histograms[key].calibration.brier == histogram.calibration.brier
     (tmp_path / "run" / "scores" / "cases.csv").unlink()
     with pytest.raises(FileNotFoundError, match="cases.csv is missing"):
         Evaluation.load(tmp_path / "run" / "scores")

@@ -2,37 +2,50 @@
 
 This is the only place that decides what a score means when a mask is empty.
 
-==================  ==========================  ==========================================
-scale               situation                   value
-==================  ==========================  ==========================================
-per image           lesion, nothing predicted   Dice 0, IoU 0, precision 0, recall 0
-per image           lesion, no true pixel hit   the same: all four are 0; it is *missed*
-per image           no lesion in the truth      Dice, IoU, precision, recall are nan; such
-                                                an image gives *left empty* (no pixel
-                                                predicted; their share is the specificity)
-                                                and the *false-positive area* (predicted
-                                                share of the image)
-pooled pixels       any 0/0                     nan, shown as "-"; never a silent 0 or 1
-==================  ==========================  ==========================================
+==================================  ================  =================  ======================
+score of one image                  truth empty,      truth empty,       lesion, prediction
+                                    prediction empty  prediction not     empty
+==================================  ================  =================  ======================
+Dice, IoU, precision, recall        nan               nan                0
+surface Dice                        nan               nan                0
+HD95, mean surface distance         nan               nan                diagonal of the image
+area error (signed, relative)       nan               nan                -1
+missed                              no                no                 yes
+left empty (mean: specificity)      1                 0                  nan
+false-positive area                 0                 share of image     0
+components of the truth, found      0, 0              0, 0               n, 0
+false components                    0                 all                0
+Brier, ECE                          defined           defined            defined
+Brier, ECE in the band              nan               nan                defined
+==================================  ================  =================  ======================
+
+A mean over images takes those where the score is defined: Dice and its like over images with a
+lesion, specificity over those without. A lesion is *missed* when no true pixel was predicted,
+also where pixels elsewhere were: all overlap scores are 0 then, and distances are those measured.
+Pooled pixels: any 0/0 is nan, shown as "-"; never a silent 0 or 1.
 
 Two scales exist and are never mixed. *Pooled*: the pixels of many images in one confusion matrix
 (`PixelCounts`, `ProbabilityHistogram`), so large images and large lesions weigh more. *Per image*:
-one score for every image with a lesion (`CaseScore`, `CaseTable`), averaged afterwards.
+one score for every image (`CaseScore`, `CaseTable`), averaged afterwards.
 
 A pixel is predicted when its probability is at or above the threshold:
-``probability >= threshold``.
-
-Importing this package needs NumPy and nothing else.
+``probability >= threshold``. Importing this package needs NumPy and nothing else.
 """
 
+from unet_lib.metrics.calibration import Calibration
 from unet_lib.metrics.cases import CaseScore, score_case
 from unet_lib.metrics.counts import PixelCounts, count_pixels
 from unet_lib.metrics.curves import BIN_EDGES, Curve, ProbabilityHistogram
 from unet_lib.metrics.evaluation import Evaluation
+from unet_lib.metrics.surfaces import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.table import CaseTable
 
 __all__ = [
+    "BAND_PX",
     "BIN_EDGES",
+    "TOLERANCE_MM",
+    "TOLERANCE_PX",
+    "Calibration",
     "CaseScore",
     "CaseTable",
     "Curve",

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from unet_lib.metrics.counts import NAN, PixelCounts, count_pixels
+from unet_lib.metrics.surfaces import check_spacing, component_counts, contour_scores
 
 TEXT_FIELDS = ("name", "label", "group")
 COUNT_FIELDS = ("height", "width", "tp", "fp", "fn", "tn")
+COMPONENT_FIELDS = ("components", "components_found", "predicted_components", "false_components")
+CONTOUR_FIELDS = ("hd95", "mean_surface_distance", "surface_dice")
+CALIBRATION_FIELDS = ("brier", "ece", "band_brier", "band_ece")
+SPACING_FIELDS = ("pixel_height_mm", "pixel_width_mm")
+# They follow from the pixels themselves and are kept exactly; nan where not known.
+MEASURED_FIELDS = (*COMPONENT_FIELDS, *CONTOUR_FIELDS, *CALIBRATION_FIELDS, *SPACING_FIELDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaseScore:
     """What one prediction got right and wrong, at the original size of the image.
 
-    The rule for empty masks is the table in the docstring of `unet_lib.metrics`.
+    The rule for empty masks is the table in the docstring of `unet_lib.metrics`. Fields from
+    `components` on are nan where the rule says so or where they are not known.
 
     Parameters
     ----------
@@ -31,6 +40,19 @@ class CaseScore:
         Size of the image in pixels.
     tp, fp, fn, tn : int
         Pixel counts, as in `PixelCounts`; their sum is height * width.
+    components, components_found, predicted_components, false_components : float
+        Connected components, see `component_counts`; whole numbers.
+    hd95, mean_surface_distance : float
+        Distances of the contours, see `contour_scores`; mm where the size of a pixel is known,
+        else pixels.
+    surface_dice : float
+        Share of the contours that agree to 0.5 mm, or 5 pixels where mm are not known.
+    brier, ece : float
+        Calibration of all pixels, see `Calibration`; nan without probabilities.
+    band_brier, band_ece : float
+        The same of the pixels at most 20 pixels from the true contour; nan without a lesion.
+    pixel_height_mm, pixel_width_mm : float
+        Size of a pixel.
 
     Raises
     ------
@@ -48,6 +70,19 @@ class CaseScore:
     fp: int
     fn: int
     tn: int
+    components: float = NAN
+    components_found: float = NAN
+    predicted_components: float = NAN
+    false_components: float = NAN
+    hd95: float = NAN
+    mean_surface_distance: float = NAN
+    surface_dice: float = NAN
+    brier: float = NAN
+    ece: float = NAN
+    band_brier: float = NAN
+    band_ece: float = NAN
+    pixel_height_mm: float = NAN
+    pixel_width_mm: float = NAN
 
     def __post_init__(self) -> None:
         """Check the texts and that the counts add up."""
@@ -61,6 +96,19 @@ class CaseScore:
                 f"{self.name}: tp + fp + fn + tn is {self.counts.n} pixels, but the image has "
                 f"{self.height} x {self.width} = {self.height * self.width}"
             )
+        for name in MEASURED_FIELDS:
+            value = float(getattr(self, name))
+            if value < 0 or math.isinf(value):
+                raise ValueError(f"{self.name}: {name} must be 0 or more, or unknown, got {value}")
+            object.__setattr__(self, name, NAN if math.isnan(value) else value)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields; unknown equals unknown, as NAN is one object and dicts see that."""
+        return vars(self) == vars(other) if isinstance(other, CaseScore) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash all fields."""
+        return hash(tuple(vars(self).values()))
 
     @property
     def counts(self) -> PixelCounts:
@@ -93,6 +141,21 @@ class CaseScore:
         return self.fp / (self.height * self.width)
 
     @property
+    def area_error(self) -> float:
+        """(Predicted area - true area) / true area; -1 for an empty prediction; nan without one."""
+        return (self.fp - self.fn) / (self.tp + self.fn) if self.has_lesion else NAN
+
+    @property
+    def absolute_area_error(self) -> float:
+        """Size of `area_error`, whatever its sign."""
+        return abs(self.area_error)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the distances: "mm" or "px"."""
+        return "px" if math.isnan(self.pixel_height_mm) else "mm"
+
+    @property
     def dice(self) -> float:
         """Dice of this image; nan without a lesion."""
         return self.counts.dice if self.has_lesion else NAN
@@ -116,9 +179,15 @@ class CaseScore:
 
 
 def score_case(
-    truth: np.ndarray, prediction: np.ndarray, *, name: str, label: str = "", group: str = ""
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    name: str,
+    label: str = "",
+    group: str = "",
+    spacing: tuple[float, float] | None = None,
 ) -> CaseScore:
-    """Score one predicted mask against the truth.
+    """Score one predicted mask against the truth; calibration needs `Evaluation.add`.
 
     Parameters
     ----------
@@ -126,6 +195,8 @@ def score_case(
         bool (H, W) at the original size of the image.
     name, label, group : str
         As in `CaseScore`.
+    spacing : (float, float), optional
+        Height and width of a pixel in mm.
 
     Returns
     -------
@@ -134,11 +205,16 @@ def score_case(
     Raises
     ------
     ValueError
-        As `count_pixels`; the message begins with `name`.
+        As `count_pixels`, or for a spacing that is not positive; the message begins with `name`.
     """
     try:
         counts = count_pixels(truth, prediction)
+        check_spacing(spacing)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    height, width = truth.shape
-    return CaseScore(name, label, group, height, width, counts.tp, counts.fp, counts.fn, counts.tn)
+    measured = {
+        **component_counts(truth, prediction),
+        **contour_scores(truth, prediction, spacing),
+        **dict(zip(SPACING_FIELDS, spacing or (), strict=False)),
+    }
+    return CaseScore(name, label, group, *truth.shape, *astuple(counts), **measured)

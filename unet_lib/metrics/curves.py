@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet_lib.metrics.counts import NAN, check_mask, check_probabilities, ratio
+from unet_lib.metrics.calibration import Calibration
+from unet_lib.metrics.counts import NAN, check_mask, check_probabilities
+from unet_lib.metrics.surfaces import contour_band
 
 # Bins of equal width are too coarse where a network puts most pixels, close to 0 and to 1: of a
 # sigmoid at -12 the whole background falls into the first of 65,536 equal bins and its ranking is
@@ -16,7 +18,7 @@ from unet_lib.metrics.counts import NAN, check_mask, check_probabilities, ratio
 DROPPED_BITS = 12
 HALF = int(np.float32(0.5).view(np.uint32) >> DROPPED_BITS)
 BIN_COUNT = 2 * HALF + 1
-ARRAYS = ("lesion", "background", "squared_error")  # of ProbabilityHistogram.to_arrays
+ARRAYS = ("lesion", "background", "calibration", "band")  # of ProbabilityHistogram.to_arrays
 
 
 def _bin_edges() -> np.ndarray:
@@ -75,14 +77,16 @@ class ProbabilityHistogram:
     It holds 8 MB however many pixels are added. Every curve point is the exact one for its
     threshold; only the order of pixels inside a bin (`BIN_EDGES`) is not known: they count as ties,
     which moves the area under the ROC by less than 1e-6 and the average precision by less than
-    5e-6 from those of all pixels sorted. The Brier score is exact.
+    5e-6 from those of all pixels sorted. Brier score and ECE (`Calibration`) are exact.
 
     Parameters
     ----------
     lesion, background : np.ndarray, optional
         uint64 (516,097,): pixels in each bin. Zeros by default.
-    squared_error : float
-        Sum of (probability - truth) ** 2 over all pixels.
+    calibration : Calibration, optional
+        Of all pixels.
+    band : Calibration, optional
+        Of the pixels in the band around the true contours (`contour_band`).
 
     Raises
     ------
@@ -94,13 +98,15 @@ class ProbabilityHistogram:
         self,
         lesion: np.ndarray | None = None,
         background: np.ndarray | None = None,
-        squared_error: float = 0.0,
+        calibration: Calibration | None = None,
+        band: Calibration | None = None,
     ) -> None:
         self.lesion = _counts(lesion)
         self.background = _counts(background)
-        self.squared_error = float(squared_error)
+        self.calibration = calibration or Calibration()
+        self.band = band or Calibration()
 
-    def add(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
+    def add(self, truth: np.ndarray, probabilities: np.ndarray) -> tuple[Calibration, Calibration]:
         """Add the pixels of one image.
 
         Parameters
@@ -109,6 +115,11 @@ class ProbabilityHistogram:
             bool (H, W).
         probabilities : np.ndarray
             float (H, W) in [0, 1]; used as float32.
+
+        Returns
+        -------
+        calibration, band : Calibration
+            Of this image alone, all its pixels and those in the band around its true contour.
 
         Raises
         ------
@@ -120,8 +131,12 @@ class ProbabilityHistogram:
         index = bin_index(probabilities)
         self.lesion += _bincount(index[truth])
         self.background += _bincount(index[~truth])
-        error = probabilities - truth
-        self.squared_error += float(np.sum(error * error, dtype=np.float64))
+        near = contour_band(truth)
+        calibration = Calibration.of(truth, probabilities)
+        band = Calibration.of(truth[near], probabilities[near])
+        self.calibration += calibration
+        self.band += band
+        return calibration, band
 
     def __add__(self, other: ProbabilityHistogram) -> ProbabilityHistogram:
         """Merge two histograms into a new one."""
@@ -130,7 +145,8 @@ class ProbabilityHistogram:
         return ProbabilityHistogram(
             self.lesion + other.lesion,
             self.background + other.background,
-            self.squared_error + other.squared_error,
+            self.calibration + other.calibration,
+            self.band + other.band,
         )
 
     @property
@@ -180,19 +196,20 @@ class ProbabilityHistogram:
         area = float(np.sum(np.diff(curve.x, prepend=0.0) * curve.y))
         return area if self.n else NAN
 
-    @property
-    def brier(self) -> float:
-        """Mean squared difference between probability and truth; nan without pixels."""
-        return ratio(self.squared_error, self.n)
-
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what `from_arrays` needs, for `numpy.savez`."""
-        return {name: np.array(getattr(self, name)) for name in ARRAYS}
+        counts = {"lesion": self.lesion.copy(), "background": self.background.copy()}
+        return {
+            **counts,
+            "calibration": self.calibration.to_array(),
+            "band": self.band.to_array(),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ProbabilityHistogram:
         """Build a histogram from the arrays of `to_arrays`."""
-        return cls(arrays["lesion"], arrays["background"], float(arrays["squared_error"]))
+        sums = (Calibration.from_array(arrays[name]) for name in ("calibration", "band"))
+        return cls(arrays["lesion"], arrays["background"], *sums)
 
 
 def _counts(values: np.ndarray | None) -> np.ndarray:

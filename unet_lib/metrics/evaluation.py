@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Evaluation:
         name: str,
         label: str = "",
         group: str = "",
+        spacing: tuple[float, float] | None = None,
     ) -> CaseScore:
         """Score one image and add it to the table and to the histogram of its class.
 
@@ -60,6 +61,8 @@ class Evaluation:
             float (H, W) in [0, 1], before any cleaning of the mask.
         name, label, group : str
             As in `CaseScore`.
+        spacing : (float, float), optional
+            Height and width of a pixel in mm; for all images or for none.
 
         Returns
         -------
@@ -70,16 +73,24 @@ class Evaluation:
         ValueError
             As `score_case` and `ProbabilityHistogram.add`, or for a name that is there already.
         """
-        score = score_case(truth, prediction, name=name, label=label, group=group)
+        score = score_case(truth, prediction, name=name, label=label, group=group, spacing=spacing)
         table = CaseTable((*self.table.cases, score))
         if probabilities is not None:
             key = label if score.has_lesion or label == "normal" else f"{label}{NO_LESION}"
             histogram = self.histograms.get(key, ProbabilityHistogram())
             try:
-                histogram.add(truth, probabilities)
+                pixels, band = histogram.add(truth, probabilities)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             self.histograms[key] = histogram
+            score = replace(
+                score,
+                brier=pixels.brier,
+                ece=pixels.ece,
+                band_brier=band.brier,
+                band_ece=band.ece,
+            )
+            table = CaseTable((*self.table.cases, score))
         self.table = table
         return score
 
@@ -164,6 +175,13 @@ class Evaluation:
                     f"{folder / name} is missing; {folder} is not a folder of Evaluation.save"
                 )
         with np.load(folder / HISTOGRAMS, allow_pickle=False) as arrays:
+            absent = [f"{key}_{i}" for i in range(len(arrays["labels"])) for key in ARRAYS]
+            absent = [name for name in absent if name not in arrays]
+            if absent:
+                raise ValueError(
+                    f"{folder / HISTOGRAMS}: lacks {', '.join(absent)}; it was written by another "
+                    "version of this library. Evaluate again."
+                )
             histograms = {
                 str(label): ProbabilityHistogram.from_arrays(
                     {key: arrays[f"{key}_{i}"] for key in ARRAYS}

@@ -11,11 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from unet_lib.files import atomic_path
-from unet_lib.metrics.cases import COUNT_FIELDS, TEXT_FIELDS, CaseScore
-from unet_lib.metrics.counts import PixelCounts
+from unet_lib.metrics.cases import (
+    COMPONENT_FIELDS,
+    COUNT_FIELDS,
+    MEASURED_FIELDS,
+    TEXT_FIELDS,
+    CaseScore,
+)
+from unet_lib.metrics.counts import NAN, PixelCounts
 
 # Written for the human reader and worked out again from the counts when a table is read.
-DERIVED_FIELDS = ("dice", "iou", "precision", "recall", "left_empty", "false_positive_area")
+DERIVED_FIELDS = ("dice", "iou", "precision", "recall", "left_empty", "false_positive_area",
+                  "area_error", "absolute_area_error")  # fmt: skip
 FLAG_FIELDS = ("has_lesion", "predicted_empty", "missed")
 # A file name that is not valid UTF-8 reaches Python as surrogates; keep it as it is.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -33,19 +40,25 @@ class CaseTable:
     Raises
     ------
     ValueError
-        If a name occurs twice.
+        If a name occurs twice, or some distances are in mm and others in pixels.
     """
 
     cases: tuple[CaseScore, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a name that occurs twice."""
+        """Refuse a name that occurs twice, and distances of two units."""
         object.__setattr__(self, "cases", tuple(self.cases))
         seen: set[str] = set()
         for case in self.cases:
             if case.name in seen:
                 raise ValueError(f"{case.name} is in the table twice; each image counts once")
             seen.add(case.name)
+        units = {case.unit: case.name for case in self.cases}
+        if len(units) > 1:
+            raise ValueError(
+                f"the size of a pixel is known for {units['mm']} and not for {units['px']}; "
+                "distances in mm and in pixels cannot share a table: give it for all or for none"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -91,6 +104,11 @@ class CaseTable:
             )
         )
 
+    @property
+    def unit(self) -> str:
+        """Unit of the distances: "mm" or "px"."""
+        return self.cases[0].unit if self.cases else "px"
+
     def pooled(self) -> PixelCounts:
         """Return the pixels of all cases in one confusion matrix."""
         return sum((case.counts for case in self.cases), PixelCounts())
@@ -114,8 +132,8 @@ class CaseTable:
         ValueError
             If there is no such column; the message lists those that exist.
         """
-        kinds = (str, np.int64, np.float64, bool)
-        groups = (TEXT_FIELDS, COUNT_FIELDS, DERIVED_FIELDS, FLAG_FIELDS)
+        kinds = (str, np.int64, np.float64, np.float64, bool)
+        groups = (TEXT_FIELDS, COUNT_FIELDS, DERIVED_FIELDS, MEASURED_FIELDS, FLAG_FIELDS)
         for kind, names in zip(kinds, groups, strict=True):
             if name in names:
                 return np.array([getattr(case, name) for case in self.cases], dtype=kind)
@@ -131,7 +149,9 @@ class CaseTable:
         return CaseTable((*ordered, *sorted(undefined, key=lambda case: case.name)))
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the table: the counts exactly, the scores with 4 decimals (empty where nan).
+        """Write the table; a cell is empty where a score is undefined or not known.
+
+        Counts and measured scores are exact; scores that follow from counts have 4 decimals.
 
         Returns
         -------
@@ -141,17 +161,22 @@ class CaseTable:
         path = Path(path)
         with atomic_path(path) as temporary, temporary.open("w", **ENCODING) as f:
             writer = csv.writer(f, lineterminator="\n")
-            writer.writerow((*TEXT_FIELDS, *COUNT_FIELDS, *DERIVED_FIELDS))
+            writer.writerow((*TEXT_FIELDS, *COUNT_FIELDS, *DERIVED_FIELDS, *MEASURED_FIELDS))
             for case in self.cases:
                 exact = [getattr(case, name) for name in (*TEXT_FIELDS, *COUNT_FIELDS)]
-                derived = [getattr(case, name) for name in DERIVED_FIELDS]
-                shown = ["" if math.isnan(value) else f"{value:.4f}" for value in derived]
-                writer.writerow([*exact, *shown])
+                derived = [_cell(getattr(case, name), ".4f") for name in DERIVED_FIELDS]
+                measured = [
+                    _cell(getattr(case, name), ".0f" if name in COMPONENT_FIELDS else "")
+                    for name in MEASURED_FIELDS
+                ]
+                writer.writerow([*exact, *derived, *measured])
         return path
 
     @classmethod
     def read_csv(cls, path: str | Path) -> CaseTable:
         """Read a table written by `to_csv`; equal to the table that was written.
+
+        Measured scores may be absent, as in tables of earlier versions; they are nan then.
 
         Raises
         ------
@@ -162,10 +187,11 @@ class CaseTable:
             reader = csv.DictReader(file, restkey="more", restval="")
             needed = {*TEXT_FIELDS, *COUNT_FIELDS}
             found = set(reader.fieldnames or ())
-            if not needed <= found or found - needed - set(DERIVED_FIELDS):
+            if not needed <= found or found - needed - {*DERIVED_FIELDS, *MEASURED_FIELDS}:
+                more = ", ".join((*DERIVED_FIELDS, *MEASURED_FIELDS))
                 raise ValueError(
                     f"{path}: expected the columns {', '.join(TEXT_FIELDS + COUNT_FIELDS)} "
-                    f"(and at most {', '.join(DERIVED_FIELDS)}), got {', '.join(sorted(found))}"
+                    f"(and at most {more}), got {', '.join(sorted(found))}"
                 )
             return cls(tuple(_read_row(row, f"{path}, line {reader.line_num}") for row in reader))
 
@@ -175,9 +201,16 @@ def _read_row(row: dict[str, str], where: str) -> CaseScore:
         if "more" in row:
             raise ValueError("there are more cells than columns")
         texts = [row[name] for name in TEXT_FIELDS]
-        return CaseScore(*texts, *(int(row[name]) for name in COUNT_FIELDS))
+        counts = [int(row[name]) for name in COUNT_FIELDS]
+        measured = [float(row.get(name) or NAN) for name in MEASURED_FIELDS]
+        return CaseScore(*texts, *counts, *measured)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _cell(value: float, digits: str) -> str:
+    """Write a number; without `digits` the shortest text that reads back as the same number."""
+    return "" if math.isnan(value) else format(value, digits)
 
 
 def _is_nan(value: object) -> bool:
