@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,6 +252,42 @@ def test_pooled_scores_are_those_of_scikit_learn():
         assert row.brier == pytest.approx(sk.brier_score_loss(t, p), abs=1e-6)
 
 
+@pytest.mark.parametrize("row", range(3))
+def test_contours_components_and_calibration_are_those_of_the_table(row):
+    summary, table = SUMMARY.per_image[row], make_evaluation().table.lesion_cases
+    if row:
+        table = table.subset(labels=[summary.label])
+    groups = [case.group for case in table]
+    for name in ("surface_dice", "hd95", "area_error", "absolute_area_error", "ece", "band_brier"):
+        values = [getattr(case, name) for case in table]
+        assert summary.means[name] == group_bootstrap(values, groups)
+        assert summary.medians[name] == pytest.approx(np.median(values))
+        expected = np.quantile(values, [0.05, 0.25, 0.75, 0.95])
+        assert summary.quantiles[name] == pytest.approx(tuple(expected))
+    hits = [not case.missed for case in table]
+    assert summary.detected == share_interval(hits, groups)
+    found = sum(case.components_found for case in table)
+    assert summary.components_found.n == sum(case.components for case in table)
+    assert summary.components_found.mean == pytest.approx(found / summary.components_found.n)
+    assert summary.components_found.groups == len(set(groups))
+    false = [case.false_components for case in table]
+    assert summary.false_components == group_bootstrap(false, groups)
+
+
+def test_scores_not_known_of_every_image_have_no_mean():
+    evaluation = make_evaluation()
+    known = evaluation.table.cases
+    unknown = replace(known[0], hd95=math.nan, brier=math.nan, components=math.nan)
+    evaluation.table = CaseTable((unknown, *known[1:]))
+    row = summarise(evaluation).per_image[0]
+    for interval in (row.means["hd95"], row.means["brier"], row.components_found):
+        assert math.isnan(interval.mean) and not interval.known
+    assert row.means["ece"] == SUMMARY.per_image[0].means["ece"]
+    assert math.isnan(row.medians["hd95"]) and np.isnan(row.quantiles["hd95"]).all()
+    text = summarise(evaluation).to_markdown()
+    assert not re.search(r"\bnan\b", text) and "| - (-) |" in text
+
+
 def test_normals_give_specificity_and_area_by_hand():
     normals = [p >= 0.5 for _, label, _, _, p in make_images() if label == "normal"]
     empty = [not mask.any() for mask in normals]
@@ -258,6 +295,8 @@ def test_normals_give_specificity_and_area_by_hand():
     assert (found.images, found.left_empty) == (16, sum(empty)) and 0 < sum(empty) < 16
     assert found.specificity.mean == pytest.approx(np.mean(empty))
     assert found.specificity.low < found.specificity.mean < found.specificity.high
+    false = [case.false_components for case in make_evaluation().table.normal_cases]
+    assert found.false_components.mean == pytest.approx(np.mean(false)) and max(false) > 1
     area = np.mean([mask.mean() for mask in normals])
     assert found.false_positive_area.mean == pytest.approx(area)
     assert SUMMARY.missed == ("benign (3)", "malignant (4)")
@@ -314,19 +353,29 @@ def test_every_table_is_either_per_image_or_pooled():
             per_image = "per image" in (title + table[0][0]).lower()
             assert pooled != per_image, title
             kinds.append("pooled" if pooled else "per image")
-    assert kinds == ["per image"] * 4 + ["pooled"] * 2
+    assert kinds == ["per image"] * 6 + ["pooled"] * 3
 
 
 def test_the_numbers_in_the_tables():
     text = SUMMARY.to_markdown()
-    means, medians, misses, normals, pooled, beside = tables(text)
+    means, medians, contours, _, misses, normals, pooled, calibration, beside = tables(text)
     assert means[0] == ["mean (95 % interval)", "images", "groups", "Dice", "IoU", "precision",
                         "recall"]  # fmt: skip
     dice = SUMMARY.per_image[0].means["dice"]
     first = f"{dice.mean:.3f} ({dice.low:.3f} to {dice.high:.3f})"
     assert means[2][:4] == ["lesion images", "32", "24", first]
-    assert medians[3][:3] == ["benign", "16", f"{SUMMARY.per_image[1].medians['dice']:.3f}"]
-    assert misses[2] == ["lesion images", "32", "2", "6.2%"]
+    benign = SUMMARY.per_image[1]
+    low, high = benign.quantiles["dice"][1:3]
+    median = f"{benign.medians['dice']:.3f} ({low:.3f} to {high:.3f})"
+    assert medians[3][:3] == ["benign", "16", median]
+    assert contours[0][3:5] == ["surface Dice", "HD95"]
+    assert contours[2][4].startswith(f"{SUMMARY.per_image[0].means['hd95'].mean:.1f} (")
+    assert "Distances in px" in text and "within 5 px of each other" in text
+    assert misses[2][:4] == ["lesion images", "32", "2", "6.2%"]
+    assert misses[2][5] == str(SUMMARY.per_image[0].components_found.n)
+    row = SUMMARY.pooled[1]
+    assert calibration[3] == ["lesion images", "32", *(f"{value:.4f}" for value in (
+        row.brier, row.ece, row.band_brier, row.band_ece))]  # fmt: skip
     assert "No true pixel predicted: benign (3), malignant (4)." in text
     assert normals[2][1] == "16" and normals[2][3] == str(SUMMARY.normals.left_empty)
     counts = SUMMARY.pooled[0].counts
@@ -359,7 +408,8 @@ def test_unknown_is_a_dash_and_never_a_number():
     normal.add(np.zeros_like(truth), np.zeros_like(truth), name="n", label="normal")
     text = summarise(lesion).to_markdown()
     assert "nan" not in text and "specificity is not known" in text
-    means, _, misses, pooled, _ = tables(text)
+    means, _, _, _, misses, pooled, _ = tables(text)
+    assert "The probabilities are not known." in text
     assert means[2][3] == "0.000 (-)" and misses[2][2] == "1"
     row = dict(zip(pooled[0], pooled[2], strict=True))
     assert row["precision"] == "-" and row["recall"] == "0.000" and row["ROC AUC"] == "-"

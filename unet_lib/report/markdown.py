@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unet_lib.metrics import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
+from unet_lib.metrics.calibration import BINS
 from unet_lib.plots.frame import banner_for
 from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
 from unet_lib.report.intervals import Interval
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 
 SHOWN_MISSES = 30
 PER_IMAGE = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
+CONTOURS = {
+    **{"surface_dice": "surface Dice", "hd95": "HD95", "mean_surface_distance": "mean distance"},
+    **{"area_error": "area error", "absolute_area_error": "absolute area error"},
+}
+DIGITS = {"hd95": 1, "mean_surface_distance": 1}
+CALIBRATION = {
+    **{"brier": "Brier", "ece": "ECE", "band_brier": "Brier in the band"},
+    **{"band_ece": "ECE in the band"},
+}
 POOLED = {
     **{"precision": "precision", "recall": "recall", "f1": "F1", "iou": "lesion IoU"},
     **{"mean_iou": "Mean IoU", "accuracy": "pixel accuracy"},
@@ -40,9 +51,11 @@ def render(summary: Summary, *, level: int = 1) -> str:
     sections = [
         ("", _what(summary)),
         ("Per image, images with a lesion", _per_image(summary.per_image)),
+        ("Contours and areas, per image with a lesion", _contours(summary)),
         ("Missed lesions", _misses(summary)),
         ("Images without a lesion", _normals(summary)),
         ("Pooled pixels", _pooled(summary.pooled)),
+        ("Calibration, pooled pixels", _calibration(summary.pooled)),
         ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
     ]
     words = [part for part in (about.get("model"), about.get("data")) if part]
@@ -97,39 +110,77 @@ def _what(summary: Summary) -> str:
 def _per_image(rows: Sequence[PerImageSummary]) -> str:
     if not rows:
         return "No image has a lesion: there is nothing to average."
-    header = ("mean (95 % interval)", "images", "groups", *PER_IMAGE.values())
-    means = [
-        (escape(row.label), str(row.images), str(row.means["dice"].groups),
-         *(with_interval(row.means[name]) for name in PER_IMAGE))
-        for row in rows
-    ]  # fmt: skip
-    medians = [
-        (escape(row.label), str(row.images), *(number(row.medians[name]) for name in PER_IMAGE))
-        for row in rows
-    ]
     note = (
         "One score for each image at its original size, then the mean. A missed lesion scores 0, "
         "an empty prediction on a lesion has precision 0; images without a lesion are not in here. "
         'Intervals: bootstrap of the mean over near-duplicate groups; "(-)" means fewer than 10 '
         "groups."
     )
-    return _join(
-        table(header, means), table(("median", "images", *PER_IMAGE.values()), medians), note
+    return _join(*_means_and_medians(rows, PER_IMAGE), note)
+
+
+def _contours(summary: Summary) -> str:
+    if not summary.per_image:
+        return "No image has a lesion: there is nothing to average."
+    unit = summary.unit
+    tolerance = TOLERANCE_MM if unit == "mm" else TOLERANCE_PX
+    note = (
+        f"Distances in {unit} between the contours of truth and prediction: the 95th percentile "
+        f"(HD95) and the mean; surface Dice is the share of both contours within {tolerance:g} "
+        f"{unit} of each other. An image in which nothing was predicted counts with its diagonal "
+        "and surface Dice 0. Area error: (predicted area - true area) / true area."
     )
+    return _join(*_means_and_medians(summary.per_image, CONTOURS), note)
+
+
+def _means_and_medians(rows: Sequence[PerImageSummary], names: Mapping[str, str]) -> list[str]:
+    header = ("mean (95 % interval)", "images", "groups", *names.values())
+    means = [
+        (escape(row.label), str(row.images), str(row.means["dice"].groups),
+         *(with_interval(row.means[name], DIGITS.get(name, 3)) for name in names))
+        for row in rows
+    ]  # fmt: skip
+    medians = [
+        (escape(row.label), str(row.images), *(_median(row, name) for name in names))
+        for row in rows
+    ]
+    return [table(header, means), table(("median (quartiles)", "images", *names.values()), medians)]
+
+
+def _median(row: PerImageSummary, name: str) -> str:
+    digits = DIGITS.get(name, 3)
+    _, low, high, _ = (number(value, digits) for value in row.quantiles[name])
+    median = number(row.medians[name], digits)
+    return median if median == "-" else f"{median} ({low} to {high})"
 
 
 def _misses(summary: Summary) -> str:
     if not summary.per_image:
         return "No image has a lesion."
+    header = ("per image", "images", "missed", "share", "detected (95 % interval)", "components",
+              "components found (95 % interval)", "false components an image")  # fmt: skip
     rows = [
-        (escape(row.label), str(row.images), str(row.missed), f"{row.missed / row.images:.1%}")
+        (
+            escape(row.label),
+            str(row.images),
+            str(row.missed),
+            f"{row.missed / row.images:.1%}",
+            with_interval(row.detected),
+            "-" if math.isnan(row.components_found.mean) else str(row.components_found.n),
+            with_interval(row.components_found),
+            with_interval(row.false_components, 2),
+        )
         for row in summary.per_image
     ]
-    counts = table(("per image", "images", "missed", "share"), rows)
+    note = (
+        "Missed: no true pixel predicted. Components: connected pieces of the true mask (8 "
+        "neighbours); found: at least one of its pixels predicted; false: a predicted piece that "
+        "holds no true pixel."
+    )
     names = ", ".join(escape(name) for name in summary.missed[:SHOWN_MISSES])
     more = len(summary.missed) - SHOWN_MISSES
     listed = f"No true pixel predicted: {names}" + (f" and {more} more." if more > 0 else ".")
-    return _join(counts, listed if summary.missed else "")
+    return _join(table(header, rows), listed if summary.missed else "", note)
 
 
 def _normals(summary: Summary) -> str:
@@ -137,7 +188,8 @@ def _normals(summary: Summary) -> str:
     if normals is None:
         return "There are none: specificity is not known from this evaluation."
     header = ("per image", "images", "groups", "left empty", "specificity (95 % interval)",
-              "mean false-positive area, % of the image (95 % interval)")  # fmt: skip
+              "mean false-positive area, % of the image (95 % interval)",
+              "false components an image")  # fmt: skip
     row = (
         "without a lesion",
         str(normals.images),
@@ -145,6 +197,7 @@ def _normals(summary: Summary) -> str:
         str(normals.left_empty),
         with_interval(normals.specificity),
         with_interval(normals.false_positive_area, 2, 100),
+        with_interval(normals.false_components, 2),
     )
     note = (
         "Specificity: share of these images in which no pixel is predicted. They have no Dice "
@@ -175,6 +228,21 @@ def _pooled(rows: Sequence[PooledSummary]) -> str:
         'taken before any cleaning of the masks. "-": undefined or not known.'
     )
     return _join(table(header, cells), note)
+
+
+def _calibration(rows: Sequence[PooledSummary]) -> str:
+    if all(math.isnan(row.brier) for row in rows):
+        return "The probabilities are not known."
+    cells = [
+        (escape(row.label), str(row.images), *(number(getattr(row, n), 4) for n in CALIBRATION))
+        for row in rows
+    ]
+    note = (
+        f"Brier score and expected calibration error in {BINS} bins of equal width, of all pixels "
+        f"and of those at most {BAND_PX} pixels from a true contour: far from it nearly every "
+        "pixel is easy, which flatters the plain figures. 0 is best; taken before any cleaning."
+    )
+    return _join(table(("pooled pixels of", "images", *CALIBRATION.values()), cells), note)
 
 
 def _beside(summary: Summary) -> str:

@@ -13,7 +13,12 @@ from unet_lib.metrics import CaseTable, Evaluation, PixelCounts
 from unet_lib.report import markdown
 from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
 
-PER_IMAGE_SCORES = ("dice", "iou", "precision", "recall")
+PER_IMAGE_SCORES = (
+    *("dice", "iou", "precision", "recall"),
+    *("surface_dice", "hd95", "mean_surface_distance", "area_error", "absolute_area_error"),
+    *("brier", "ece", "band_brier", "band_ece"),
+)
+QUANTILES = (0.05, 0.25, 0.75, 0.95)
 POOLED_SCORES = (
     *("precision", "recall", "f1", "iou", "background_iou", "mean_iou", "accuracy"),
     *("prevalence", "false_positive_rate"),
@@ -34,9 +39,19 @@ class PerImageSummary:
     missed : int
         Images of whose lesion no pixel was predicted.
     means : dict of str to Interval
-        Mean Dice, IoU, precision and recall, with the interval of the mean.
+        Mean of every score of `PER_IMAGE_SCORES`, with the interval of the mean; nan where a score
+        is not known of every image.
     medians : dict of str to float
         Their medians.
+    quantiles : dict of str to tuple of float
+        Their 5, 25, 75 and 95 % quantiles.
+    detected : Interval
+        Share of the images with at least one true pixel predicted.
+    components_found : Interval
+        Share of the connected components of the truth with at least one pixel predicted; its `n`
+        is the number of components.
+    false_components : Interval
+        Mean number, an image, of predicted components without a true pixel.
     """
 
     label: str
@@ -44,6 +59,10 @@ class PerImageSummary:
     missed: int
     means: dict[str, Interval]
     medians: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]]
+    detected: Interval
+    components_found: Interval
+    false_components: Interval
 
 
 @dataclass(frozen=True)
@@ -58,12 +77,15 @@ class NormalSummary:
         Share left empty.
     false_positive_area : Interval
         Mean share of the image that was predicted.
+    false_components : Interval
+        Mean number, an image, of predicted components.
     """
 
     images: int
     left_empty: int
     specificity: Interval
     false_positive_area: Interval
+    false_components: Interval
 
 
 @dataclass(frozen=True)
@@ -78,8 +100,10 @@ class PooledSummary:
         Number of images.
     counts : PixelCounts
         The confusion matrix.
-    auc, average_precision, brier : float
+    auc, average_precision : float
         Over all thresholds; nan where probabilities are not known or the score is undefined.
+    brier, ece, band_brier, band_ece : float
+        Calibration of all pixels and of those within 20 pixels of a true contour; nan as above.
     """
 
     label: str
@@ -88,6 +112,9 @@ class PooledSummary:
     auc: float
     average_precision: float
     brier: float
+    ece: float
+    band_brier: float
+    band_ece: float
 
 
 @dataclass(frozen=True)
@@ -102,6 +129,8 @@ class Summary:
         Number of images.
     groups : int
         Number of near-duplicate groups, images that stand alone included.
+    unit : str
+        Unit of distances, "px" or "mm".
     per_image : tuple of PerImageSummary
         All lesion images first, then each class. Empty without lesion images.
     normals : NormalSummary or None
@@ -115,6 +144,7 @@ class Summary:
     about: dict[str, Any]
     images: int
     groups: int
+    unit: str
     per_image: tuple[PerImageSummary, ...]
     normals: NormalSummary | None
     pooled: tuple[PooledSummary, ...]
@@ -172,6 +202,7 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
         about=dict(evaluation.about),
         images=len(table),
         groups=len(set(_groups(table))),
+        unit=table.unit,
         per_image=per_image,
         normals=_normals(normals, seed) if len(normals) else None,
         pooled=_pooled(evaluation, tables),
@@ -185,10 +216,33 @@ def _groups(table: CaseTable) -> np.ndarray:
 
 def _per_image(label: str, table: CaseTable, seed: int) -> PerImageSummary:
     columns = {name: table.column(name) for name in PER_IMAGE_SCORES}
-    groups = _groups(table)
-    means = {name: group_bootstrap(v, groups, seed=seed) for name, v in columns.items()}
-    medians = {name: float(np.median(values)) for name, values in columns.items()}
-    return PerImageSummary(label, len(table), int(table.column("missed").sum()), means, medians)
+    groups, hits = _groups(table), ~table.column("missed")
+    quantiles = {name: np.quantile(v, (0.5, *QUANTILES)).tolist() for name, v in columns.items()}
+    return PerImageSummary(
+        label=label,
+        images=len(table),
+        missed=int((~hits).sum()),
+        means={name: _mean(values, groups, seed) for name, values in columns.items()},
+        medians={name: values[0] for name, values in quantiles.items()},
+        quantiles={name: tuple(values[1:]) for name, values in quantiles.items()},
+        detected=share_interval(hits, groups, seed=seed),
+        components_found=_components_found(table, groups, seed),
+        false_components=_mean(table.column("false_components"), groups, seed),
+    )
+
+
+def _mean(values: np.ndarray, groups: np.ndarray, seed: int) -> Interval:
+    if np.isnan(values).any():  # a table without contours, masks without probabilities
+        return Interval(math.nan, math.nan, math.nan, len(values), len(set(groups)))
+    return group_bootstrap(values, groups, seed=seed)
+
+
+def _components_found(table: CaseTable, groups: np.ndarray, seed: int) -> Interval:
+    counts, found = table.column("components"), table.column("components_found")
+    if np.isnan(counts).any():
+        return _mean(counts, groups, seed)
+    hits = [np.arange(n) < hit for n, hit in zip(counts.astype(int), found, strict=True)]
+    return share_interval(np.concatenate(hits), np.repeat(groups, counts.astype(int)), seed=seed)
 
 
 def _normals(table: CaseTable, seed: int) -> NormalSummary:
@@ -198,6 +252,7 @@ def _normals(table: CaseTable, seed: int) -> NormalSummary:
         left_empty=int(empty.sum()),
         specificity=share_interval(empty, groups, seed=seed),
         false_positive_area=group_bootstrap(table.column("false_positive_area"), groups, seed=seed),
+        false_components=_mean(table.column("false_components"), groups, seed),
     )
 
 
@@ -208,8 +263,10 @@ def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[Po
             continue  # the same images as in the first row
         chosen = None if label in ("all images", LESION_IMAGES) else label
         histogram = evaluation.histogram(lesion_only=label == LESION_IMAGES, label=chosen)
-        areas = (histogram.auc, histogram.average_precision, histogram.brier)
-        rows.append(PooledSummary(label, len(table), table.pooled(), *areas))
+        scores = [histogram.auc, histogram.average_precision]
+        for part in (histogram.calibration, histogram.band):
+            scores += [part.brier, part.ece]
+        rows.append(PooledSummary(label, len(table), table.pooled(), *scores))
     return tuple(rows)
 
 
