@@ -82,6 +82,7 @@ def test_precision_follows_the_hardware(monkeypatch, flags, gpus, expected):
     if keras.backend.backend() != "tensorflow" and not gpus:
         expected = "float32"
     assert recommended_precision() == expected
+    assert recommended_precision(depthwise=True) == (expected if gpus else "float32")
 
 
 def test_hardware_line_names_the_backend():

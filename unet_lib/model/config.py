@@ -117,6 +117,11 @@ class UNetConfig(Settings):
         raise ValueError(f"UNetConfig: {name} must be {allowed}; received {value!r}.")
 
     @property
+    def depthwise(self) -> bool:
+        """Whether the encoder is built of depthwise convolutions."""
+        return self.encoder.startswith(("EfficientNet", "MobileNet"))
+
+    @property
     def stride(self) -> int:
         """Pixels of the input under one pixel of the deepest level."""
         return 2**self.depth

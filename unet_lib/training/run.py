@@ -234,7 +234,9 @@ def _prepare(
     if split.validation:
         prepared = PreparedCases(split.validation, recipe.preprocessing, **options)
         validation = Batches(prepared, config.batch_size, **common)
-    precision = recommended_precision() if config.precision == "auto" else config.precision
+    precision = config.precision
+    if precision == "auto":
+        precision = recommended_precision(depthwise=recipe.network.depthwise)
     network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
     compile_network(network, config, len(batches))
     return network, batches, validation
