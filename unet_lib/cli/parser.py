@@ -12,6 +12,7 @@ from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
+from unet_lib.cli.weighing import add_weights
 
 __all__ = ["main"]
 
@@ -24,6 +25,7 @@ examples:
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
   python -m unet_lib crossvalidate data/Dataset_BUSI_with_GT --out runs/recipe --folds 0 1
   python -m unet_lib download busi
+  python -m unet_lib weights list
   python -m unet_lib export --model busi-fold0 --format onnx --out exported
 
 exit codes: 0 done; 1 the data have errors (check), or training, download or export failed; 2 wrong
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add_crossvalidate(command)
     add_download(command)
     add_export(command)
+    add_weights(command)
     return parser
 
 

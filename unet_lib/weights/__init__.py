@@ -4,6 +4,7 @@ from unet_lib.weights.check import WeightsError, check_weights, load_weights_fil
 from unet_lib.weights.choice import choose_model
 from unet_lib.weights.export import ExportError, export_segmenter
 from unet_lib.weights.folder import load_segmenter, registered_models, save_segmenter, sha256
+from unet_lib.weights.verify import verify_model
 
 __all__ = [
     "ExportError",
@@ -16,4 +17,5 @@ __all__ = [
     "registered_models",
     "save_segmenter",
     "sha256",
+    "verify_model",
 ]

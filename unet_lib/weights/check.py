@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
+import numpy as np
+
+from unet_lib.weights.hdf5 import WeightsError, read_hdf5
 
 __all__ = ["WeightsError", "check_weights", "load_weights_file"]
-
-_MAGIC = b"\x89HDF\r\n\x1a\n"
-
-
-class WeightsError(ValueError):
-    """A model or weights file cannot be used; the message names it and says why."""
 
 
 def load_weights_file(network: keras.Model, path: str | Path) -> None:
     """Load a ``.weights.h5`` file if, and only if, it holds exactly this network's arrays.
+
+    The values come from `read_hdf5`, so that no second reader opens the file.
 
     Raises
     ------
     WeightsError
         See `check_weights`.
     """
-    check_weights(network, path)
-    network.load_weights(path)
+    stores: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in check_weights(network, path).items():
+        group, _, key = name.rpartition("/vars/")
+        stores.setdefault(group, {})[key] = values
+    for group, layer in _groups(network):
+        if group in stores:
+            layer.load_own_variables(stores[group])
 
 
-def check_weights(network: keras.Model, path: str | Path) -> None:
+def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarray]:
     """Compare every array of a weights file with what the network expects.
 
     Keras itself loads a file with more layers than the network without a word.
@@ -41,16 +43,21 @@ def check_weights(network: keras.Model, path: str | Path) -> None:
     path : str or Path
         A ``.weights.h5`` file; an optimiser's state in it is passed over.
 
+    Returns
+    -------
+    dict of str to ndarray
+        Every array by its path in the file.
+
     Raises
     ------
     WeightsError
-        Not HDF5, unreadable, or arrays missing, left over or of another shape.
+        Refused by `read_hdf5`, or arrays missing, left over or of another shape.
     """
-    path = Path(path)
-    found = _stored_shapes(path)
+    arrays = read_hdf5(path).arrays
+    found = {(name, values.shape) for name, values in arrays.items()}
     expected = _expected_shapes(network)
     if found == expected:
-        return
+        return arrays
     missing, extra = sorted(expected - found), sorted(found - expected)
     raise WeightsError(
         f"{path}: these weights are of another network than the configured one "
@@ -66,48 +73,28 @@ def _list(arrays: list[tuple[str, tuple[int, ...]]]) -> str:
     return (shown or "nothing") + more
 
 
-def _stored_shapes(path: Path) -> set[tuple[str, tuple[int, ...]]]:
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_MAGIC))
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from error
-    if start != _MAGIC:
-        kind = "a web page" if start.lstrip()[:1] == b"<" else "not an HDF5 file"
-        raise WeightsError(
-            f"{path}: expected a Keras .weights.h5 file, this is {kind}. Download it again in a "
-            "browser and put it in this place."
-        )
-    shapes: set[tuple[str, tuple[int, ...]]] = set()
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
-            shapes.add((name, tuple(item.shape)))
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError on damaged files
-        raise WeightsError(f"{path}: damaged HDF5 file ({error}). Fetch it again.") from error
-    return shapes
+def _groups(network: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """Where Keras stores each layer: by class, numbered in the order of the layers."""
+    counts: dict[str, int] = {}
+    groups = []
+    for layer in network.layers:
+        kind = snake_case(type(layer).__name__)
+        count = counts.get(kind, 0)
+        counts[kind] = count + 1
+        groups.append((f"layers/{kind}_{count}" if count else f"layers/{kind}", layer))
+    return groups
 
 
 def _expected_shapes(network: keras.Model) -> set[tuple[str, tuple[int, ...]]]:
-    """Where Keras stores each array: by class, numbered in the order of the layers."""
-    counts: dict[str, int] = {}
     shapes = set()
-    for layer in network.layers:
-        kind = _snake_case(type(layer).__name__)
-        count = counts.get(kind, 0)
-        counts[kind] = count + 1
-        group = f"layers/{kind}_{count}" if count else f"layers/{kind}"
-        store: dict[str, Any] = {}
+    for group, layer in _groups(network):
+        store: dict[str, np.ndarray] = {}
         layer.save_own_variables(store)
         shapes |= {(f"{group}/vars/{key}", tuple(value.shape)) for key, value in store.items()}
     return shapes
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """Turn a class name into the name of its groups in a weights file, as Keras does."""
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -81,7 +81,7 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8) -> Segmenter:
     WeightsError
         Nothing of that name, a missing, damaged or changed file, or settings that do not fit.
     """
-    folder = _find(model)
+    folder = find_folder(model)
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
         raise WeightsError(f"{path}: missing; {folder / SETTINGS} belongs to it.")
@@ -116,7 +116,8 @@ def registered_models() -> list[str]:
     return sorted(path.parent.name for path in REGISTRY.glob(f"*/{SETTINGS}"))
 
 
-def _find(model: str | Path) -> Path:
+def find_folder(model: str | Path) -> Path:
+    """Return the folder that a name or path means; see `load_segmenter`."""
     for folder in (Path(model), Path(model) / "model", REGISTRY / str(model)):
         if (folder / SETTINGS).is_file():
             return folder

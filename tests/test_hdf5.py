@@ -1,0 +1,155 @@
+"""The reader of weights files against files made to harm."""
+
+import h5py
+import numpy as np
+import pytest
+
+from unet_lib.weights import WeightsError
+from unet_lib.weights.hdf5 import read_hdf5
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.arange(36, dtype="float32").reshape(3, 3, 1, 4)
+        file["layers/conv2d/vars/1"] = np.ones(4, "float32")
+        file["layers/conv2d/vars"].attrs["name"] = "conv2d"
+        file["optimizer/vars/0"] = np.int64(7)
+    return path
+
+
+def test_arrays_groups_and_texts(path):
+    found = read_hdf5(path)
+    assert sorted(found.arrays) == ["layers/conv2d/vars/0", "layers/conv2d/vars/1"]
+    np.testing.assert_array_equal(found.arrays["layers/conv2d/vars/1"], np.ones(4, "float32"))
+    assert {"layers", "layers/conv2d", "layers/conv2d/vars"} < set(found.groups)
+    assert found.texts["layers/conv2d/vars@name"] == ("conv2d",)
+    again = read_hdf5("inside.keras", path.read_bytes())
+    assert sorted(again.arrays) == sorted(found.arrays)
+
+
+def soft(file, _):
+    file["layers/soft"] = h5py.SoftLink("/layers/conv2d")
+
+
+def external(file, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(3, "float32")
+    file["layers/out"] = h5py.ExternalLink("other.h5", "/secret")
+
+
+def twice(file, _):
+    file["layers/again"] = file["layers/conv2d"]
+
+
+def circle(file, _):
+    file["layers/conv2d/vars/self"] = file["layers"]
+
+
+def outside(file, folder):
+    (folder / "raw.bin").write_bytes(bytes(64))
+    file.create_dataset("layers/x", (16,), "f4", external=[(str(folder / "raw.bin"), 0, 64)])
+
+
+def virtual(file, folder):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "x", (4,))
+    file.create_virtual_dataset("layers/x", layout)
+
+
+def bomb(file, _):
+    file.create_dataset("layers/x", (1 << 17, 1 << 17), "f4")  # 64 GiB, none of it stored
+
+
+def chunk_bomb(file, _):
+    file.create_dataset("layers/x", (1 << 17, 1 << 17), "f4", chunks=(1024, 1024))
+
+
+def packed_bomb(file, _):
+    file.create_dataset("layers/x", data=np.zeros(1 << 22, "f4"), compression="gzip")
+
+
+def filtered(file, _):
+    file.create_dataset("layers/x", data=np.ones(4096, "f4"), compression="lzf")
+
+
+def objects(file, _):
+    file.create_dataset("layers/x", (2,), h5py.string_dtype())
+
+
+def references(file, _):
+    file["layers/x"] = np.array([file["layers"].ref], h5py.ref_dtype)
+
+
+def compound(file, _):
+    file["layers/x"] = np.zeros(3, [("a", "f4"), ("b", "i4")])
+
+
+def committed(file, _):
+    file["layers/x"] = np.dtype("f4")
+
+
+def deep(file, _):
+    file["/".join(["layers", *"abcdefghijk"])] = np.ones(1, "f4")
+
+
+def infinite(file, _):
+    file["layers/conv2d/vars/1"][0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (soft, "'layers/soft' is a soft or external link"),
+        (external, "'layers/out' is a soft or external link"),
+        (twice, "stored under two names"),
+        (circle, "stored under two names"),
+        (outside, "'layers/x' keeps its values in another file"),
+        (virtual, "'layers/x' keeps its values in another file"),
+        (bomb, "needs 68,719,476,736 bytes, 0 are stored"),
+        (chunk_bomb, "takes 68,719,476,736 bytes, 0 are stored"),
+        (packed_bomb, "takes 16,777,216 bytes"),
+        (filtered, "unknown filter"),
+        (objects, "expected floats"),
+        (references, "expected floats"),
+        (compound, "expected floats"),
+        (committed, "is a Datatype"),
+        (deep, "too deeply nested"),
+        (infinite, "not finite"),
+    ],
+)
+def test_what_harms_is_refused(path, harm, message):
+    with h5py.File(path, "r+") as file:
+        harm(file, path.parent)
+    with pytest.raises(WeightsError, match=message) as error:
+        read_hdf5(path)
+    assert str(path) in str(error.value)
+
+
+def test_many_objects_are_refused(path, monkeypatch):
+    monkeypatch.setattr("unet_lib.weights.hdf5._MOST_OBJECTS", 4)
+    with pytest.raises(WeightsError, match="too many"):
+        read_hdf5(path)
+
+
+def test_gzip_is_read(path):
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("layers/x", data=values, compression="gzip", shuffle=True)
+    np.testing.assert_array_equal(read_hdf5(path).arrays["layers/x"], values)
+
+
+def test_an_address_that_shows_other_bytes_is_refused(path):
+    """Old-style headers have no checksum: the array would read as four other numbers."""
+    with h5py.File(path) as file:
+        bias, kernel = (file[f"layers/conv2d/vars/{k}"].id.get_offset() for k in (1, 0))
+        index = file["layers"].id
+        header = h5py.h5o.get_info(index).addr
+    data = path.read_bytes()
+    at = data.find(bias.to_bytes(8, "little"))
+    assert at > 0 and data.count(bias.to_bytes(8, "little")) == 1
+    for where in (kernel + 16, header, len(data) - 8):
+        path.write_bytes(data[:at] + where.to_bytes(8, "little") + data[at + 8 :])
+        with pytest.raises(WeightsError, match="something else is stored|damaged"):
+            read_hdf5(path)
