@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_png
+from PIL import Image, ImageOps
 from scipy import ndimage
+from test_dicom import SECRET, region, write_dicom
 
 from unet_lib.cli import main
 
@@ -389,9 +391,10 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
     np.testing.assert_array_equal(written, original)
     expected = [
         {
-            "image": name, "lesion": "1", "area_px": str(h * w), "area_fraction": "1.000000",
-            "left": "0", "top": "0", "width": str(w), "height": str(h),
-            "mean_probability": "0.7500",
+            "image": name, "frame": "1", "lesion": "1", "area_px": str(h * w),
+            "area_fraction": "1.000000", "left": "0", "top": "0", "width": str(w),
+            "height": str(h), "mean_probability": "0.7500",
+            "area_mm2": "", "width_mm": "", "height_mm": "",
         }
         for name, (h, w) in zip(
             ("a.png", "b.png", "c.d.jpg", "scan.TIF"), shapes.values(), strict=True
@@ -401,6 +404,57 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
     shown = capsys.readouterr().out
     assert "model: constant, threshold 0.6, input 32 x 32" in shown
     assert "4 images, 0 without a lesion found" in shown and "Not a medical device" in shown
+
+
+def test_dicom_frames_millimetres_and_no_patient(constant, tmp_path, capsys):
+    """A cine and a still without ending; what the header says of the patient goes nowhere."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    cine = rng.integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    write_dicom(folder / "cine.dcm", cine, SequenceOfUltrasoundRegions=[region((0, 0, 49, 39))])
+    write_dicom(folder / "IM000001", cine[:1, :30])
+    write_dicom(folder / "DICOMDIR", cine)
+    arguments = ["segment", "--model", str(constant[0]), "--out", str(out), str(folder)]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "2 images with 4 frames, 0 without" in said.out
+    names = ["IM000001", *(f"cine_frame{number:03}" for number in (1, 2, 3))]
+    assert files(out) == sorted(
+        [*(f"{name}_{kind}.png" for name in names for kind in ("pred", "overlay")), "lesions.csv"]
+    )
+    rows = lesions(out)
+    assert [(row["image"], row["frame"]) for row in rows] == [
+        ("IM000001", "1"), ("cine.dcm", "1"), ("cine.dcm", "2"), ("cine.dcm", "3")
+    ]  # fmt: skip
+    # 0.01 cm from column to column and 0.02 cm from row to row
+    millimetres = [(row["area_mm2"], row["width_mm"], row["height_mm"]) for row in rows]
+    assert millimetres == [("", "", "")] + 3 * [("40.00", "5.00", "8.00")]
+    for number, values in enumerate(cine, start=1):
+        written = cv2.imread(str(out / f"cine_frame{number:03}_overlay.png"))
+        np.testing.assert_array_equal(written[2:-2, 2:-2, 0], values[2:-2, 2:-2])
+    texts = [said.out.encode(), said.err.encode(), *(p.read_bytes() for p in out.iterdir())]
+    assert not any(SECRET.encode() in text or b"19480229" in text for text in texts)
+    images(folder, "cine_frame002.png")  # would write the same name as a frame
+    refused(capsys, [*arguments[:4], tmp_path / "o2", folder], "both would write cine_frame002")
+
+
+def test_results_lie_as_the_picture_is_seen(constant, tmp_path):
+    """Photos that a viewer turns by their EXIF tag: the overlay shows them as the viewer does."""
+    picture = Image.fromarray(np.arange(32 * 48, dtype=np.uint8).reshape(32, 48) // 2)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(folder / f"{orientation}.png", exif=exif)
+    assert main(["segment", "--model", str(constant[0]), "--out", str(out), str(folder)]) == 0
+    for path in folder.iterdir():
+        seen = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+        overlay = cv2.imread(str(out / f"{path.stem}_overlay.png"))[..., 0]
+        np.testing.assert_array_equal(overlay[2:-2, 2:-2], seen[2:-2, 2:-2])
+        mask = cv2.imread(str(out / f"{path.stem}_pred.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == seen.shape
 
 
 def test_table_agrees_with_the_masks(run, data, tmp_path, capsys):

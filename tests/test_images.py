@@ -223,7 +223,7 @@ def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, words in (
-        ("text.png", "expected PNG, JPEG, BMP or TIFF"),
+        ("text.png", "expected PNG, JPEG, BMP, TIFF or DICOM"),
         ("empty.png", "0 bytes"),
         ("absent.png", "no such file"),
         (".", "is a folder"),

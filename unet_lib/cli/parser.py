@@ -53,10 +53,13 @@ printed), summary.json, cases.csv with one line for each image, and the curves. 
 """
 
 _SEGMENT = """\
-Segment images of any size (PNG, JPEG, BMP, TIFF). For each, --out gets NAME_pred.png (0 and 255)
-and NAME_overlay.png (the outline drawn into the image), both at the size of the image, and
-lesions.csv lists the lesions of all images of this call: area, box and mean probability; lesion 0
-stands for an image in which nothing was found. Of a folder, the images lying in it are taken, not
+Segment images of any size (PNG, JPEG, BMP, TIFF, DICOM). For each, --out gets NAME_pred.png (0 and
+255) and NAME_overlay.png (the outline drawn into the image), both at the size of the image, and
+lesions.csv lists the lesions of all images of this call: area, box and mean probability, and
+millimetres where a DICOM file says how large its pixels are; lesion 0 stands for an image in which
+nothing was found. Of a file with several frames every frame is segmented: NAME_frame001_pred.png
+and so on. Nothing of a DICOM header goes into the results, but their names are those of the files.
+Of a folder, the images lying in it are taken, not
 those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over. An
 image that cannot be read ends the command with its name and exit code 2; what was done before it
 stays, and lesions.csv lists exactly that.

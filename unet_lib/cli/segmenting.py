@@ -24,34 +24,56 @@ def segment(options: argparse.Namespace) -> int:
     check_out(options.out, paths)
     segmenter = load_model(options)
     done: list[Path] = []
+    written: dict[str, Path] = {}
     rows: list[list[Any]] = []
     try:
         for path, found in segmenter.segment_files(paths):
-            write_image(options.out / f"{path.stem}_pred.png", found.mask)
+            name = _result_name(path, found.frame, written)
+            write_image(options.out / f"{name}_pred.png", found.mask)
             overlay = draw_overlay(found.image, found.mask)
-            write_image(options.out / f"{path.stem}_overlay.png", overlay)
+            write_image(options.out / f"{name}_overlay.png", overlay)
             rows += _lesion_rows(path, found)
-            done.append(path)
+            done += [path] if found.frame.number == found.frame.count else []
     except ImageError as error:
         raise ImageError(
             f"{error} Stopped here; {len(done)} of {len(paths)} images are done."
         ) from error
     finally:  # also on Ctrl-C: the table lists what lies in the folder
-        if done:
+        if rows:
             _write_lesions(options.out / "lesions.csv", rows)
-    empty = sum(row[1] == 0 for row in rows)
-    print(f"{len(paths)} images, {empty} without a lesion found; results in {options.out}")
+    empty = sum(row[2] == 0 for row in rows)
+    more = f" with {len(written)} frames" if len(written) > len(paths) else ""
+    print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {options.out}")
     print("Not a medical device: no mask here replaces a radiologist.")
     return OK
 
 
+def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:
+    """Name the results of one frame; refuse a name that another file's frame already has."""
+    digits = max(3, len(str(frame.count)))
+    name = path.stem + (f"_frame{frame.number:0{digits}}" if frame.count > 1 else "")
+    if name in written:
+        raise ValueError(
+            f"{path} and {written[name]}: both would write {name}_pred.png. Segment them into "
+            "different folders."
+        )
+    written[name] = path
+    return name
+
+
 def _lesion_rows(path: Path, found: Any) -> list[list[Any]]:
+    number = found.frame.number
     rows = [
-        [path.name, number, lesion.area, f"{lesion.area / found.mask.size:.6f}",
-         lesion.left, lesion.top, lesion.width, lesion.height, f"{lesion.mean_probability:.4f}"]
-        for number, lesion in enumerate(found.lesions, start=1)
+        [path.name, number, index, lesion.area, f"{lesion.area / found.mask.size:.6f}",
+         lesion.left, lesion.top, lesion.width, lesion.height, f"{lesion.mean_probability:.4f}",
+         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm))]
+        for index, lesion in enumerate(found.lesions, start=1)
     ]  # fmt: skip
-    return rows or [[path.name, 0, 0, "0.000000", "", "", "", "", ""]]
+    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8]]
+
+
+def _millimetres(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
@@ -60,8 +82,8 @@ def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
-        ["image", "lesion", "area_px", "area_fraction", "left", "top", "width", "height",
-         "mean_probability"]
+        ["image", "frame", "lesion", "area_px", "area_fraction", "left", "top", "width", "height",
+         "mean_probability", "area_mm2", "width_mm", "height_mm"]
     )  # fmt: skip
     table.writerows(rows)
     write_atomic(path, text.getvalue())
@@ -82,21 +104,24 @@ def _images(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _images_of(item: Path) -> list[Path]:
-    from unet_lib.images import IMAGE_SUFFIXES
+    from unet_lib.images import IMAGE_SUFFIXES, is_dicom
 
     if item.is_file():
         return [item]
     if not item.is_dir():
         raise FileNotFoundError(f"{item}: no such image or folder.")
     files = sorted(path for path in item.iterdir() if path.is_file())
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    images = [path for path in images if not path.name.startswith(".")]
+    files = [path for path in files if not path.name.startswith(".")]
+    # Archives name DICOM files without an ending, such as IM000001; DICOMDIR is their index.
+    bare = [path for path in files if not path.suffix and path.name.upper() != "DICOMDIR"]
+    dicom = {path for path in bare if is_dicom(path)}
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or path in dicom]
     chosen = [path for path in images if not _RESULT_OR_MASK.fullmatch(path.stem)]
     if not chosen:
         raise ValueError(
             f"{item}: holds no image; expected files ending with "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} that are no masks or results (folders within "
-            "are not searched)."
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} (DICOM also without) that are no masks or "
+            "results; folders within are not searched."
         )
     if len(chosen) < len(images):
         print(f"{item}: {len(images) - len(chosen)} masks or earlier results are passed over.")

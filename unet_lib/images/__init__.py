@@ -4,20 +4,34 @@ Images are float32 ``(H, W, 1)`` in ``[0, 1]``, masks are bool ``(H, W)``. A fil
 used raises :class:`ImageError`, which names the file, what was expected and what was found.
 """
 
-from unet_lib.images.decode import IMAGE_SUFFIXES, ImageError, read_pixels, read_size
+from unet_lib.images.decode import (
+    IMAGE_SUFFIXES,
+    is_dicom,
+    read_frame,
+    read_frames,
+    read_pixels,
+    read_size,
+)
+from unet_lib.images.frames import Frame, ImageError, Region, pixel_size
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
 from unet_lib.images.reading import as_grey, as_image, as_mask, read_image, read_masks
 from unet_lib.images.writing import write_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Frame",
     "Geometry",
     "ImageError",
     "Prepared",
     "Preprocessing",
+    "Region",
     "as_grey",
     "as_image",
     "as_mask",
+    "is_dicom",
+    "pixel_size",
+    "read_frame",
+    "read_frames",
     "read_image",
     "read_masks",
     "read_pixels",

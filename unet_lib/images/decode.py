@@ -1,41 +1,43 @@
-"""Decode PNG, JPEG, BMP and TIFF files to arrays, or say what is wrong with the file.
+"""Decode image files to arrays, or say what is wrong with the file.
 
-Pillow decodes, because it refuses damaged files; OpenCV takes only what Pillow would cut down
-(16-bit colour) or does not know (float colour TIFF).
+Pillow decodes PNG, JPEG, BMP and TIFF, because it refuses damaged files; OpenCV takes only what
+Pillow would cut down (16-bit colour) or does not know (float colour TIFF). DICOM: see ``dicom.py``.
 """
 
 from __future__ import annotations
 
-import os
+import stat
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+from unet_lib.images.frames import Frame, ImageError, PathLike
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
 """Lower-case file endings that count as images."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_MAX_PIXELS = 80_000_000  # below the size at which Pillow warns; a larger file is a mistake
+_MAX_PIXELS = 32_000_000  # 16-bit RGBA of this size takes 0.8 GB to decode; larger is a mistake
+_MAX_BYTES = 400_000_000  # of a file that is read at once: the largest picture, not compressed
+_MAX_FRAMES = 10_000
 _ORIENTATION, _PHOTOMETRIC, _BITS = 0x0112, 0x0106, 0x0102  # EXIF / TIFF tag numbers
+_WIDTH, _LENGTH = 0x0100, 0x0101
 # What EXIF orientation k asks for: quarter turns counter-clockwise, then a left-right flip.
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
 _TURNS[8] = (1, False)
 
 
-class ImageError(ValueError):
-    """An image or mask cannot be used; the message names the file and the remedy."""
-
-
-def read_pixels(path: str | os.PathLike) -> np.ndarray:
-    """Decode a file to its stored values, turned upright, without palette or transparency.
+def read_pixels(path: PathLike) -> np.ndarray:
+    """Decode a file of one frame to its stored values.
 
     Parameters
     ----------
     path : path-like
-        PNG, JPEG, BMP or TIFF with one frame.
 
     Returns
     -------
@@ -45,8 +47,41 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     Raises
     ------
     ImageError
-        The file is missing, unreadable, truncated, of another format, too large, or holds
-        several frames.
+        See :func:`read_frames`; also a file that holds several frames.
+    """
+    return read_frame(path).pixels
+
+
+def read_frame(path: PathLike) -> Frame:
+    """Decode a file of one frame; errors as in :func:`read_pixels`."""
+    frame = next(read_frames(path))
+    if frame.count > 1:
+        raise ImageError(
+            f"{path}: holds {frame.count} frames; expected one image. Save each frame as its own "
+            "file, or use `segment`, which takes every frame."
+        )
+    return frame
+
+
+def read_frames(path: PathLike) -> Iterator[Frame]:
+    """Decode the frames of a file one by one, turned upright, without palette or transparency.
+
+    Parameters
+    ----------
+    path : path-like
+        PNG, JPEG, BMP, TIFF (also with several pages) or DICOM (also with several frames; known
+        by its content, whatever the file is called).
+
+    Yields
+    ------
+    Frame
+        In the file's order.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, truncated, of another format or too large, or a PNG holds
+        several frames. Nothing of a DICOM header but the description of its pixels is quoted.
 
     Notes
     -----
@@ -55,25 +90,39 @@ def read_pixels(path: str | os.PathLike) -> np.ndarray:
     would lose everything; then the transparency itself is returned as the grey picture.
     """
     path = Path(path)
-    values, orientation = _decode(path, _read_bytes(path))
-    turns, flip = _TURNS.get(orientation, (0, False))
-    values = np.rot90(values, turns)
-    return np.ascontiguousarray(values[:, ::-1] if flip else values)
+    if is_dicom(path):
+        from unet_lib.images.dicom import read_dicom  # half a second, and most need no DICOM
+
+        yield from read_dicom(path, _MAX_PIXELS, _MAX_BYTES)
+        return
+    data = _read_bytes(path)
+    count = 1
+    number = 0
+    while number < count:
+        values, orientation, count = _decode(path, data, number)
+        number += 1
+        turns, flip = _TURNS.get(orientation, (0, False))
+        values = np.rot90(values, turns)
+        values = np.ascontiguousarray(values[:, ::-1] if flip else values)
+        yield Frame(values, number, count)
 
 
-def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int]:
-    """Return the stored values and the EXIF orientation that is still to be applied."""
+def _decode(path: Path, data: bytes, index: int) -> tuple[np.ndarray, int, int]:
+    """Return stored values, the EXIF orientation still to be applied, and the frame count."""
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as picture:
-            _check_header(path, picture)
+            count = _count(path, picture)
+            picture.seek(index)
+            _check_size(path, picture)
             deep = any(";16" in str(tile.args) for tile in picture.tile)
             picture.load()  # turns TIFF upright and drops the tag, as OpenCV does for TIFF
             orientation = picture.getexif().get(_ORIENTATION, 1)
-            return _values(path, picture, data, deep), orientation
+            return _values(path, picture, data, deep, index), orientation, count
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        return _decode_opencv(path, data), 1
+        _check_tiff(path, data)
+        return _decode_opencv(path, data), 1, 1
     except Exception as error:  # a damaged file makes Pillow raise many unrelated types
         raise ImageError(
             f"{path}: cannot be decoded ({error}). If the file is damaged or incomplete, copy or "
@@ -81,7 +130,7 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         ) from error
 
 
-def read_size(path: str | os.PathLike) -> tuple[int, int]:
+def read_size(path: PathLike) -> tuple[int, int]:
     """Return height and width from the file's header, without decoding the pixels.
 
     Raises
@@ -98,36 +147,66 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
         return read_pixels(path).shape[:2]
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; expected an image file.")
+def is_dicom(path: PathLike) -> bool:
+    """Whether a file is DICOM, by its content.
+
+    Raises
+    ------
+    ImageError
+        It is no regular file, or cannot be opened.
+    """
+    path = Path(path)
     try:
-        data = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            raise ImageError(
+                f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}; expected an "
+                "image file."
+            )
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be opened ({error.strerror}).") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise ImageError(
+            f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})."
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise ImageError(
+            f"{path}: {size:,} bytes are more than the {_MAX_BYTES:,} that are read. Save the "
+            "picture as PNG."
+        )
+    data = path.read_bytes()
     if not data:
         raise ImageError(f"{path}: the file is empty (0 bytes). Copy or download it again.")
     return data
 
 
-def _check_header(path: Path, picture: Image.Image) -> None:
+def _count(path: Path, picture: Image.Image) -> int:
+    frames = getattr(picture, "n_frames", 1)
+    # MPO is a JPEG from a camera or phone with previews after the picture: the first is meant.
+    if picture.format == "MPO":
+        return 1
+    if frames > (_MAX_FRAMES if picture.format == "TIFF" else 1):
+        raise ImageError(
+            f"{path}: holds {frames} frames; expected one image. Save each frame as its own file."
+        )
+    return frames
+
+
+def _check_size(path: Path, picture: Image.Image) -> None:
     width, height = picture.size
     if width * height > _MAX_PIXELS:
         raise ImageError(
             f"{path}: {height} x {width} pixels are more than the {_MAX_PIXELS:,} that are read. "
             "Crop it to the ultrasound image."
         )
-    frames = getattr(picture, "n_frames", 1)
-    # MPO is a JPEG from a camera or phone with previews after the picture: the first is meant.
-    if frames > 1 and picture.format != "MPO":
-        raise ImageError(
-            f"{path}: holds {frames} frames; expected one image. Save each frame as its own file."
-        )
 
 
-def _values(path: Path, picture: Image.Image, data: bytes, deep: bool) -> np.ndarray:
+def _values(path: Path, picture: Image.Image, data: bytes, deep: bool, index: int) -> np.ndarray:
     """Return the stored values of a loaded Pillow image, before it is turned upright."""
     mode = picture.mode
     if mode in ("1", "L"):
@@ -139,7 +218,7 @@ def _values(path: Path, picture: Image.Image, data: bytes, deep: bool) -> np.nda
     if mode.startswith("I"):
         return _integers(path, picture)
     if deep:
-        return _decode_opencv(path, data)
+        return _decode_opencv(path, data, index)
     if mode == "P":
         return _palette(picture)
     if picture.has_transparency_data:
@@ -190,17 +269,41 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool((values == values[0, 0]).all())
 
 
-def _decode_opencv(path: Path, data: bytes) -> np.ndarray:
+def _check_tiff(path: Path, data: bytes) -> None:
+    """Let pass a TIFF of a kind that Pillow does not know, and nothing else."""
+    try:
+        directory = ImageFileDirectory_v2(data[:8])
+        file = BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        height, width = int(directory[_LENGTH]), int(directory[_WIDTH])
+    except Exception as error:
+        raise ImageError(
+            f"{path}: not an image that can be read; expected PNG, JPEG, BMP, TIFF or DICOM. If "
+            "it opens elsewhere, save it as PNG."
+        ) from error
+    if height * width > _MAX_PIXELS or directory.next:
+        raise ImageError(
+            f"{path}: float TIFF of {height} x {width} pixels, {'several' if directory.next else 1}"
+            f" page(s); expected one page of at most {_MAX_PIXELS:,} pixels. Save it as PNG."
+        )
+
+
+def _decode_opencv(path: Path, data: bytes, index: int = 0) -> np.ndarray:
     """Decode with OpenCV at the stored depth."""
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    code = np.frombuffer(data, np.uint8)
     try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if index:
+            values = cv2.imdecodemulti(code, flags, range=(index, index + 1))[1][0]
+        else:
+            values = cv2.imdecode(code, flags)
     except cv2.error:
         values = None
     if values is None or values.size == 0:
         raise ImageError(
-            f"{path}: not an image that can be read; expected PNG, JPEG, BMP or TIFF. If it "
-            "opens elsewhere, save it as PNG."
+            f"{path}: cannot be decoded. If it is damaged, copy it again; if it opens elsewhere, "
+            "save it as PNG."
         )
     if values.dtype not in (np.uint8, np.uint16, np.float32):
         raise ImageError(

@@ -9,9 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from unet_lib.images.decode import ImageError, read_pixels
-
-PathLike = str | os.PathLike
+from unet_lib.images.decode import read_pixels
+from unet_lib.images.frames import ImageError, PathLike
 
 _NEAR = 0.2  # near 0, or near the maximum: within this share of the maximum
 _EDGE = 3  # pixels: how far from an edge a smoothed mask may hold values in between
@@ -28,7 +27,7 @@ def read_image(path: PathLike) -> np.ndarray:
     Parameters
     ----------
     path : path-like
-        PNG, JPEG, BMP or TIFF; grey, RGB, RGBA, palette or 1-bit.
+        PNG, JPEG, BMP, TIFF or DICOM with one frame; grey, RGB, RGBA, palette or 1-bit.
 
     Returns
     -------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from unet_lib.images import Region, pixel_size
 from unet_lib.settings import Settings
 
 __all__ = ["Cleaning", "Lesion", "find_lesions"]
@@ -59,6 +61,8 @@ class Lesion:
         Its bounding box.
     mean_probability : float
         Mean over its pixels.
+    pixel_mm : (float, float) or None
+        Millimetres from row to row and from column to column; None where the file does not say.
     """
 
     area: int
@@ -67,21 +71,49 @@ class Lesion:
     width: int
     height: int
     mean_probability: float
+    pixel_mm: tuple[float, float] | None = None
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area in square millimetres, or None."""
+        return self.pixel_mm and self.area * self.pixel_mm[0] * self.pixel_mm[1]
+
+    @property
+    def width_mm(self) -> float | None:
+        """Width of the bounding box, or None."""
+        return self.pixel_mm and self.width * self.pixel_mm[1]
+
+    @property
+    def height_mm(self) -> float | None:
+        """Height of the bounding box, or None."""
+        return self.pixel_mm and self.height * self.pixel_mm[0]
 
 
-def find_lesions(mask: np.ndarray, probabilities: np.ndarray) -> list[Lesion]:
+def find_lesions(
+    mask: np.ndarray, probabilities: np.ndarray, regions: Sequence[Region] = ()
+) -> list[Lesion]:
     """List the connected components (8 neighbours) of a mask, the largest first.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (H, W)
     probabilities : ndarray of float, shape (H, W)
+    regions : sequence of Region
+        Of known pixel size; a lesion that lies within one is given in millimetres too.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     sums = np.bincount(labels.ravel(), probabilities.ravel(), minlength=count)
     found = [
-        Lesion(int(area), int(left), int(top), int(width), int(height), float(sums[i] / area))
-        for i, (left, top, width, height, area) in enumerate(stats)
+        Lesion(
+            area,
+            left,
+            top,
+            width,
+            height,
+            float(sums[i] / area),
+            pixel_size(regions, left, top, width, height),
+        )  # fmt: skip
+        for i, (left, top, width, height, area) in enumerate(stats.tolist())
         if i > 0
     ]
     return sorted(found, key=lambda lesion: -lesion.area)

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.backend import keep_freed_memory
-from unet_lib.images import Geometry, Preprocessing, read_image
+from unet_lib.images import Frame, Geometry, Preprocessing, as_image, read_frame, read_frames
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 
 __all__ = ["Segmentation", "Segmenter", "read_ahead"]
@@ -32,16 +32,20 @@ class Segmentation:
         Of lesion, at the image's own size.
     mask : ndarray of bool, shape (H, W)
         After threshold and cleaning.
+    frame : Frame or None
+        What the file holds: stored values, frame number, pixel sizes. None for an array.
     """
 
     image: np.ndarray
     probabilities: np.ndarray
     mask: np.ndarray
+    frame: Frame | None = None
 
     @property
     def lesions(self) -> list[Lesion]:
-        """The connected components of the mask, the largest first."""
-        return find_lesions(self.mask, self.probabilities)
+        """The connected components of the mask, the largest first; in mm where that is known."""
+        regions = self.frame.regions if self.frame else ()
+        return find_lesions(self.mask, self.probabilities, regions)
 
 
 @dataclass
@@ -133,54 +137,68 @@ class Segmenter:
         return self.cleaning.apply(probabilities >= self.threshold, probabilities)
 
     def segment(self, image: str | Path | np.ndarray) -> Segmentation:
-        """Segment one image, given as a file or as float (H, W, 1) in [0, 1].
+        """Segment one image, given as a file of one frame or as float (H, W, 1) in [0, 1].
 
         Raises
         ------
         ImageError
             The file cannot be read; the message names it.
         """
+        frame = None
         if not isinstance(image, np.ndarray):
-            image = read_image(image)
-        probabilities = self.probabilities(image)
-        return Segmentation(image, probabilities, self.mask(probabilities))
+            frame = read_frame(image)
+            image = as_image(frame.pixels, image)
+        return self._found(image, self.probabilities(image), frame)
 
     def segment_files(
         self, paths: Sequence[str | Path], *, progress: bool = True
     ) -> Iterator[tuple[Path, Segmentation]]:
-        """Segment many files, reading ahead while the network works.
+        """Segment every frame of many files, reading ahead while the network works.
 
         Yields
         ------
         (Path, Segmentation)
-            In the order of `paths`.
+            In the order of `paths`, the frames of a file in its order.
 
         Raises
         ------
         ImageError
             A file cannot be read. Images before it in the same batch are not yielded.
         """
-        images = tqdm(
-            read_ahead(read_image, paths, 2 * self.batch_size),
-            "segmenting",
-            len(paths),
-            disable=not progress,
-            unit="image",
-        )
-        kept: list[np.ndarray] = []
-        for path, probabilities in zip(
-            paths, self.iter_probabilities(_remember(images, kept)), strict=True
-        ):
-            yield (
-                Path(path),
-                Segmentation(kept.pop(0), probabilities, self.mask(probabilities)),
-            )
+        bar = tqdm(desc="segmenting", total=len(paths), disable=not progress, unit="file")
+        kept: list[tuple[Path, Frame, np.ndarray]] = []
+
+        def images() -> Iterator[np.ndarray]:
+            for item in _ahead(_frames_of(paths), 2 * self.batch_size):
+                kept.append(item)
+                yield item[2]
+
+        with bar:
+            for probabilities in self.iter_probabilities(images()):
+                path, frame, image = kept.pop(0)
+                bar.update(frame.number == frame.count)
+                yield path, self._found(image, probabilities, frame)
+
+    def _found(
+        self, image: np.ndarray, probabilities: np.ndarray, frame: Frame | None
+    ) -> Segmentation:
+        return Segmentation(image, probabilities, self.mask(probabilities), frame)
 
 
-def _remember(images: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    for image in images:
-        kept.append(image)
-        yield image
+def _frames_of(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Frame, np.ndarray]]:
+    for path in map(Path, paths):
+        for frame in read_frames(path):
+            yield path, frame, as_image(frame.pixels, path)
+
+
+def _ahead(items: Iterator[Any], ahead: int) -> Iterator[Any]:
+    """Yield the items in order, the next ones being made in a thread of their own."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(next, items, end) for _ in range(ahead)]
+        while (item := waiting.pop(0).result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item
 
 
 def read_ahead(read: Any, items: Sequence[Any], ahead: int) -> Iterator[Any]:
