@@ -13,7 +13,14 @@ import keras
 import numpy as np
 import pytest
 
-from unet_lib.dataset import Folds, find_cases, make_split
+from unet_lib.dataset import (
+    Folds,
+    TrainingImages,
+    content_hash,
+    find_cases,
+    load_case,
+    make_split,
+)
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -76,6 +83,10 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
     best = min(history, key=lambda row: float(row["val_loss"]))
     assert finished.result["best_epoch"] == int(float(best["epoch"]))
     assert finished.segmenter.about["trained_on"] == sorted(c.name for c in split.train)
+    known = TrainingImages.from_about(finished.segmenter.about)
+    used = [*split.train, *split.validation]
+    assert known.hashes == {content_hash(load_case(case)[0]) for case in used}
+    assert not known.hashes & {content_hash(load_case(case)[0]) for case in split.test}
 
 
 def test_finished_run_is_returned_and_others_are_refused(finished, split):

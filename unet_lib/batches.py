@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.augment import Augmentation
-from unet_lib.dataset import Case, load_case
+from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.images import Preprocessing
 
 __all__ = ["Batches", "PreparedCases"]
@@ -42,6 +42,8 @@ class PreparedCases:
     ----------
     images : ndarray of float32, shape (N, S, S, 1)
     masks : ndarray of bool, shape (N, S, S)
+    hashes : list of str
+        `content_hash` of each image as read.
     on_disk : bool
         Whether the budget was too small for memory.
 
@@ -70,6 +72,7 @@ class PreparedCases:
         self._folder = tempfile.TemporaryDirectory(prefix="unet_lib_") if self.on_disk else None
         self.images = self._allocate("images", (*shape, 1), np.float32)
         self.masks = self._allocate("masks", shape, bool)
+        self.hashes = [""] * len(self.cases)
         with ThreadPoolExecutor(max(1, workers)) as pool:
             done = pool.map(self._decode, range(len(self.cases)))
             for _ in tqdm(done, "reading", len(self.cases), disable=not progress, unit="image"):
@@ -82,7 +85,9 @@ class PreparedCases:
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
     def _decode(self, index: int) -> None:
-        prepared = self.preprocessing.apply(*load_case(self.cases[index]))
+        image, mask = load_case(self.cases[index])
+        self.hashes[index] = content_hash(image)
+        prepared = self.preprocessing.apply(image, mask)
         self.images[index] = prepared.image
         self.masks[index] = prepared.mask
 

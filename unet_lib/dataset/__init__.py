@@ -7,6 +7,7 @@ from unet_lib.dataset.dividing import make_folds, make_split
 from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, SplitError
 from unet_lib.dataset.layout import BUSI_NAME, find_cases
 from unet_lib.dataset.places import locate_dataset
+from unet_lib.dataset.training_images import TrainingImages, content_hash
 
 __all__ = [
     "BUSI_AUDIT",
@@ -24,7 +25,9 @@ __all__ = [
     "Folds",
     "Split",
     "SplitError",
+    "TrainingImages",
     "check_cases",
+    "content_hash",
     "find_cases",
     "load_case",
     "locate_dataset",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset.cases import LABELS, Case
+from unet_lib.dataset.training_images import content_hash
 from unet_lib.images import ImageError, as_grey, as_image, as_mask, read_pixels
 
 KINDS = {
@@ -174,7 +174,7 @@ def _examine(case: Case) -> _Seen:
         seen.add("unreadable", str(error))
     else:
         seen.size = image.shape[:2]
-        seen.digest = hashlib.sha256(repr(seen.size).encode() + image.tobytes()).hexdigest()
+        seen.digest = content_hash(image)
         _examine_image(seen, pixels, float(image.max()))
     _examine_masks(seen)
     return seen

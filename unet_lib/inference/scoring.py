@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, load_case
+from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
 from unet_lib.inference.segmenter import Segmenter, read_ahead
 from unet_lib.metrics import Evaluation
 
@@ -30,7 +30,9 @@ def evaluate_cases(
     cases : sequence of Case
         Images with masks.
     about : dict, optional
-        What to say of data and split; model, threshold and ``seen_in_training`` are added.
+        What to say of data and split; the model's facts are added, ``seen_in_training`` (True,
+        False, or None when the model does not say) and ``training_overlap``, see
+        `TrainingImages.overlap`.
     progress : bool
         Show a progress bar.
 
@@ -55,13 +57,15 @@ def evaluate_cases(
         "preprocessing": segmenter.preprocessing.to_dict(),
     }
     about = {**facts, **(about or {})}
-    about["seen_in_training"] = _seen(segmenter, cases, about.get("data"))
     evaluation = Evaluation(about=about)
+    known = TrainingImages.from_about(segmenter.about)
     truths: list[np.ndarray] = []
+    hashes: list[str] = []
 
     def images() -> Iterator[np.ndarray]:
-        for image, truth in read_ahead(load_case, cases, 2 * segmenter.batch_size):
+        for image, truth, found in read_ahead(_load, cases, 2 * segmenter.batch_size):
             truths.append(truth)
+            hashes.append(found)
             yield image
 
     maps = segmenter.iter_probabilities(images())
@@ -75,15 +79,32 @@ def evaluate_cases(
             label=case.label,
             group=case.group,
         )
+    about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
     return evaluation
 
 
-def _seen(segmenter: Segmenter, cases: Sequence[Case], data: str | None) -> bool | None:
-    """Tell whether cases were used to train the model or to choose its epoch; None: unknown."""
-    known = segmenter.about.get("trained_on")
-    if known is None:
-        return None
-    if segmenter.about.get("data") != data:
-        return False
-    used = {*known, *segmenter.about.get("validated_on", ())}
-    return any(case.name in used for case in cases)
+def _load(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
+    image, truth = load_case(case)
+    return image, truth, content_hash(image)
+
+
+def _seen(
+    known: TrainingImages | None,
+    model: Mapping[str, Any],
+    cases: Sequence[Case],
+    hashes: Sequence[str],
+    data: str | None,
+) -> dict[str, Any]:
+    """Tell whether cases were used to train the model or to choose it, and which."""
+    if known is not None:
+        overlap = known.overlap(data, cases, hashes)
+        leaked = bool(overlap["in_training"] or overlap["near_duplicates"])
+        return {"seen_in_training": leaked, "training_overlap": overlap}
+    # A model folder from before there were hashes: equal names of one data set are enough to warn,
+    # but other names do not make a test.
+    used = {*model.get("trained_on", ()), *model.get("validated_on", ())}
+    names = [case.name for case in cases if case.name in used]
+    if not names or model.get("data") != data:
+        return {"seen_in_training": None}
+    overlap = {"compared_with": len(used), "in_training": names, "near_duplicates": []}
+    return {"seen_in_training": True, "training_overlap": overlap}

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from unet_lib.files import atomic_path
 
 PHANTOM_BANNER = "PHANTOMS (synthetic images): not a clinical result"
-SEEN_BANNER = "TRAINING IMAGES: not a test (used to train or to choose the model)"
+SEEN_BANNER = (
+    "TRAINING IMAGES: not a test (used to train or to choose the model, or near-duplicates of such)"
+)
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"  # on white paper
 SKY, AMBER = "#56B4E9", "#E69F00"  # on dark ultrasound

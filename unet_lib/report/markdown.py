@@ -15,7 +15,7 @@ from unet_lib.report.intervals import Interval
 if TYPE_CHECKING:
     from unet_lib.report.summary import PerImageSummary, PooledSummary, Summary
 
-SHOWN_MISSES = 30
+SHOWN_NAMES = 30
 PER_IMAGE = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 CONTOURS = {
     **{"surface_dice": "surface Dice", "hd95": "HD95", "mean_surface_distance": "mean distance"},
@@ -48,8 +48,8 @@ def render(summary: Summary, *, level: int = 1) -> str:
         Ends with a line break.
     """
     mark, about = "#" * level, summary.about
+    suffix = " (training images: not a test)" if about.get("seen_in_training") else ""
     sections = [
-        ("", _what(summary)),
         ("Per image, images with a lesion", _per_image(summary.per_image)),
         ("Contours and areas, per image with a lesion", _contours(summary)),
         ("Missed lesions", _misses(summary)),
@@ -60,7 +60,9 @@ def render(summary: Summary, *, level: int = 1) -> str:
     ]
     words = [part for part in (about.get("model"), about.get("data")) if part]
     blocks = [f"{mark} Evaluation{': ' if words else ''}{escape(' on '.join(map(str, words)))}"]
-    for title, body in sections:
+    sections = [(f"{title}{suffix}", body) for title, body in sections]
+    seen = ("Training images among these", leaks(about, summary.images))
+    for title, body in [("", _what(summary)), seen, *sections]:
         blocks += [f"{mark}# {title}", body] if title else [body]
     return "\n\n".join(blocks) + "\n"
 
@@ -68,6 +70,34 @@ def render(summary: Summary, *, level: int = 1) -> str:
 def banner(about: Mapping[str, Any]) -> str:
     """Return the warning of an evaluation as a Markdown quote, or ""."""
     return "\n>\n".join(f"> **{line}**" for line in banner_for(about).splitlines())
+
+
+def leaks(about: Mapping[str, Any], images: int) -> str:
+    """Say in sentences which of the scored images the model has seen, or that it is not known."""
+    overlap = about.get("training_overlap")
+    if about.get("seen_in_training") is None:
+        return (
+            "Training images unknown: which images these weights were trained on is not recorded, "
+            "so nobody can tell whether this is a test."
+        )
+    if overlap is None:
+        return "Compared by name only: " + ("some are." if about["seen_in_training"] else "none.")
+    lines = [
+        f"Compared with {overlap['compared_with']} images that trained the model or chose its "
+        f"epoch and threshold: {len(overlap['in_training'])} of {images} scored images are among "
+        f"them, {len(overlap['near_duplicates'])} more are near-duplicates of one."
+    ]
+    for words, key in (("Seen", "in_training"), ("Near-duplicates", "near_duplicates")):
+        if overlap[key]:
+            lines.append(f"{words}: {listed(overlap[key])}.")
+    return "\n\n".join(lines)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write the first 30 names and how many more there are."""
+    more = len(names) - SHOWN_NAMES
+    shown = ", ".join(escape(name) for name in names[:SHOWN_NAMES])
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -97,7 +127,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _what(summary: Summary) -> str:
     first = ("model", "data", "fold", "part", "threshold")
-    about = summary.about
+    about = {key: value for key, value in summary.about.items() if key != "training_overlap"}
     keys = [*(k for k in first if k in about), *sorted(k for k in about if k not in first)]
     facts = [(escape(key.replace("_", " ")), escape(_plain(about[key]))) for key in keys]
     lesions = summary.per_image[0].images if summary.per_image else 0
@@ -177,10 +207,8 @@ def _misses(summary: Summary) -> str:
         "neighbours); found: at least one of its pixels predicted; false: a predicted piece that "
         "holds no true pixel."
     )
-    names = ", ".join(escape(name) for name in summary.missed[:SHOWN_MISSES])
-    more = len(summary.missed) - SHOWN_MISSES
-    listed = f"No true pixel predicted: {names}" + (f" and {more} more." if more > 0 else ".")
-    return _join(table(header, rows), listed if summary.missed else "", note)
+    names = f"No true pixel predicted: {listed(summary.missed)}." if summary.missed else ""
+    return _join(table(header, rows), names, note)
 
 
 def _normals(summary: Summary) -> str:

@@ -23,7 +23,7 @@ from unet_lib.backend import (
     recommended_precision,
 )
 from unet_lib.batches import Batches, PreparedCases
-from unet_lib.dataset import Folds, Split
+from unet_lib.dataset import Folds, Split, TrainingImages
 from unet_lib.files import write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
@@ -137,6 +137,7 @@ def train(
         "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "trained_on": sorted(case.name for case in split.train),
         "validated_on": sorted(case.name for case in split.validation),
+        "training_images": _training_images(batches, validation, about).to_dict(),
     }
     segmenter = _final_segmenter(recipe, folder / BEST, facts)
     choice = None
@@ -240,6 +241,15 @@ def _prepare(
     network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
     compile_network(network, config, len(batches))
     return network, batches, validation
+
+
+def _training_images(
+    batches: Batches, validation: Batches | None, about: dict[str, Any] | None
+) -> TrainingImages:
+    used = [part.prepared for part in (batches, validation) if part is not None]
+    cases = [case for part in used for case in part.cases]
+    hashes = [found for part in used for found in part.hashes]
+    return TrainingImages.of((about or {}).get("data"), cases, hashes)
 
 
 def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Segmenter:

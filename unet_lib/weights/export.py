@@ -187,7 +187,7 @@ def _compare(run: runtimes.Run, batch: np.ndarray, expected: np.ndarray) -> dict
 
 def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
     network, preprocessing = segmenter.network, segmenter.preprocessing
-    hidden = ("trained_on", "validated_on")  # hundreds of names
+    hidden = ("trained_on", "validated_on", "training_images")  # hundreds of entries
     return {
         "format": 1,
         "model": files[0].name,

@@ -1,0 +1,117 @@
+"""The leak guard: a picture is known under any name, and what is unknown is not called a test."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from unet_lib.dataset import Case, TrainingImages, content_hash
+from unet_lib.images import read_image
+from unet_lib.metrics import Evaluation
+from unet_lib.report import summarise
+
+RNG = np.random.default_rng(0)
+
+
+def case(name, group=None):
+    return Case(name, "benign", Path(f"{name}.png"), (), group or name)
+
+
+def test_the_hash_is_that_of_the_picture_not_of_the_file(tmp_path):
+    pixels = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
+    files = {
+        "a.png": (pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0]),
+        "b.png": (pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9]),
+        "c.bmp": (pixels, []),
+        "d.tif": (pixels, []),
+        "sixteen.png": (pixels.astype(np.uint16) * 257, []),
+        "colours.png": (np.repeat(pixels[..., None], 3, axis=2), []),
+    }
+    found = set()
+    for name, (values, options) in files.items():
+        assert cv2.imwrite(str(tmp_path / name), values, options)
+        found.add(content_hash(read_image(tmp_path / name)))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == len(files)
+    assert len(found) == 1 and len(found.pop()) == 16
+
+
+def test_one_grey_value_or_another_shape_is_another_picture():
+    image = RNG.integers(0, 256, (6, 8, 1)).astype(np.float32) / 255
+    other = image.copy()
+    other[3, 4, 0] = (other[3, 4, 0] * 255 + 1) % 256 / 255
+    hashes = {content_hash(x) for x in (image, other, image.reshape(8, 6, 1), image[:, ::-1])}
+    assert len(hashes) == 4
+    constant = np.zeros((6, 8, 1)), np.zeros((8, 6, 1)), np.zeros((4, 12, 1))
+    assert len({content_hash(x) for x in constant}) == 3
+
+
+KNOWN = TrainingImages.of(
+    "BUSI", [case("t1"), case("t2", "g1"), case("t3", "g2")], ["h1", "h2", "h3"]
+)
+
+
+def test_overlap_by_content_and_by_group():
+    cases = [case("renamed"), case("twin", "g1"), case("t1"), case("new", "g9")]
+    found = KNOWN.overlap("BUSI", cases, ["h1", "x", "y", "z"])
+    assert found == {
+        "compared_with": 3, "in_training": ["renamed"], "near_duplicates": ["twin"]
+    }  # fmt: skip
+
+
+def test_groups_of_another_data_set_mean_nothing_unless_a_member_was_seen():
+    cases = [case("one", "g1"), case("two", "g1"), case("three", "g2")]
+    assert KNOWN.overlap("other", cases, ["x", "y", "z"])["near_duplicates"] == []
+    assert KNOWN.overlap(None, cases, ["x", "y", "z"])["near_duplicates"] == []
+    found = KNOWN.overlap("other", cases, ["h2", "y", "z"])
+    assert (found["in_training"], found["near_duplicates"]) == (["one"], ["two"])
+    nameless = TrainingImages.of(None, [case("t", "g1")], ["h"])
+    assert nameless.overlap(None, cases, ["x", "y", "z"])["near_duplicates"] == []
+
+
+def test_the_record_survives_and_a_damaged_one_is_refused():
+    about = {"name": "m", "data": "BUSI", "training_images": KNOWN.to_dict()}
+    assert TrainingImages.from_about(about) == KNOWN
+    assert KNOWN.groups == {"g1", "g2"}  # an image that stands alone has no group
+    assert TrainingImages.from_about({"name": "m"}) is None
+    other = {**KNOWN.to_dict(), "method": "a later one"}
+    assert TrainingImages.from_about({"training_images": other}) is None
+    for damaged in ([], {"hashes": []}, {**KNOWN.to_dict(), "hashes": "h1"},
+                    {**KNOWN.to_dict(), "groups": [1]}):  # fmt: skip
+        with pytest.raises(ValueError, match="model m: its record training_images is damaged"):
+            TrainingImages.from_about({"name": "m", "training_images": damaged})
+
+
+def report_of(**about):
+    evaluation = Evaluation(about={"model": "m", **about})
+    truth = np.ones((4, 4), bool)
+    for i in range(40):
+        evaluation.add(truth, truth, name=f"i{i:02}", label="benign")
+    return summarise(evaluation).to_markdown()
+
+
+def test_the_report_names_them_and_titles_its_tables():
+    overlap = {
+        "compared_with": 7,
+        "in_training": [f"i{i:02}" for i in range(32)],
+        "near_duplicates": ["i38"],
+    }
+    text = report_of(seen_in_training=True, training_overlap=overlap)
+    assert "Compared with 7 images" in text and "32 of 40 scored images are among them, 1 more" in (
+        text
+    )
+    assert "Seen: i00, i01" in text and "i29 and 2 more." in text
+    assert "Near-duplicates: i38." in text and "TRAINING IMAGES: not a test" in text
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(titles) > 4
+    assert all(title.endswith("(training images: not a test)") for title in titles[1:])
+
+
+def test_the_report_says_when_it_is_a_test_and_when_nobody_knows():
+    overlap = {"compared_with": 7, "in_training": [], "near_duplicates": []}
+    text = report_of(seen_in_training=False, training_overlap=overlap)
+    assert "0 of 40 scored images are among them, 0 more" in text
+    assert "not a test" not in text and "Training images unknown" not in text
+    for text in (report_of(seen_in_training=None), report_of()):
+        assert "Training images unknown" in text and "not a test" not in text
+    assert "Compared by name only: none." in report_of(seen_in_training=False)

@@ -1,0 +1,133 @@
+"""Leak guard: which images a model has seen, kept with it, and which of others are among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unet_lib.dataset.cases import Case
+
+METHOD = "first 64 bits of SHA-256 of height, width and grey values of 16 bit"
+
+
+def content_hash(image: np.ndarray) -> str:
+    """Return a short hash of a picture as the network gets it.
+
+    Of the decoded pixels, not of the file: the same picture under another name, as PNG, BMP or
+    TIFF, compressed anew, or with 16 bits instead of 8, has the same hash. A picture that was
+    changed (JPEG, crop, other size) has another one; near-duplicate groups are for those. Of
+    100,000 training and 1,000 other pictures the chance of one equal hash is 5e-12.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (H, W, 1)
+        In [0, 1].
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    values = np.rint(image.astype(np.float32) * np.float32(65535)).astype("<u2")
+    size = f"{image.shape[0]} x {image.shape[1]};".encode()
+    return hashlib.sha256(size + values.tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that a model was trained on or chosen with.
+
+    Parameters
+    ----------
+    data : str or None
+        Name of their data set; group names mean nothing in another one.
+    hashes : frozenset of str
+        `content_hash` of each.
+    groups : frozenset of str
+        Their near-duplicate groups (or patients); images that stand alone have none.
+    """
+
+    data: str | None
+    hashes: frozenset[str]
+    groups: frozenset[str]
+
+    @classmethod
+    def of(cls, data: str | None, cases: Sequence[Case], hashes: Sequence[str]) -> TrainingImages:
+        """Record cases, each with its hash."""
+        groups = frozenset(case.group for case in cases if case.has_twins)
+        return cls(data, frozenset(hashes), groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_about` reads; JSON-able."""
+        return {
+            "method": METHOD,
+            "hashes": sorted(self.hashes),
+            "groups": sorted(self.groups),
+        }
+
+    @classmethod
+    def from_about(cls, about: Mapping[str, Any]) -> TrainingImages | None:
+        """Read the record of a model (``Segmenter.about``).
+
+        Returns
+        -------
+        TrainingImages or None
+            None: the training images are not known (weights from elsewhere, an old model folder,
+            or hashes of another method).
+
+        Raises
+        ------
+        ValueError
+            The record is damaged.
+        """
+        record = about.get("training_images")
+        if record is None:
+            return None
+        try:
+            if record["method"] != METHOD:
+                return None
+            lists = [record["hashes"], record["groups"]]
+        except (TypeError, KeyError):
+            lists = [None]
+        if not all(isinstance(x, list) and all(isinstance(i, str) for i in x) for x in lists):
+            raise ValueError(
+                f"model {about.get('name', 'unnamed')}: its record training_images is damaged; "
+                "expected method, hashes and groups. Fetch the model folder again."
+            )
+        return cls(about.get("data"), *map(frozenset, lists))
+
+    def overlap(
+        self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]
+    ) -> dict[str, Any]:
+        """Tell which cases are among the training images or near-duplicates of one.
+
+        Parameters
+        ----------
+        data : str or None
+            Name of the cases' data set.
+        cases : sequence of Case
+        hashes : sequence of str
+            `content_hash` of each.
+
+        Returns
+        -------
+        dict
+            ``compared_with``, the number of training images known; ``in_training`` and
+            ``near_duplicates``, names of cases. JSON-able.
+        """
+        pairs = list(zip(cases, hashes, strict=True))
+        seen = [case for case, found in pairs if found in self.hashes]
+        groups = {case.group for case in seen if case.has_twins}
+        if data and data == self.data:
+            groups |= self.groups
+        names = {case.name for case in seen}
+        near = [c.name for c in cases if c.group in groups and c.has_twins and c.name not in names]
+        return {
+            "compared_with": len(self.hashes),
+            "in_training": [case.name for case in seen],
+            "near_duplicates": near,
+        }
