@@ -10,7 +10,7 @@ from unet_lib.metrics import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.calibration import BINS
 from unet_lib.plots.frame import banner_for
 from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
-from unet_lib.report.intervals import Interval
+from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
 
 if TYPE_CHECKING:
     from unet_lib.report.summary import PerImageSummary, PooledSummary, Summary
@@ -143,8 +143,8 @@ def _per_image(rows: Sequence[PerImageSummary]) -> str:
     note = (
         "One score for each image at its original size, then the mean. A missed lesion scores 0, "
         "an empty prediction on a lesion has precision 0; images without a lesion are not in here. "
-        'Intervals: bootstrap of the mean over near-duplicate groups; "(-)" means fewer than 10 '
-        "groups."
+        'Intervals: bootstrap of the mean over near-duplicate groups; "(-)" means too few to tell: '
+        f"fewer than {MIN_GROUPS} groups, or all equal."
     )
     return _join(*_means_and_medians(rows, PER_IMAGE), note)
 
@@ -229,7 +229,8 @@ def _normals(summary: Summary) -> str:
     )
     note = (
         "Specificity: share of these images in which no pixel is predicted. They have no Dice "
-        "or IoU. Where all or none are left empty the interval is the exact binomial one."
+        "or IoU. Intervals of shares: Wilson's over groups (none below "
+        f"{MIN_GROUPS_SHARE} groups), the exact binomial one where all or none are left empty."
     )
     return _join(table(header, [row]), note)
 

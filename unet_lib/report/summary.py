@@ -225,7 +225,7 @@ def _per_image(label: str, table: CaseTable, seed: int) -> PerImageSummary:
         means={name: _mean(values, groups, seed) for name, values in columns.items()},
         medians={name: values[0] for name, values in quantiles.items()},
         quantiles={name: tuple(values[1:]) for name, values in quantiles.items()},
-        detected=share_interval(hits, groups, seed=seed),
+        detected=share_interval(hits, groups),
         components_found=_components_found(table, groups, seed),
         false_components=_mean(table.column("false_components"), groups, seed),
     )
@@ -242,7 +242,7 @@ def _components_found(table: CaseTable, groups: np.ndarray, seed: int) -> Interv
     if np.isnan(counts).any():
         return _mean(counts, groups, seed)
     hits = [np.arange(n) < hit for n, hit in zip(counts.astype(int), found, strict=True)]
-    return share_interval(np.concatenate(hits), np.repeat(groups, counts.astype(int)), seed=seed)
+    return share_interval(np.concatenate(hits), np.repeat(groups, counts.astype(int)))
 
 
 def _normals(table: CaseTable, seed: int) -> NormalSummary:
@@ -250,7 +250,7 @@ def _normals(table: CaseTable, seed: int) -> NormalSummary:
     return NormalSummary(
         images=len(table),
         left_empty=int(empty.sum()),
-        specificity=share_interval(empty, groups, seed=seed),
+        specificity=share_interval(empty, groups),
         false_positive_area=group_bootstrap(table.column("false_positive_area"), groups, seed=seed),
         false_components=_mean(table.column("false_components"), groups, seed),
     )
