@@ -12,7 +12,6 @@ from unet_lib.experiments import (
     check_final,
     compare_folds,
     crossvalidate,
-    join_tables,
     load_crossvalidation,
     normals_line,
     per_image_table,
@@ -26,7 +25,7 @@ from unet_lib.experiments import (
     write_card,
 )
 from unet_lib.images import Preprocessing
-from unet_lib.metrics import Evaluation
+from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
 from unet_lib.training import Recipe, TrainingConfig

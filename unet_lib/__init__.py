@@ -16,7 +16,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "images": ("Preprocessing", "read_image", "read_masks", "ImageError"),
     "augment": ("Augmentation",),
-    "metrics": ("CaseTable", "Evaluation", "PixelCounts", "ProbabilityHistogram"),
+    "metrics": (
+        "CaseTable",
+        "Evaluation",
+        "PixelCounts",
+        "ProbabilityHistogram",
+        "merge_evaluations",
+    ),
     "dataset": (
         "Case",
         "DatasetError",
@@ -33,7 +39,7 @@ _HOMES = {
     "phantoms": ("make_phantoms",),
     "downloads": ("DownloadError", "download_busi", "download_model"),
     "source": ("open_dataset",),
-    "report": ("summarise", "write_report"),
+    "report": ("compare", "summarise", "write_report"),
     "model": ("UNetConfig", "build_unet", "summarise_network"),
     "inference": ("Cleaning", "Segmenter", "evaluate_cases"),
     "weights": (

@@ -15,7 +15,6 @@ from unet_lib.experiments.scores import (
     FoldsSummary,
     PairedDifference,
     compare_folds,
-    join_tables,
     summarise_folds,
 )
 from unet_lib.experiments.tables import normals_line, per_image_table, pooled_table, size_table
@@ -29,7 +28,6 @@ __all__ = [
     "check_final",
     "compare_folds",
     "crossvalidate",
-    "join_tables",
     "load_crossvalidation",
     "normals_line",
     "per_image_table",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import wilcoxon
 
-from unet_lib.metrics import CaseTable, Evaluation
+from unet_lib.metrics import CaseTable, Evaluation, join_tables
 from unet_lib.report import group_bootstrap
 
-__all__ = ["FoldsSummary", "PairedDifference", "compare_folds", "join_tables", "summarise_folds"]
+__all__ = ["FoldsSummary", "PairedDifference", "compare_folds", "summarise_folds"]
 
 NAN = float("nan")
 
@@ -45,22 +44,6 @@ class PairedDifference:
     difference_low: float = NAN
     difference_high: float = NAN
     p: float = NAN
-
-
-def join_tables(evaluations: Mapping[int, Evaluation]) -> CaseTable:
-    """Put the tables of folds below each other.
-
-    An image may be a validation image of several folds; then each of its rows is kept and its
-    name tells the fold.
-    """
-    times = Counter(case.name for found in evaluations.values() for case in found.table)
-    return CaseTable(
-        tuple(
-            replace(case, name=f"{case.name}, fold {fold}") if times[case.name] > 1 else case
-            for fold, found in evaluations.items()
-            for case in found.table
-        )
-    )
 
 
 def summarise_folds(evaluations: Mapping[int, Evaluation]) -> FoldsSummary:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from unet_lib.dataset import read_audit
-from unet_lib.experiments.scores import join_tables
-from unet_lib.metrics import Evaluation
+from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.report import Interval, group_bootstrap, share_interval
 
 __all__ = ["normals_line", "per_image_table", "pooled_table", "size_table"]

@@ -36,13 +36,16 @@ from unet_lib.metrics.calibration import Calibration
 from unet_lib.metrics.cases import CaseScore, score_case
 from unet_lib.metrics.counts import PixelCounts, count_pixels
 from unet_lib.metrics.curves import BIN_EDGES, Curve, ProbabilityHistogram
-from unet_lib.metrics.evaluation import Evaluation
+from unet_lib.metrics.evaluation import ALL_IMAGES, LESION_IMAGES, Evaluation, FoldAreas
+from unet_lib.metrics.merging import join_tables, merge_evaluations
 from unet_lib.metrics.surfaces import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.table import CaseTable
 
 __all__ = [
+    "ALL_IMAGES",
     "BAND_PX",
     "BIN_EDGES",
+    "LESION_IMAGES",
     "TOLERANCE_MM",
     "TOLERANCE_PX",
     "Calibration",
@@ -50,8 +53,11 @@ __all__ = [
     "CaseTable",
     "Curve",
     "Evaluation",
+    "FoldAreas",
     "PixelCounts",
     "ProbabilityHistogram",
     "count_pixels",
+    "join_tables",
+    "merge_evaluations",
     "score_case",
 ]

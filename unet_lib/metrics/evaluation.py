@@ -9,13 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib.files import atomic_path
+from unet_lib.files import atomic_path, write_atomic
 from unet_lib.metrics.cases import CaseScore, score_case
+from unet_lib.metrics.counts import NAN
 from unet_lib.metrics.curves import ARRAYS, ProbabilityHistogram
 from unet_lib.metrics.table import CaseTable
 
 CASES, HISTOGRAMS, ABOUT = "cases.csv", "histograms.npz", "about.json"
+FOLDS = "folds.json"  # only of merged folds
 NO_LESION = " (no lesion)"
+ALL_IMAGES, LESION_IMAGES = "all images", "lesion images"
+
+
+@dataclass(frozen=True)
+class FoldAreas:
+    """Areas under the pooled curves of one fold.
+
+    Parameters
+    ----------
+    fold : int
+    auc, average_precision : dict of str to float
+        For "all images", "lesion images" and each class (its images with a lesion); None where
+        undefined.
+    """
+
+    fold: int
+    auc: dict[str, float | None]
+    average_precision: dict[str, float | None]
+
+    @classmethod
+    def of(cls, fold: int, evaluation: Evaluation) -> FoldAreas:
+        """Work out the areas of one fold."""
+        choices = {ALL_IMAGES: {}, LESION_IMAGES: {"lesion_only": True}}
+        choices |= {label: {"label": label} for label in evaluation.table.lesion_cases.labels}
+        areas = {name: evaluation.areas(**choice) for name, choice in choices.items()}
+        defined = {k: tuple(None if np.isnan(v) else v for v in pair) for k, pair in areas.items()}
+        auc, average = ({name: pair[i] for name, pair in defined.items()} for i in (0, 1))
+        return cls(fold, auc, average)
 
 
 @dataclass
@@ -34,11 +64,14 @@ class Evaluation:
         ``threshold``. Decides on banners: ``data_kind`` ("phantoms" for synthetic images) and
         ``seen_in_training`` (True when the model was trained on these images). More keys may
         follow and are listed in the report.
+    folds : tuple of FoldAreas
+        Of the folds that were merged (`merge_evaluations`); empty for a single evaluation.
     """
 
     table: CaseTable = field(default_factory=CaseTable)
     histograms: dict[str, ProbabilityHistogram] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    folds: tuple[FoldAreas, ...] = ()
 
     def add(
         self,
@@ -131,8 +164,32 @@ class Evaluation:
             )
         return merged
 
+    def areas(self, *, lesion_only: bool = False, label: str | None = None) -> tuple[float, float]:
+        """Return ROC AUC and average precision; of merged folds the mean of the folds' areas.
+
+        Parameters
+        ----------
+        lesion_only, label
+            As in `histogram`.
+
+        Returns
+        -------
+        auc, average_precision : float
+            nan where undefined; folds where it is undefined are left out of the mean.
+        """
+        if not self.folds:
+            histogram = self.histogram(lesion_only=lesion_only, label=label)
+            return histogram.auc, histogram.average_precision
+        name = label or (LESION_IMAGES if lesion_only else ALL_IMAGES)
+        pairs = [(fold.auc.get(name), fold.average_precision.get(name)) for fold in self.folds]
+        columns = ([v for v in values if v is not None] for values in zip(*pairs, strict=True))
+        auc, average = (float(np.mean(v)) if v else NAN for v in columns)
+        return auc, average
+
     def save(self, folder: str | Path) -> Path:
         """Write cases.csv, histograms.npz and about.json into `folder` (made when absent).
+
+        Of merged folds also folds.json.
 
         Returns
         -------
@@ -153,8 +210,10 @@ class Evaluation:
         self.table.to_csv(folder / CASES)
         with atomic_path(folder / HISTOGRAMS) as temporary:
             np.savez_compressed(temporary, **arrays)
-        with atomic_path(folder / ABOUT) as temporary:
-            temporary.write_text(about + "\n", encoding="utf-8")
+        write_atomic(folder / ABOUT, about + "\n")
+        (folder / FOLDS).unlink(missing_ok=True)
+        if self.folds:
+            write_atomic(folder / FOLDS, json.dumps([vars(f) for f in self.folds], indent=2) + "\n")
         return folder
 
     @classmethod
@@ -189,4 +248,6 @@ class Evaluation:
                 for i, label in enumerate(arrays["labels"])
             }
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return cls(CaseTable.read_csv(folder / CASES), histograms, about)
+        folds = json.loads((folder / FOLDS).read_text()) if (folder / FOLDS).is_file() else ()
+        table = CaseTable.read_csv(folder / CASES)
+        return cls(table, histograms, about, tuple(FoldAreas(**fold) for fold in folds))

@@ -105,6 +105,11 @@ class CaseTable:
         )
 
     @property
+    def groups(self) -> np.ndarray:
+        """Group of each image, (n,) str; one that stands alone has a group of its own."""
+        return np.array([case.group or f"alone: {case.name}" for case in self.cases], dtype=str)
+
+    @property
     def unit(self) -> str:
         """Unit of the distances: "mm" or "px"."""
         return self.cases[0].unit if self.cases else "px"

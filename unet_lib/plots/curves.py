@@ -153,14 +153,14 @@ def plot_roc(evaluation: Evaluation, *, banner: str | None = None) -> Figure:
     """
     pools = _pools(evaluation)
     legend = [
-        Line2D([], [], label=f"{name}: AUC {_number(histogram.auc, 4)}", **style)
-        for (name, histogram, _), style in zip(pools, STYLES, strict=False)
+        Line2D([], [], label=f"{name}: {_of(evaluation)}AUC {_number(areas[0], 4)}", **style)
+        for (name, _, _, areas), style in zip(pools, STYLES, strict=False)
     ]
     legend.append(Line2D([], [], color=GREY, linestyle=":", label="chance: AUC 0.5"))
     figure = _pixel_figure(evaluation, "ROC curve, pooled over pixels", banner, legend)
     whole, close = figure.subplots(1, 2)
     for axes in (whole, close):
-        for (_, histogram, counts), style in zip(pools, STYLES, strict=False):
+        for (_, histogram, counts, _), style in zip(pools, STYLES, strict=False):
             curve = histogram.roc()
             axes.plot(*_thin(curve.x, curve.y), **style)
             _mark(axes, counts.false_positive_rate, counts.recall, style)
@@ -192,15 +192,15 @@ def plot_precision_recall(evaluation: Evaluation, *, banner: str | None = None) 
     """
     pools = _pools(evaluation)
     legend = []
-    for (name, histogram, counts), style in zip(pools, STYLES, strict=False):
-        average = _number(histogram.average_precision, 3)
-        legend.append(Line2D([], [], label=f"{name}: average precision {average}", **style))
+    for (name, _, counts, areas), style in zip(pools, STYLES, strict=False):
+        average = f"{_of(evaluation)}average precision {_number(areas[1], 3)}"
+        legend.append(Line2D([], [], label=f"{name}: {average}", **style))
         share = f"guessing: {_number(counts.prevalence, 3)} (lesion share)"
         legend.append(Line2D([], [], color=style["color"], linestyle=":", label=share))
     title = "Precision-recall curve, pooled over pixels"
     figure = _pixel_figure(evaluation, title, banner, legend, width=6.4, columns=2)
     axes = figure.add_subplot()
-    for (_, histogram, counts), style in zip(pools, STYLES, strict=False):
+    for (_, histogram, counts, _), style in zip(pools, STYLES, strict=False):
         curve = histogram.precision_recall()
         axes.plot(*_thin(curve.x, curve.y), **style)
         _mark(axes, counts.recall, counts.precision, style)
@@ -260,18 +260,26 @@ def _draw_matrix(axes: Axes, counts: PixelCounts) -> None:
     axes.tick_params(length=0)
 
 
-def _pools(evaluation: Evaluation) -> list[tuple[str, ProbabilityHistogram, PixelCounts]]:
-    """Give all images and, where it is another set, the lesion images."""
+def _of(evaluation: Evaluation) -> str:
+    return "folds' mean " if evaluation.folds else ""
+
+
+def _pools(
+    evaluation: Evaluation,
+) -> list[tuple[str, ProbabilityHistogram, PixelCounts, tuple[float, float]]]:
+    """Give all images and, where it is another set, the lesion images; the areas come last."""
     if not evaluation.histograms:
         raise ValueError(
             "this evaluation holds masks only; curves need the probabilities: "
             "give them to Evaluation.add"
         )
     table, lesions = evaluation.table, evaluation.table.lesion_cases
-    pools = [(f"all {len(table)} images", evaluation.histogram(), table.pooled())]
+    every = (evaluation.histogram(), table.pooled(), evaluation.areas())
+    pools = [(f"all {len(table)} images", *every)]
     if 0 < len(lesions) < len(table):
         only = evaluation.histogram(lesion_only=True)
-        pools.append((f"{len(lesions)} lesion images", only, lesions.pooled()))
+        areas = evaluation.areas(lesion_only=True)
+        pools.append((f"{len(lesions)} lesion images", only, lesions.pooled(), areas))
     return pools
 
 

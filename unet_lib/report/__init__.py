@@ -1,5 +1,6 @@
 """From an evaluation to a report: means, medians, intervals, Markdown, JSON, figures."""
 
+from unet_lib.report.comparison import Comparison, compare, comparison_markdown
 from unet_lib.report.first_readme import (
     FIRST_README,
     auc_bound,
@@ -18,12 +19,15 @@ from unet_lib.report.writing import write_report
 
 __all__ = [
     "FIRST_README",
+    "Comparison",
     "Interval",
     "NormalSummary",
     "PerImageSummary",
     "PooledSummary",
     "Summary",
     "auc_bound",
+    "compare",
+    "comparison_markdown",
     "first_readme_auc_bound",
     "group_bootstrap",
     "implied_prevalence",

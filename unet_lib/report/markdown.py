@@ -54,7 +54,7 @@ def render(summary: Summary, *, level: int = 1) -> str:
         ("Contours and areas, per image with a lesion", _contours(summary)),
         ("Missed lesions", _misses(summary)),
         ("Images without a lesion", _normals(summary)),
-        ("Pooled pixels", _pooled(summary.pooled)),
+        ("Pooled pixels", _pooled(summary)),
         ("Calibration, pooled pixels", _calibration(summary.pooled)),
         ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
     ]
@@ -235,7 +235,8 @@ def _normals(summary: Summary) -> str:
     return _join(table(header, [row]), note)
 
 
-def _pooled(rows: Sequence[PooledSummary]) -> str:
+def _pooled(summary: Summary) -> str:
+    rows = summary.pooled
     header = ("pooled pixels of", "images", "pixels", "lesion share", *POOLED.values(),
               "ROC AUC", "average precision")  # fmt: skip
     cells = [
@@ -256,7 +257,26 @@ def _pooled(rows: Sequence[PooledSummary]) -> str:
         "tables or with papers that quote per-image Dice. AUC and average precision are "
         'taken before any cleaning of the masks. "-": undefined or not known.'
     )
+    return _join(table(header, cells), note, _by_fold(summary))
+
+
+def _by_fold(summary: Summary) -> str:
+    if not summary.folds:
+        return ""
+    header = ("ROC AUC, pooled pixels of", *(f"fold {areas.fold}" for areas in summary.folds))
+    cells = [
+        (escape(row.label), *(_area(areas.auc.get(row.label)) for areas in summary.folds))
+        for row in summary.pooled
+    ]
+    note = (
+        "Here AUC and average precision are means over the folds: probabilities of different "
+        "networks do not share a scale."
+    )
     return _join(table(header, cells), note)
+
+
+def _area(value: float | None) -> str:
+    return "-" if value is None else number(value, 4)
 
 
 def _calibration(rows: Sequence[PooledSummary]) -> str:

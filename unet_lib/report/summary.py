@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib.metrics import CaseTable, Evaluation, PixelCounts
+from unet_lib.metrics import (
+    ALL_IMAGES,
+    LESION_IMAGES,
+    CaseTable,
+    Evaluation,
+    FoldAreas,
+    PixelCounts,
+)
 from unet_lib.report import markdown
 from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
 
@@ -23,7 +30,6 @@ POOLED_SCORES = (
     *("precision", "recall", "f1", "iou", "background_iou", "mean_iou", "accuracy"),
     *("prevalence", "false_positive_rate"),
 )
-LESION_IMAGES = "lesion images"
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,8 @@ class PooledSummary:
     counts : PixelCounts
         The confusion matrix.
     auc, average_precision : float
-        Over all thresholds; nan where probabilities are not known or the score is undefined.
+        Over all thresholds, of merged folds the mean of the folds' areas; nan where probabilities
+        are not known or the score is undefined.
     brier, ece, band_brier, band_ece : float
         Calibration of all pixels and of those within 20 pixels of a true contour; nan as above.
     """
@@ -131,6 +138,8 @@ class Summary:
         Number of near-duplicate groups, images that stand alone included.
     unit : str
         Unit of distances, "px" or "mm".
+    folds : tuple of FoldAreas
+        As `Evaluation.folds`.
     per_image : tuple of PerImageSummary
         All lesion images first, then each class. Empty without lesion images.
     normals : NormalSummary or None
@@ -145,6 +154,7 @@ class Summary:
     images: int
     groups: int
     unit: str
+    folds: tuple[FoldAreas, ...]
     per_image: tuple[PerImageSummary, ...]
     normals: NormalSummary | None
     pooled: tuple[PooledSummary, ...]
@@ -201,8 +211,9 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
     return Summary(
         about=dict(evaluation.about),
         images=len(table),
-        groups=len(set(_groups(table))),
+        groups=len(set(table.groups)),
         unit=table.unit,
+        folds=evaluation.folds,
         per_image=per_image,
         normals=_normals(normals, seed) if len(normals) else None,
         pooled=_pooled(evaluation, tables),
@@ -210,13 +221,9 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
     )
 
 
-def _groups(table: CaseTable) -> np.ndarray:
-    return np.array([case.group or f"alone: {case.name}" for case in table], dtype=str)
-
-
 def _per_image(label: str, table: CaseTable, seed: int) -> PerImageSummary:
     columns = {name: table.column(name) for name in PER_IMAGE_SCORES}
-    groups, hits = _groups(table), ~table.column("missed")
+    groups, hits = table.groups, ~table.column("missed")
     quantiles = {name: np.quantile(v, (0.5, *QUANTILES)).tolist() for name, v in columns.items()}
     return PerImageSummary(
         label=label,
@@ -246,7 +253,7 @@ def _components_found(table: CaseTable, groups: np.ndarray, seed: int) -> Interv
 
 
 def _normals(table: CaseTable, seed: int) -> NormalSummary:
-    empty, groups = table.column("predicted_empty"), _groups(table)
+    empty, groups = table.column("predicted_empty"), table.groups
     return NormalSummary(
         images=len(table),
         left_empty=int(empty.sum()),
@@ -258,12 +265,13 @@ def _normals(table: CaseTable, seed: int) -> NormalSummary:
 
 def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[PooledSummary, ...]:
     rows = []
-    for label, table in {"all images": evaluation.table, **tables}.items():
+    for label, table in {ALL_IMAGES: evaluation.table, **tables}.items():
         if label == LESION_IMAGES and len(table) == len(evaluation.table):
             continue  # the same images as in the first row
-        chosen = None if label in ("all images", LESION_IMAGES) else label
-        histogram = evaluation.histogram(lesion_only=label == LESION_IMAGES, label=chosen)
-        scores = [histogram.auc, histogram.average_precision]
+        chosen = {"label": label} if label not in (ALL_IMAGES, LESION_IMAGES) else {}
+        chosen |= {"lesion_only": label == LESION_IMAGES}
+        histogram = evaluation.histogram(**chosen)
+        scores = [*evaluation.areas(**chosen)]
         for part in (histogram.calibration, histogram.band):
             scores += [part.brier, part.ece]
         rows.append(PooledSummary(label, len(table), table.pooled(), *scores))
