@@ -1,6 +1,12 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from unet_lib.files import write_atomic
+from unet_lib.files import FolderInUse, folder_lock, write_atomic
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
@@ -13,3 +19,44 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, "new")
     assert path.read_bytes() == b"old\n" and len(list(tmp_path.iterdir())) == 1
+
+
+HOLDER = """
+import sys, time
+from unet_lib.files import folder_lock
+with folder_lock(sys.argv[1]):
+    open(sys.argv[1] + "/.writing-abc-a.txt", "w").write("half")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "held\n"
+        message = "another process is working in this folder"
+        with pytest.raises(FolderInUse, match=message), folder_lock(tmp_path):
+            raise AssertionError("two processes in one folder")
+        assert (tmp_path / ".writing-abc-a.txt").exists()  # it is still being written
+    finally:
+        child.kill()
+        child.wait()
+    with folder_lock(tmp_path):  # free again, and what was half-written is gone
+        assert list(tmp_path.iterdir()) == []
+    with folder_lock(tmp_path):  # and once more in the same process
+        pass
+
+
+def test_without_locks_of_the_system_work_goes_on(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder_lock(tmp_path):
+        pass
+    monkeypatch.setattr("unet_lib.files.fcntl", None)
+    with folder_lock(tmp_path):
+        pass

@@ -21,6 +21,7 @@ from unet_lib.dataset import (
     load_case,
     make_split,
 )
+from unet_lib.files import FolderInUse, folder_lock
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -107,6 +108,19 @@ def test_empty_part_and_unfinished_run(split, tmp_path):
     assert not (tmp_path / "r").exists()
     with pytest.raises(ValueError, match="no finished run"):
         load_run(tmp_path)
+
+
+def test_two_runs_in_one_folder_and_a_run_killed_before_it_began(split, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with folder_lock(folder), pytest.raises(FolderInUse, match="another process"):
+        train(split, folder, small_recipe(epochs=1), resume=True, progress=False)
+    # The split is written first, the settings last: this is what a kill between them leaves.
+    Folds.of_split(split).save(folder / "split.csv")
+    with pytest.raises(FileExistsError):
+        train(split, folder, small_recipe(epochs=1), progress=False)
+    run = train(split, folder, small_recipe(epochs=1), resume=True, progress=False)
+    assert run.result["epochs"] == 1
 
 
 CHILD = """

@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_WRITING = ".writing-"
 
 
 @contextmanager
@@ -28,7 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=f"-{path.name}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -60,6 +67,50 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
     return path
+
+
+class FolderInUse(OSError):
+    """Another process works in the folder; the message names it and says what to do."""
+
+
+@contextmanager
+def folder_lock(folder: str | Path) -> Iterator[None]:
+    """Keep a folder for this process, which must exist, until the end of the block.
+
+    The operating system lets go of it when the process ends, however it ends; no file is left
+    behind. What a killed process was writing (`atomic_path`) is removed. On Windows, and on file
+    systems without locks, nothing is locked.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Raises
+    ------
+    FolderInUse
+        Another process holds it.
+    """
+    folder = Path(folder)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderInUse(
+                f"{folder}: another process is working in this folder. Wait until it has ended, "
+                "or take another folder."
+            ) from error
+        except OSError:  # a file system without locks
+            yield
+            return
+        for left in folder.glob(f"{_WRITING}*"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256(path: str | Path) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with _terminated_like_interrupted():
+            return options.run(options)
     except KeyboardInterrupt:
         print(f"interrupted{_AFTER.get(options.command, '')}", file=sys.stderr)
         return run.INTERRUPTED
@@ -83,6 +87,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"unet_lib {options.command}: {error}", file=sys.stderr)
         return run.FAILED
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that what it was writing is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

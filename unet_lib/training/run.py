@@ -5,29 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from unet_lib.backend import (
-    describe_hardware,
     enable_determinism,
     keep_freed_memory,
     recommended_precision,
 )
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Folds, Split, TrainingImages
-from unet_lib.files import write_atomic
+from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.plots import plot_history, save_figure
+from unet_lib.training.environment import environment
 from unet_lib.training.loop import BEST, STATE, compile_network, fit
 from unet_lib.training.recipe import Recipe
 from unet_lib.training.state import Progress
@@ -103,6 +99,8 @@ def train(
     ------
     FileExistsError
         The folder holds something and `resume` is False.
+    FolderInUse
+        Another process trains in the folder.
     ValueError
         The folder holds a run of other settings or another split, the training part is empty,
         or there are validation images and an operating point, or neither.
@@ -124,15 +122,31 @@ def train(
             f"train: {split.name} has validation images, so the threshold is chosen on them; "
             "leave operating_point out."
         )
-    _claim(folder, recipe, split, about or {}, resume)
-    if (folder / RESULT).is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        _claim(folder, recipe, split, about or {}, resume)
+        if not (folder / RESULT).is_file():
+            _train(split, folder, recipe, about or {}, operating_point, progress)
+        for name in (STATE, BEST):  # large, and of no use any more
+            (folder / name).unlink(missing_ok=True)
         return load_run(folder)
+
+
+def _train(
+    split: Split,
+    folder: Path,
+    recipe: Recipe,
+    about: dict[str, Any],
+    operating_point: tuple[float, Cleaning] | None,
+    progress: bool,
+) -> None:
+    """Do what is left of a run."""
     network, batches, validation = _prepare(split, recipe, progress)
     done = fit(network, batches, validation, recipe.training, folder, show_progress=progress)
     _write_history(folder / HISTORY, done.history)
     facts = {
         "name": folder.name,
-        **(about or {}),
+        **about,
         "split": split.name,
         "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "trained_on": sorted(case.name for case in split.train),
@@ -148,13 +162,10 @@ def train(
     result = _result(done, segmenter, choice)
     segmenter.about["training"] = result
     save_segmenter(segmenter, recipe.network, folder / MODEL)
-    about_figure = {**(about or {}), "model": folder.name}
+    about_figure = {**about, "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
     candidates = {"candidates": _candidates(choice)} if choice else {}
     _write_json(folder / RESULT, {**result, **candidates})
-    for name in (STATE, BEST):  # large, and of no use any more
-        (folder / name).unlink(missing_ok=True)
-    return load_run(folder)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -202,14 +213,15 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
                 "same settings, or train into another folder."
             )
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    there = {path.name for path in folder.iterdir()}
+    # The settings are written last: a split alone is a run that was killed before it began.
+    if there and not (resume and there == {SPLIT}):
         raise FileExistsError(
             f"{folder}: is not empty. Resume the run in it with resume=True (--resume), or "
             "choose another folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     split_csv.save(folder / SPLIT)
-    _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **_environment()})
+    _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **environment()})
 
 
 def _prepare(
@@ -296,36 +308,3 @@ def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
 
 def _write_json(path: Path, values: Any) -> None:
     write_atomic(path, json.dumps(values, indent=2) + "\n")
-
-
-def _environment() -> dict[str, Any]:
-    packages = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": describe_hardware(),
-        "python": platform.python_version(),
-        "packages": {name: found for name in packages if (found := _version(name))},
-        "git": _git_state(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_state() -> str | None:
-    """Commit of the library's checkout, with "+changes" when files differ from it."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
