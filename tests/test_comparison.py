@@ -147,6 +147,21 @@ def test_merged_folds_have_the_mean_of_the_folds_areas():
     assert merge_evaluations(seen).about["seen_in_training"] is True
 
 
+def test_merged_folds_name_every_image_that_some_fold_has_seen():
+    def compared(fold, images, seen):
+        overlap = {"compared_with": images, "in_training": seen, "near_duplicates": ["b"]}
+        about = {"seen_in_training": bool(seen), "training_overlap": overlap}
+        return replace(FOLDS[fold], about=about)
+
+    about = merge_evaluations({0: compared(0, 546, []), 1: compared(1, 545, ["a"])}).about
+    assert about["seen_in_training"] is True
+    assert about["training_overlap"] == {
+        "compared_with": "545 to 546", "in_training": ["a"], "near_duplicates": ["b"]
+    }  # fmt: skip
+    about = merge_evaluations({0: compared(0, 546, []), 1: FOLDS[1]}).about
+    assert "training_overlap" not in about
+
+
 def test_the_auc_of_a_fold_is_that_of_scikit_learn():
     truth, p = np.zeros((9, 9), bool), np.random.default_rng(0).random((9, 9)).astype(np.float32)
     truth[2:5, 3:8] = True

@@ -101,7 +101,7 @@ def test_paired_difference_is_by_image_and_group():
     reverse = compare_folds({0: other}, {0: mine})
     assert reverse.difference == pytest.approx(-found.difference)
     assert compare_folds({0: mine}, {0: mine}).p == 1
-    with pytest.raises(ValueError, match="not scored on the same images"):
+    with pytest.raises(ValueError, match="Score both on the same images"):
         compare_folds({0: mine}, {0: evaluation({"z": ("benign", "", 1.0)})})
     with pytest.raises(ValueError, match=r"one has the folds \[0\], the other \[1\]"):
         compare_folds({0: mine}, {1: other})
@@ -182,6 +182,8 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
         for fold, found in copied.evaluations("test").items():
             assert found.table == final.evaluations("test")[fold].table
         assert copied.digest == final.digest
+        report = (copied.folder / "test" / "report.md").read_text(encoding="utf-8")
+        assert f"images: {len(cases)}" in report
         model = done.folder / "fold0" / "model"
         card = write_card(model, final).read_text(encoding="utf-8")
         assert "phantoms, fold 0 of" in card and "## Results on the test part of fold 0" in card

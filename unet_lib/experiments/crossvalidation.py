@@ -14,7 +14,8 @@ import numpy as np
 from unet_lib.dataset import Case, Folds, Split
 from unet_lib.files import write_atomic
 from unet_lib.inference import Cleaning, evaluate_cases
-from unet_lib.metrics import Evaluation
+from unet_lib.metrics import Evaluation, merge_evaluations
+from unet_lib.report import write_report
 from unet_lib.training import Recipe, Run, train
 from unet_lib.training.run import HISTORY, RESULT, SETTINGS
 
@@ -255,7 +256,10 @@ def train_on_all(
 
 
 def publish(done: CrossValidation, folder: str | Path) -> Path:
-    """Copy everything but weights, for a repository: settings, histories, scores of every image.
+    """Copy everything but weights, for a repository, with a report of each part.
+
+    Settings, histories and the scores of every image by fold; ``validation/`` and ``test/`` hold
+    the report of all folds together.
 
     Parameters
     ----------
@@ -276,6 +280,10 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
     for part in PARTS:
         for fold, found in done.evaluations(part).items():
             found.save(folder / f"fold{fold}" / part)
+        if scores := done.evaluations(part):
+            merged = merge_evaluations(scores)
+            merged.about["model"] = done.name
+            write_report(merged, folder / part)
     return folder
 
 

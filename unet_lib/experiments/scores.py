@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from unet_lib.metrics import CaseTable, Evaluation, join_tables
-from unet_lib.report import group_bootstrap
+from unet_lib.report import compare, group_bootstrap
 
 __all__ = ["FoldsSummary", "PairedDifference", "compare_folds", "summarise_folds"]
 
@@ -94,35 +93,23 @@ def compare_folds(
     Returns
     -------
     PairedDifference
-        `mine` less `other`: above 0 when `mine` is better. Interval: bootstrap over near-duplicate
-        groups. Test: Wilcoxon's signed-rank test of the groups' mean differences (Wilcoxon 1945,
-        doi:10.2307/3001968), as images of a group are not independent.
+        `mine` less `other`, by `unet_lib.report.compare`: above 0 when `mine` is better.
 
     Raises
     ------
     ValueError
-        They have no fold in common, or a fold has other images.
+        They have no fold in common, or a fold has other images or no lesion.
     """
     common = sorted(set(mine) & set(other))
     if not common:
         raise ValueError(
             f"nothing to compare: one has the folds {sorted(mine)}, the other {sorted(other)}."
         )
-    differences, groups = [], []
-    for fold in common:
-        ours = {case.name: case for case in mine[fold].table.lesion_cases}
-        theirs = {case.name: case for case in other[fold].table.lesion_cases}
-        if set(ours) != set(theirs):
-            raise ValueError(f"fold {fold}: the two were not scored on the same images.")
-        differences += [case.dice - theirs[name].dice for name, case in ours.items()]
-        groups += [case.group or name for name, case in ours.items()]
-    interval = group_bootstrap(differences, groups)
-    by_group = [
-        np.mean([d for d, g in zip(differences, groups, strict=True) if g == group])
-        for group in sorted(set(groups))
-    ]
-    p = float(wilcoxon(by_group).pvalue) if np.any(by_group) else 1.0
-    return PairedDifference(interval.mean, interval.low, interval.high, p)
+    tables = [join_tables({fold: found[fold] for fold in common}) for found in (mine, other)]
+    dice = next(row for row in compare(*tables) if row.score == "dice")
+    return PairedDifference(
+        dice.first - dice.second, dice.difference.low, dice.difference.high, dice.p
+    )
 
 
 def _mean(table: CaseTable, column: str) -> float:

@@ -85,4 +85,16 @@ def _common(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         about[key] = values[0] if same else "; ".join(map(str, values))
     if any(found.get("seen_in_training") for found in abouts):
         about["seen_in_training"] = True
+    overlaps = [found.get("training_overlap") for found in abouts]
+    if all(overlaps):  # each fold was compared with the images of its own network
+        counts = sorted({overlap["compared_with"] for overlap in overlaps})
+        about["training_overlap"] = {
+            "compared_with": " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))),
+            **{
+                key: sorted({name for overlap in overlaps for name in overlap[key]})
+                for key in ("in_training", "near_duplicates")
+            },
+        }
+    else:
+        about.pop("training_overlap", None)
     return about
