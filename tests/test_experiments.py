@@ -126,6 +126,14 @@ def test_tables_say_what_is_in_the_scores():
     assert "No image without" in normals_line({0: evaluation({"a": ("benign", "", 1.0)})})
 
 
+def test_audited_rows_find_images_that_several_folds_validated():
+    alone, twin = "benign (34)", "benign (3)"
+    found = evaluation({alone: ("benign", "", 1.0), twin: ("benign", "g002", 0.5)})
+    table = per_image_table({0: found, 1: found}, audited=True)
+    assert "| outside near-duplicate groups | 2 | 1.000 (-)" in table
+    assert f"| in near-duplicate groups | 2 | {2 / 3:.3f} (-)" in table
+
+
 @pytest.mark.keras
 def test_only_validation_is_scored_until_it_is_final(done, data, tmp_path):
     _, cases, folds = data
@@ -184,6 +192,8 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
         assert copied.digest == final.digest
         report = (copied.folder / "test" / "report.md").read_text(encoding="utf-8")
         assert f"images: {len(cases)}" in report
+        tables = (copied.folder / "test" / "tables.md").read_text(encoding="utf-8")
+        assert per_image_table(final.evaluations("test")) in tables
         model = done.folder / "fold0" / "model"
         card = write_card(model, final).read_text(encoding="utf-8")
         assert "phantoms, fold 0 of" in card and "## Results on the test part of fold 0" in card

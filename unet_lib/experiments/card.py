@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from unet_lib.experiments.crossvalidation import CrossValidation
-from unet_lib.experiments.tables import normals_line, per_image_table, pooled_table, size_table
+from unet_lib.experiments.tables import all_tables
 from unet_lib.files import write_atomic
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.weights.folder import CARD, SETTINGS
@@ -61,10 +61,7 @@ def write_card(folder: str | Path, done: CrossValidation) -> Path:
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
         images=f"the test part of fold {fold}" if fold is not None else _folds(scores),
         whose="" if fold is not None else _OTHERS,
-        per_image=per_image_table(scores, audited=about["data"] == "BUSI"),
-        normals=normals_line(scores),
-        pooled=pooled_table(scores),
-        sizes=size_table(scores),
+        tables=all_tables(scores, audited=about["data"] == "BUSI"),
         own=own if fold is not None else "images: it was trained on all of them",
     )
     return write_atomic(folder / CARD, text)
@@ -133,19 +130,8 @@ medical device.**
 
 ## Results on {images}
 {whose}
-Per image, at original size; 95 % intervals by bootstrap over near-duplicate groups:
-
-{per_image}
-
-{normals}
-
-Pooled pixels (another scale, not to be compared with the table above):
-
-{pooled}
-
+{tables}
 ## Where it fails
-
-{sizes}
 
 Small lesions, and near-duplicate pictures whose outlines contradict one another, are missed most:
 see `docs/failure_atlas.md`. It marks something on some images without a lesion.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from unet_lib.dataset import Case, Folds, Split
+from unet_lib.experiments.tables import all_tables
 from unet_lib.files import write_atomic
 from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation, merge_evaluations
@@ -284,6 +285,8 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
             merged = merge_evaluations(scores)
             merged.about["model"] = done.name
             write_report(merged, folder / part)
+            tables = all_tables(scores, audited=done.about["data"] == "BUSI")
+            write_atomic(folder / part / "tables.md", tables)
     return folder
 
 

@@ -10,9 +10,28 @@ from unet_lib.dataset import read_audit
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.report import Interval, group_bootstrap, share_interval
 
-__all__ = ["normals_line", "per_image_table", "pooled_table", "size_table"]
+__all__ = ["all_tables", "normals_line", "per_image_table", "pooled_table", "size_table"]
 
 _SIZES = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 1.01))
+
+
+def all_tables(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
+    """Return the tables of this module below each other; parameters as `per_image_table`."""
+    return f"""\
+Per image, at original size, mean (95 % interval over near-duplicate groups):
+
+{per_image_table(evaluations, audited=audited)}
+
+{normals_line(evaluations)}
+
+Pooled pixels (another scale, not to be compared with the table above):
+
+{pooled_table(evaluations)}
+
+Per image, by the size of the lesion:
+
+{size_table(evaluations)}
+"""
 
 
 def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
@@ -38,13 +57,13 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
     if audited:
         audit = read_audit()
         rows["outside near-duplicate groups"] = lesions.subset(
-            lambda case: audit[case.name]["group"] == case.name
+            lambda case: audit[_image(case.name)]["group"] == _image(case.name)
         )
         rows["in near-duplicate groups"] = lesions.subset(
-            lambda case: audit[case.name]["group"] != case.name
+            lambda case: audit[_image(case.name)]["group"] != _image(case.name)
         )
         rows["kept by Curated BUSI"] = lesions.subset(
-            lambda case: audit[case.name]["curated_busi_450"] == "1"
+            lambda case: audit[_image(case.name)]["curated_busi_450"] == "1"
         )
     lines = [
         "| images | n | Dice | IoU | precision | recall | median Dice | missed |",
@@ -112,6 +131,11 @@ def size_table(evaluations: Mapping[int, Evaluation]) -> str:
             size = f"{100 * low:g} to {100 * high:g}" if high <= 1 else f"above {100 * low:g}"
             lines.append(f"| {size} | {len(table)} | {dice} | {missed.sum()} |")
     return "\n".join(lines)
+
+
+def _image(name: str) -> str:
+    """Undo what `join_tables` adds to an image that several folds have validated."""
+    return name.partition(", fold ")[0]
 
 
 def _between(low: float, high: float) -> Callable[..., bool]:
