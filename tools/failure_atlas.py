@@ -1,6 +1,6 @@
 """What the worst images have in common, in numbers: docs/failure_atlas.md.
 
-    python tools/failure_atlas.py experiments/recipe data/Dataset_BUSI_with_GT
+    python -m tools.failure_atlas experiments/recipe data/Dataset_BUSI_with_GT
 
 Reads the published test scores of a cross-validation, BUSI's audit list, and the images themselves
 (for contrast, shadow and border). Only figures and ids are written.

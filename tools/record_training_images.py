@@ -1,6 +1,6 @@
 """Give a model folder made before there was a leak guard its record of training images.
 
-    python tools/record_training_images.py weights/busi-fold0 ~/Dataset_BUSI_with_GT
+    python -m tools.record_training_images weights/busi-fold0 ~/Dataset_BUSI_with_GT
 
 The names that the folder lists (trained_on, validated_on) must all be images of the data set that
 it names, and must be the train and validation part of the fold that it names; else it is refused.
