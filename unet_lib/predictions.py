@@ -135,7 +135,7 @@ def find_predictions(
     A file belongs to the case ``NAME`` as its mask when it is called ``NAME``, ``NAME_pred`` or
     ``NAME_mask``, as its probability map when it is called ``NAME_prob``. Masks are images with two
     values; maps are 8 or 16 bit images (divided by their maximum), or float TIFF or ``.npy`` in
-    [0, 1]. Overlays (``NAME_overlay``) and files that are no images are passed over.
+    [0, 1]. Overlays (``*_overlay``) and files of other kinds are passed over.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def find_predictions(
         owner, is_mask = _owner(path, names)
         if owner:
             found[is_mask].setdefault(owner, []).append(path)
-        elif path.suffix.lower() != ".npy":
+        elif not path.stem.endswith(_PASSED_OVER):
             strangers.append(path.name)
     if strangers:
         raise PredictionError(
