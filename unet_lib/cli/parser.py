@@ -26,8 +26,8 @@ examples:
   python -m unet_lib check data/Dataset_BUSI_with_GT
   python -m unet_lib train data/Dataset_BUSI_with_GT --fold 0 --out runs/fold0
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
-  python -m unet_lib score masks_of_any_program data/Dataset_BUSI_with_GT --fold 0 --out runs/theirs
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
+  python -m unet_lib score masks_of_any_program data/Dataset_BUSI_with_GT --fold 0 --out runs/theirs
   python -m unet_lib crossvalidate data/Dataset_BUSI_with_GT --out runs/recipe --folds 0 1
   python -m unet_lib download busi
   python -m unet_lib weights list
