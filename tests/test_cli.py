@@ -394,7 +394,8 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
             "image": name, "frame": "1", "lesion": "1", "area_px": str(h * w),
             "area_fraction": "1.000000", "left": "0", "top": "0", "width": str(w),
             "height": str(h), "mean_probability": "0.7500",
-            "area_mm2": "", "width_mm": "", "height_mm": "",
+            "area_mm2": "", "width_mm": "", "height_mm": "", "shift_distance": "",
+            "shift_limit": "",
         }
         for name, (h, w) in zip(
             ("a.png", "b.png", "c.d.jpg", "scan.TIF"), shapes.values(), strict=True

@@ -13,7 +13,6 @@ from typing import Any
 
 from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
-from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
 from unet_lib.cli.weighing import add_weights
@@ -27,7 +26,6 @@ examples:
   python -m unet_lib train data/Dataset_BUSI_with_GT --fold 0 --out runs/fold0
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
-  python -m unet_lib score masks_of_any_program data/Dataset_BUSI_with_GT --fold 0 --out runs/theirs
   python -m unet_lib crossvalidate data/Dataset_BUSI_with_GT --out runs/recipe --folds 0 1
   python -m unet_lib download busi
   python -m unet_lib weights list
@@ -63,10 +61,11 @@ Segment images of any size (PNG, JPEG, BMP, TIFF, DICOM). For each, --out gets N
 lesions.csv lists the lesions of all images of this call: area, box and mean probability, and
 millimetres where a DICOM file says how large its pixels are; lesion 0 stands for an image in which
 nothing was found. Of a file with several frames every frame is segmented: NAME_frame001_pred.png
-and so on. Nothing of a DICOM header goes into the results, but their names are those of the files.
-Of a folder, the images lying in it are taken, not
-those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over. An
-image that cannot be read ends the command with its name and exit code 2; what was done before it
+and so on. An image unlike the training images (no ultrasound, inverted, colour overlay, mostly
+text) is segmented with a warning and its distance from them. Nothing of a DICOM header goes into
+the results, but their names are those of the files. Of a folder, the images lying in it are taken,
+not those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over.
+An image that cannot be read ends the command with its name and exit code 2; what was done before it
 stays, and lesions.csv lists exactly that.
 """
 
@@ -135,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(command("evaluate", run.evaluate, short, _EVALUATE))
     short = "Segment images: mask, overlay and a table."
     _add_segment(command("segment", segment, short, _SEGMENT))
-    add_score(command)
     add_crossvalidate(command)
     add_download(command)
     add_export(command)

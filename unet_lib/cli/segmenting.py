@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ _RESULT_OR_MASK = re.compile(r".+_(pred|overlay|mask(_\d+)?)", re.IGNORECASE)
 
 def segment(options: argparse.Namespace) -> int:
     """Segment every image; see ``segment --help``."""
+    from tqdm import tqdm
+
     from unet_lib.images import ImageError, write_image
     from unet_lib.plots.overlay import draw_overlay
 
     paths = _images(options.inputs)
     check_out(options.out, paths)
     segmenter = load_model(options)
+    if not segmenter.monitor:
+        print(
+            "The model has no statistics of its training images (shift.json): nothing can be said"
+            " on whether an image is unlike them."
+        )
     done: list[Path] = []
     written: dict[str, Path] = {}
+    unlike = 0
     rows: list[list[Any]] = []
     try:
         for path, found in segmenter.segment_files(paths):
@@ -33,6 +42,9 @@ def segment(options: argparse.Namespace) -> int:
             overlay = draw_overlay(found.image, found.mask)
             write_image(options.out / f"{name}_overlay.png", overlay)
             rows += _lesion_rows(path, found)
+            if found.shift and found.shift.flagged:
+                unlike += 1
+                tqdm.write(f"warning: {path}, {name}_pred.png: {found.shift}", file=sys.stderr)
             done += [path] if found.frame.number == found.frame.count else []
     except ImageError as error:
         raise ImageError(
@@ -44,6 +56,11 @@ def segment(options: argparse.Namespace) -> int:
     empty = sum(row[2] == 0 for row in rows)
     more = f" with {len(written)} frames" if len(written) > len(paths) else ""
     print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {options.out}")
+    if unlike:
+        print(
+            f"{unlike} of {len(written)} are unlike the training images, see the warnings: "
+            "their masks are not to be trusted."
+        )
     print("Not a medical device: no mask here replaces a radiologist.")
     return OK
 
@@ -62,14 +79,16 @@ def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:
 
 
 def _lesion_rows(path: Path, found: Any) -> list[list[Any]]:
-    number = found.frame.number
+    number, shift = found.frame.number, ["", ""]
+    if found.shift:
+        shift = [f"{found.shift.distance:.2f}", f"{found.shift.limit:.2f}"]
     rows = [
         [path.name, number, index, lesion.area, f"{lesion.area / found.mask.size:.6f}",
          lesion.left, lesion.top, lesion.width, lesion.height, f"{lesion.mean_probability:.4f}",
-         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm))]
+         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)), *shift]
         for index, lesion in enumerate(found.lesions, start=1)
     ]  # fmt: skip
-    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8]]
+    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8, *shift]]
 
 
 def _millimetres(value: float | None) -> str:
@@ -83,7 +102,7 @@ def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
         ["image", "frame", "lesion", "area_px", "area_fraction", "left", "top", "width", "height",
-         "mean_probability", "area_mm2", "width_mm", "height_mm"]
+         "mean_probability", "area_mm2", "width_mm", "height_mm", "shift_distance", "shift_limit"]
     )  # fmt: skip
     table.writerows(rows)
     write_atomic(path, text.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from unet_lib.backend import keep_freed_memory
 from unet_lib.images import Frame, Geometry, Preprocessing, as_image, read_frame, read_frames
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
+from unet_lib.shift import Shift, ShiftMonitor, ShiftWarning
 
 __all__ = ["Segmentation", "Segmenter", "read_ahead"]
 
@@ -34,12 +36,15 @@ class Segmentation:
         After threshold and cleaning.
     frame : Frame or None
         What the file holds: stored values, frame number, pixel sizes. None for an array.
+    shift : Shift or None
+        How far the image is from the training images; None where the model does not know them.
     """
 
     image: np.ndarray
     probabilities: np.ndarray
     mask: np.ndarray
     frame: Frame | None = None
+    shift: Shift | None = None
 
     @property
     def lesions(self) -> list[Lesion]:
@@ -66,6 +71,8 @@ class Segmenter:
         Where the network comes from: JSON-able, shown in reports.
     batch_size : int
         Images that the network sees at once.
+    monitor : ShiftMonitor, optional
+        Statistics of the training images, see `unet_lib.shift`.
 
     Raises
     ------
@@ -79,6 +86,7 @@ class Segmenter:
     cleaning: Cleaning = field(default_factory=Cleaning)
     about: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+    monitor: ShiftMonitor | None = None
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -143,12 +151,20 @@ class Segmenter:
         ------
         ImageError
             The file cannot be read; the message names it.
+
+        Warns
+        -----
+        ShiftWarning
+            The image is unlike the training images.
         """
-        frame = None
+        name, frame = "the image", None
         if not isinstance(image, np.ndarray):
-            frame = read_frame(image)
-            image = as_image(frame.pixels, image)
-        return self._found(image, self.probabilities(image), frame)
+            name, frame = image, read_frame(image)
+            image = as_image(frame.pixels, name)
+        found = self._found(image, self.probabilities(image), frame)
+        if found.shift and found.shift.flagged:
+            warnings.warn(f"{name}: {found.shift}", ShiftWarning, stacklevel=2)
+        return found
 
     def segment_files(
         self, paths: Sequence[str | Path], *, progress: bool = True
@@ -158,7 +174,8 @@ class Segmenter:
         Yields
         ------
         (Path, Segmentation)
-            In the order of `paths`, the frames of a file in its order.
+            In the order of `paths`, the frames of a file in its order; `shift` says which are
+            unlike the training images.
 
         Raises
         ------
@@ -182,7 +199,8 @@ class Segmenter:
     def _found(
         self, image: np.ndarray, probabilities: np.ndarray, frame: Frame | None
     ) -> Segmentation:
-        return Segmentation(image, probabilities, self.mask(probabilities), frame)
+        shift = self.monitor and self.monitor.measure(frame.pixels if frame else image)
+        return Segmentation(image, probabilities, self.mask(probabilities), frame, shift)
 
 
 def _frames_of(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Frame, np.ndarray]]:

@@ -179,7 +179,7 @@ class Summary:
         plain = asdict(self)
         for row, pooled in zip(plain["pooled"], self.pooled, strict=True):
             row["scores"] = {name: getattr(pooled.counts, name) for name in POOLED_SCORES}
-        return json_able(plain)
+        return _json_able(plain)
 
 
 def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
@@ -278,10 +278,9 @@ def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[Po
     return tuple(rows)
 
 
-def json_able(value: Any) -> Any:
-    """Replace what strict JSON does not have: nan becomes None, a tuple a list."""
+def _json_able(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: json_able(item) for key, item in value.items()}
+        return {key: _json_able(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_able(item) for item in value]
+        return [_json_able(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

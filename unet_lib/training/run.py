@@ -23,6 +23,7 @@ from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.plots import plot_history, save_figure
+from unet_lib.shift import fit_monitor
 from unet_lib.training.environment import environment
 from unet_lib.training.loop import BEST, STATE, compile_network, fit
 from unet_lib.training.recipe import Recipe
@@ -161,6 +162,7 @@ def _train(
     segmenter.threshold, segmenter.cleaning = operating_point
     result = _result(done, segmenter, choice)
     segmenter.about["training"] = result
+    segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
     save_segmenter(segmenter, recipe.network, folder / MODEL)
     about_figure = {**about, "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)

@@ -11,11 +11,13 @@ from unet_lib.files import atomic_path, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.shift import ShiftMonitor
 from unet_lib.weights.check import WeightsError, load_weights_file
 
 __all__ = ["load_segmenter", "registered_models", "save_segmenter", "sha256"]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
+MONITOR = "shift.json"  # absent in older folders
 
 _FORMAT = 1
 
@@ -56,6 +58,9 @@ def save_segmenter(
     }
     if card:
         write_atomic(folder / CARD, card)
+    (folder / MONITOR).unlink(missing_ok=True)
+    if segmenter.monitor:
+        write_monitor(segmenter.monitor, folder)
     write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
     return folder
 
@@ -104,11 +109,37 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8) -> Segmenter:
             cleaning,
             {"name": folder.name, **settings["about"], "weights_sha256": found},
             batch_size,
+            read_monitor(folder),
         )
     except WeightsError:
         raise
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder / SETTINGS}: {error}") from error
+
+
+def write_monitor(monitor: ShiftMonitor, folder: Path) -> Path:
+    """Write the statistics of a model's training images into its folder."""
+    return write_atomic(folder / MONITOR, json.dumps(monitor.to_dict()) + "\n")
+
+
+def read_monitor(folder: Path) -> ShiftMonitor | None:
+    """Read the statistics of a model's training images; None in older folders.
+
+    Raises
+    ------
+    WeightsError
+        The file is damaged or of another version.
+    """
+    path = folder / MONITOR
+    if not path.exists():
+        return None
+    try:
+        return ShiftMonitor.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: cannot be used ({error}). Fetch the model folder again, or remove this file: "
+            "then no image is compared with the training images."
+        ) from error
 
 
 def registered_models() -> list[str]:

@@ -1,0 +1,154 @@
+"""The shift monitor: what is unlike the training images is flagged, held-out images are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strange_pictures as strange
+from conftest import write_png, write_tiny_busi
+
+from unet_lib.dataset import find_cases
+from unet_lib.images import read_pixels
+from unet_lib.shift import FEATURES, ShiftMonitor, ShiftWarning, fit_monitor, image_features
+from unet_lib.source import open_dataset
+
+SHIPPED = Path(__file__).parent.parent / "weights" / "busi-fold0"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """Statistics of BUSI without the test part of fold 0."""
+    return ShiftMonitor.from_dict(json.loads((SHIPPED / "shift.json").read_text()))
+
+
+@pytest.mark.parametrize("kind", strange.KINDS)
+def test_pictures_that_are_no_ultrasound_are_flagged(shipped, kind):
+    pictures = list(strange.KINDS[kind](20, np.random.default_rng(11)))
+    flagged = sum(shipped.measure(pixels).flagged for pixels in pictures)
+    assert flagged >= 19, f"{flagged} of 20"
+
+
+def test_rates_on_busi(shipped, busi_dir):
+    """Images that neither the statistics nor the limit have seen, and the same ones changed."""
+    tests = [read_pixels(case.image_path) for case in open_dataset(busi_dir, fold=0).split.test]
+    rng = np.random.default_rng(0)
+    assert np.mean([shipped.measure(pixels).flagged for pixels in tests]) <= 0.05
+    some = tests[::4]
+    assert len(some) >= 39
+    for changed in (
+        [strange.inverted(pixels) for pixels in some],
+        [strange.with_doppler(pixels, rng) for pixels in some],
+        [strange.with_text(pixels, rng) for pixels in some],
+    ):
+        assert np.mean([shipped.measure(pixels).flagged for pixels in changed]) >= 0.95
+
+
+def test_features_are_finite_and_do_not_depend_on_how_a_picture_is_stored():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (1, 900), (2, 3), (700, 5), (50, 60)):
+        for pixels in (
+            np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), np.ones(shape, bool),
+            rng.integers(0, 256, shape, dtype=np.uint8), rng.random((*shape, 3), np.float32),
+        ):  # fmt: skip
+            found = image_features(pixels)
+            assert found.shape == (len(FEATURES),) and np.isfinite(found).all()
+    grey = rng.integers(0, 256, (90, 120), dtype=np.uint8)
+    same = (
+        np.stack([grey] * 3, -1),
+        grey.astype(np.uint16) * 257,
+        (grey / np.float32(255))[..., None],
+    )
+    for pixels in same:
+        np.testing.assert_allclose(image_features(pixels), image_features(grey), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = write_tiny_busi(tmp_path_factory.mktemp("d") / "Dataset_BUSI_with_GT", 70, 60, 0)
+    return find_cases(folder)
+
+
+def test_limit_comes_from_held_out_images(cases):
+    monitor = fit_monitor(cases[:80], cases[80:], progress=False)
+    assert (monitor.trained_on, monitor.validated_on) == (80, 50)
+    distances = [monitor.measure(read_pixels(case.image_path)).distance for case in cases[80:]]
+    assert np.mean(np.array(distances) <= monitor.limit) == pytest.approx(0.95, abs=0.025)
+    shift = monitor.measure(np.full((50, 60), 200, np.uint8))
+    assert shift.flagged and len(shift.unusual) == 3
+    assert f"distance {shift.distance:.1f}, limit {monitor.limit:.1f}" in str(shift)
+    # JSON keeps six digits of the numbers that it holds already rounded: nothing is lost.
+    assert ShiftMonitor.from_dict(json.loads(json.dumps(monitor.to_dict()))) == monitor
+    # Without validation images a fifth of the groups is held out of the statistics.
+    alone = fit_monitor(cases, progress=False)
+    assert (alone.trained_on, alone.validated_on) == (104, 26)
+    assert fit_monitor(cases[:19], cases[80:], progress=False) is None
+    assert fit_monitor(cases[:80], cases[:19], progress=False) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"limit": -1.0}, "must be positive"),
+        ({"limit": float("nan")}, "must be positive"),
+        ({"middle": [0.0]}, "middle must be"),
+        ({"precision": [[float("nan")] * len(FEATURES)] * len(FEATURES)}, "precision must be"),
+        ({"features": ["other"]}, "other features"),
+        ({"more": 1}, "unknown setting"),
+        ({"spread": [[1]]}, "spread must be"),
+        ({"spread": "x"}, "cannot be used"),
+    ],
+)
+def test_damaged_statistics_are_refused(tmp_path, change, words):
+    from unet_lib.weights import WeightsError
+    from unet_lib.weights.folder import MONITOR, read_monitor
+
+    values = json.loads((SHIPPED / MONITOR).read_text()) | change
+    (tmp_path / MONITOR).write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=r"shift\.json: cannot be used") as caught:
+        read_monitor(tmp_path)
+    assert words in str(caught.value)
+
+
+def test_segmenter_warns_and_keeps_the_statistics(tmp_path):
+    from unet_lib.model import UNetConfig
+    from unet_lib.weights import load_segmenter, save_segmenter
+
+    segmenter = load_segmenter(SHIPPED)
+    path = write_png(tmp_path / "a.png", np.full((60, 70), 255, np.uint8))
+    with pytest.warns(ShiftWarning, match=r"a\.png: unlike the training images \(distance"):
+        found = segmenter.segment(path)
+    assert found.shift.flagged and found.mask.shape == (60, 70)
+    config = UNetConfig.from_dict(json.loads((SHIPPED / "segmenter.json").read_text())["network"])
+    assert load_segmenter(save_segmenter(segmenter, config, tmp_path / "m")).monitor == (
+        segmenter.monitor
+    )
+    segmenter.monitor = None
+    save_segmenter(segmenter, config, tmp_path / "m")
+    assert not (tmp_path / "m" / "shift.json").exists()
+    bare = load_segmenter(tmp_path / "m")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bare.segment(path).shift is None
+
+
+def test_segment_command_warns_with_the_measure(tmp_path, capsys):
+    from unet_lib.cli import main
+
+    write_png(tmp_path / "in" / "page.png", next(strange.text_pages(1, np.random.default_rng(0))))
+    arguments = ["--out", str(tmp_path / "o"), str(tmp_path / "in")]
+    assert main(["segment", "--model", str(SHIPPED), *arguments]) == 0
+    said = capsys.readouterr()
+    assert "page_pred.png: unlike the training images (distance" in said.err
+    assert "1 of 1 are unlike the training images" in said.out
+    line = (tmp_path / "o" / "lesions.csv").read_text().splitlines()[1].split(",")
+    assert float(line[-2]) > float(line[-1]) > 0
+    folder = shutil.copytree(SHIPPED, tmp_path / "old")
+    (folder / "shift.json").unlink()
+    assert main(["segment", "--model", str(folder), *arguments]) == 0
+    said = capsys.readouterr()
+    assert "no statistics of its training images" in said.out and "unlike the" not in said.err

@@ -1,0 +1,259 @@
+"""Whether an image is unlike the training images, and in what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from sklearn.covariance import LedoitWolf
+from tqdm import tqdm
+
+from unet_lib.dataset import Case
+from unet_lib.images import as_grey, as_image, read_pixels
+from unet_lib.settings import Settings
+
+__all__ = ["FEATURES", "Shift", "ShiftMonitor", "ShiftWarning", "fit_monitor", "image_features"]
+
+_SIDE = 256  # pixels of the longer side, to which every image is brought
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FEATURES = (
+    "colour", "black", "white", *(f"grey {q:.0%} quantile" for q in _QUANTILES), "grey entropy",
+    "top to bottom brightness", "left to right brightness", "flat parts", "sharp edges",
+    "gradient", "across to down gradient", "fine detail", "middle detail", "coarse detail",
+    "speckle contrast", "speckle skewness", "bright to dark specks", "bright to dark spots",
+    "dark border",
+)  # fmt: skip
+"""What is measured of an image, in the order of :func:`image_features`."""
+
+_LEAST_SPREAD = 0.02  # of a feature that hardly varies in the training images, such as colour
+_FEWEST = 20  # training or validation images
+_HELD_OUT_SHARE = 0.95  # of the validation images lie within the limit
+
+
+def image_features(pixels: np.ndarray) -> np.ndarray:
+    """Measure an image, all features of order 1 and independent of its size.
+
+    Parameters
+    ----------
+    pixels : ndarray of bool, uint8, uint16 or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3)
+        Stored values, as in :class:`unet_lib.images.Frame`.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(FEATURES),)
+    """
+    colour = _colour_share(pixels)
+    grey = as_image(pixels[..., 0] if pixels.shape[2:] == (1,) else as_grey(pixels), "image")
+    grey = _resized(grey[..., 0])
+    shown = grey[_seen(grey)]
+    height, width = shown.shape
+    histogram = np.histogram(shown, 64, (0, 1))[0] / shown.size
+    entropy = -(histogram * np.log2(histogram + 1e-12)).sum() / 6
+    top, bottom = shown[: height // 2 + 1].mean(), shown[height // 2 :].mean()
+    left, right = shown[:, : width // 2 + 1].mean(), shown[:, width // 2 :].mean()
+    return np.array(
+        [
+            5 * colour, (grey < 0.03).mean(), (grey > 0.97).mean(),
+            *np.quantile(shown, _QUANTILES), entropy, top - bottom, left - right,
+            *_texture(shown), 1 - shown.size / grey.size,
+        ]
+    )  # fmt: skip
+
+
+def _colour_share(pixels: np.ndarray) -> float:
+    """Share of pixels whose channels differ by more than JPEG makes them differ."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        return 0.0
+    top = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    spread = pixels.max(2).astype(np.float32) - pixels.min(2)
+    return float((spread > 0.12 * top).mean())
+
+
+def _resized(grey: np.ndarray) -> np.ndarray:
+    scale = _SIDE / max(grey.shape)
+    size = [max(8, round(side * scale)) for side in grey.shape]
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.clip(cv2.resize(grey, size[::-1], interpolation=way), 0, 1)
+
+
+def _seen(grey: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns without the dark border."""
+    rows = np.flatnonzero((grey > 0.06).mean(1) > 0.02)
+    columns = np.flatnonzero((grey > 0.06).mean(0) > 0.02)
+    if len(rows) < 8 or len(columns) < 8:
+        return slice(None), slice(None)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _texture(grey: np.ndarray) -> list[float]:
+    down, across = np.abs(np.diff(grey, axis=0)), np.abs(np.diff(grey, axis=1))
+    gradient = down[:, :-1] + across[:-1]
+    details, smooth = [], grey
+    for _ in range(3):  # energy of each octave, in decades
+        smoother = cv2.GaussianBlur(smooth, (0, 0), 2.0)
+        details.append(np.log10((smooth - smoother).var() + 1e-7) / 2)
+        smooth = smoother[::2, ::2]
+    mean = cv2.blur(grey, (7, 7))
+    rest = grey - mean
+    spread = np.sqrt(np.maximum(cv2.blur(rest * rest, (7, 7)), 0))
+    inside = (mean > 0.1) & (mean < 0.9)
+    contrast = np.median(spread[inside] / mean[inside]) if inside.any() else 0.0
+    rest = rest[inside] if inside.any() else rest
+    skewness = np.tanh((rest**3).mean() / (rest.std() ** 3 + 1e-6) / 2)
+    return [
+        (spread < 0.004).mean(), (gradient > 0.25).mean() * 5, 5 * gradient.mean(),
+        np.log((across.mean() + 1e-4) / (down.mean() + 1e-4)), *details, contrast, skewness,
+        _bright_to_dark(grey, 5), _bright_to_dark(grey, 17),
+    ]  # fmt: skip
+
+
+def _bright_to_dark(grey: np.ndarray, size: int) -> float:
+    """Compare bright structures narrower than `size` with dark ones; inversion turns the sign."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    bright = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, disc).mean()
+    dark = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, disc).mean()
+    return float(np.log((bright + 1e-3) / (dark + 1e-3)))
+
+
+class ShiftWarning(UserWarning):
+    """An image is unlike the images that the model was trained on."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far an image is from the training images.
+
+    Attributes
+    ----------
+    distance : float
+        Mahalanobis distance of its features' arcsinh in robust spreads.
+    limit : float
+        Beyond it the image counts as unlike the training images.
+    unusual : tuple of str
+        The three features farthest from the training images' middle, with their values in spreads.
+    """
+
+    distance: float
+    limit: float
+    unusual: tuple[str, ...]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the image is unlike the training images."""
+        return not self.distance <= self.limit
+
+    def __str__(self) -> str:
+        return (
+            f"unlike the training images (distance {self.distance:.1f}, limit {self.limit:.1f}; "
+            f"most unusual: {', '.join(self.unusual)})"
+        )
+
+
+@dataclass(frozen=True)
+class ShiftMonitor(Settings):
+    """Statistics of a model's training images.
+
+    Attributes
+    ----------
+    middle, spread : tuple of float
+        Median and robust standard deviation (1.48 MAD) of each feature.
+    precision : tuple of tuple of float
+        Inverse covariance of their arcsinh in spreads.
+    limit : float
+        Distance within which 95 % of the validation images lie.
+    trained_on, validated_on : int
+        Images that the statistics and the limit come from.
+    features : tuple of str
+        Names, to refuse statistics of other features than this version measures.
+    """
+
+    middle: tuple[float, ...]
+    spread: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    limit: float
+    trained_on: int
+    validated_on: int
+    features: tuple[str, ...] = FEATURES
+
+    def __post_init__(self) -> None:
+        count = len(FEATURES)
+        if tuple(self.features) != FEATURES:
+            raise ValueError("ShiftMonitor: statistics of other features; fit them again.")
+        shapes = {"middle": (count,), "spread": (count,), "precision": (count, count)}
+        for name, shape in shapes.items():
+            values = np.asarray(getattr(self, name), float)
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"ShiftMonitor: {name} must be {shape} finite numbers.")
+            object.__setattr__(self, name, _tuples(values))
+        if not min(self.spread) > 0 or not 0 < self.limit < np.inf:
+            raise ValueError("ShiftMonitor: spread and limit must be positive.")
+        object.__setattr__(self, "features", FEATURES)
+
+    def measure(self, pixels: np.ndarray) -> Shift:
+        """Return how far an image is; `pixels` as in :func:`image_features`."""
+        spreads = (image_features(pixels) - self.middle) / self.spread
+        far = np.arcsinh(spreads)
+        distance = float(np.sqrt(far @ np.asarray(self.precision) @ far))
+        order = np.argsort(-np.abs(spreads))[:3]
+        unusual = tuple(f"{FEATURES[i]} {spreads[i]:+.1f}" for i in order)
+        return Shift(distance, self.limit, unusual)
+
+
+def fit_monitor(
+    training: Sequence[Case], validation: Sequence[Case] = (), *, progress: bool = True
+) -> ShiftMonitor | None:
+    """Take the statistics from the training images and the limit from the validation images.
+
+    Features in robust spreads from the median, drawn together by arcsinh so that a few odd
+    training images do not widen the statistics; covariance by Ledoit and Wolf (2004).
+
+    Parameters
+    ----------
+    training, validation : sequence of Case
+        Without validation images the limit comes from every fifth group of the training images,
+        which is then left out of the statistics.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ShiftMonitor or None
+        None with fewer than 20 images in either part: nothing can be said then.
+
+    Raises
+    ------
+    ImageError
+        A file cannot be read; the message names it.
+    """
+    if not validation:
+        groups = set(sorted({case.group for case in training})[::5])
+        validation = [case for case in training if case.group in groups]
+        training = [case for case in training if case.group not in groups]
+    if min(len(training), len(validation)) < _FEWEST:
+        return None
+    bar = tqdm([*training, *validation], "image statistics", disable=not progress, unit="image")
+    measured = [image_features(read_pixels(case.image_path)) for case in bar]
+    return _fit(measured[: len(training)], measured[len(training) :])
+
+
+def _fit(train: Sequence[np.ndarray], held_out: Sequence[np.ndarray]) -> ShiftMonitor:
+    train, held_out = np.array(train), np.array(held_out)
+    middle = np.median(train, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(train - middle), axis=0), _LEAST_SPREAD)
+    precision = (
+        LedoitWolf(assume_centered=True).fit(np.arcsinh((train - middle) / spread)).precision_
+    )
+    far = np.arcsinh((held_out - middle) / spread)
+    limit = float(np.quantile(np.sqrt(((far @ precision) * far).sum(1)), _HELD_OUT_SHARE))
+    return ShiftMonitor(
+        _tuples(middle), _tuples(spread), _tuples(precision), limit, len(train), len(held_out)
+    )
+
+
+def _tuples(values: np.ndarray) -> tuple:
+    """Turn an array to nested tuples of numbers of six significant digits."""
+    if np.ndim(values):
+        return tuple(_tuples(part) for part in values)
+    return float(f"{values:.6g}")
