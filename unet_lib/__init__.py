@@ -39,6 +39,7 @@ _HOMES = {
     "phantoms": ("make_phantoms",),
     "downloads": ("DownloadError", "download_busi", "download_model"),
     "source": ("open_dataset",),
+    "predictions": ("PredictionError", "find_predictions"),
     "report": ("compare", "summarise", "write_report"),
     "model": ("UNetConfig", "build_unet", "summarise_network"),
     "inference": ("Cleaning", "Segmenter", "evaluate_cases"),

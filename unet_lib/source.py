@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,18 +129,22 @@ def open_dataset(
     if found is None:
         found = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
     cases = tuple(find_cases(found))
-    phantoms = is_phantoms(found)
-    busi = not phantoms and is_busi(cases)
+    name, kind = identify(found, cases)
     if split is not None:
         folds = Folds.read(split)
     else:
-        folds = Folds.read(BUSI_FOLDS) if busi else make_folds(cases, seed=seed)
-    name = "phantoms" if phantoms else "BUSI" if busi else Path(found).name
-    kind = "phantoms" if phantoms else "clinical"
+        folds = Folds.read(BUSI_FOLDS) if name == "BUSI" else make_folds(cases, seed=seed)
     parts = folds.split(cases, fold, normals=normals)
     return DataSource(Path(found), cases, folds, parts, fold, kind, name)
 
 
-def is_busi(cases: tuple[Case, ...]) -> bool:
+def identify(folder: str | os.PathLike, cases: Sequence[Case]) -> tuple[str, str]:
+    """Return name and kind of the data in a folder, as `DataSource` has them."""
+    if is_phantoms(folder):
+        return "phantoms", "phantoms"
+    return "BUSI" if is_busi(cases) else Path(folder).name, "clinical"
+
+
+def is_busi(cases: Sequence[Case]) -> bool:
     """Tell whether the cases have exactly the names of BUSI's 780 images."""
     return {case.name for case in cases} == {row.image for row in Folds.read(BUSI_FOLDS).rows}

@@ -13,6 +13,7 @@ from typing import Any
 
 from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
+from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
 from unet_lib.cli.weighing import add_weights
@@ -26,6 +27,7 @@ examples:
   python -m unet_lib train data/Dataset_BUSI_with_GT --fold 0 --out runs/fold0
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
+  python -m unet_lib score masks_of_any_program data/Dataset_BUSI_with_GT --fold 0 --out runs/theirs
   python -m unet_lib crossvalidate data/Dataset_BUSI_with_GT --out runs/recipe --folds 0 1
   python -m unet_lib download busi
   python -m unet_lib weights list
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(command("evaluate", run.evaluate, short, _EVALUATE))
     short = "Segment images: mask, overlay and a table."
     _add_segment(command("segment", segment, short, _SEGMENT))
+    add_score(command)
     add_crossvalidate(command)
     add_download(command)
     add_export(command)

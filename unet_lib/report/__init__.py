@@ -15,7 +15,7 @@ from unet_lib.report.summary import (
     Summary,
     summarise,
 )
-from unet_lib.report.writing import write_report
+from unet_lib.report.writing import write_comparison, write_report
 
 __all__ = [
     "FIRST_README",
@@ -33,5 +33,6 @@ __all__ = [
     "implied_prevalence",
     "share_interval",
     "summarise",
+    "write_comparison",
     "write_report",
 ]

@@ -11,7 +11,7 @@ from scipy.stats import wilcoxon
 from unet_lib.metrics import CaseScore, CaseTable
 from unet_lib.metrics.counts import NAN
 from unet_lib.report.intervals import Interval, group_bootstrap
-from unet_lib.report.markdown import DIGITS, number, table, with_interval
+from unet_lib.report.markdown import DIGITS, escape, number, table, with_interval
 
 OF_LESION_IMAGES = {
     **{"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"},
@@ -91,8 +91,8 @@ def compare(first: CaseTable, second: CaseTable, *, seed: int = 0) -> tuple[Comp
 
 def comparison_markdown(comparisons: Sequence[Comparison], first: str, second: str) -> str:
     """Write a comparison as a Markdown table; `first` and `second` name the two."""
-    header = ("per image", "images", first, second, "difference (95 % interval)", "Wilcoxon p",
-              "first better", "first worse")  # fmt: skip
+    header = ("per image", "images", escape(first), escape(second), "difference (95 % interval)",
+              "Wilcoxon p", "first better", "first worse")  # fmt: skip
     names = OF_LESION_IMAGES | OF_NORMAL_IMAGES
     rows = [
         (

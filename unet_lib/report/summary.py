@@ -179,7 +179,7 @@ class Summary:
         plain = asdict(self)
         for row, pooled in zip(plain["pooled"], self.pooled, strict=True):
             row["scores"] = {name: getattr(pooled.counts, name) for name in POOLED_SCORES}
-        return _json_able(plain)
+        return json_able(plain)
 
 
 def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
@@ -278,9 +278,10 @@ def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[Po
     return tuple(rows)
 
 
-def _json_able(value: Any) -> Any:
+def json_able(value: Any) -> Any:
+    """Replace what strict JSON does not have: nan becomes None, a tuple a list."""
     if isinstance(value, Mapping):
-        return {key: _json_able(item) for key, item in value.items()}
+        return {key: json_able(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_able(item) for item in value]
+        return [json_able(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

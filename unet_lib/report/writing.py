@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from unet_lib.files import atomic_path
+from unet_lib.files import atomic_path, write_atomic
 from unet_lib.metrics import Evaluation
 from unet_lib.plots import (
     plot_confusion_matrix,
@@ -13,9 +15,11 @@ from unet_lib.plots import (
     plot_roc,
     save_figure,
 )
-from unet_lib.report.summary import summarise
+from unet_lib.report.comparison import Comparison, comparison_markdown
+from unet_lib.report.markdown import escape
+from unet_lib.report.summary import json_able, summarise
 
-REPORT, SUMMARY = "report.md", "summary.json"
+REPORT, SUMMARY, COMPARISON = "report.md", "summary.json", "comparison.md"
 
 
 def write_report(evaluation: Evaluation, folder: str | Path, *, seed: int = 0) -> Path:
@@ -59,3 +63,32 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, seed: int = 0) -
     with atomic_path(folder / REPORT) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder / REPORT
+
+
+def write_comparison(
+    comparisons: Sequence[Comparison], folder: str | Path, first: str, second: str
+) -> Path:
+    """Write a comparison beside a report: ``comparison.md`` and ``comparison.json``.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        From `compare`.
+    folder : str or Path
+        Made when absent.
+    first, second : str
+        Names of the two.
+
+    Returns
+    -------
+    Path
+        ``comparison.md``.
+    """
+    folder = Path(folder)
+    plain = {"first": first, "second": second, "scores": [asdict(one) for one in comparisons]}
+    text = json.dumps(json_able(plain), indent=2, allow_nan=False)
+    write_atomic(folder / Path(COMPARISON).with_suffix(".json"), text + "\n")
+    title = f"# {escape(first)} compared with {escape(second)}\n\n"
+    return write_atomic(
+        folder / COMPARISON, title + comparison_markdown(comparisons, first, second)
+    )

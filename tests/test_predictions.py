@@ -1,0 +1,271 @@
+"""The command score: masks of any program, the same table as ours, one clear error each."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_png
+
+from unet_lib.cli import main
+from unet_lib.dataset import find_cases, load_case, make_folds
+from unet_lib.metrics import CaseTable, Evaluation
+from unet_lib.predictions import PredictionError, find_predictions
+from unet_lib.report import write_report
+
+
+def predict(cases, folder, seed=0, flips=0.15, ending="_pred", maps=None):
+    """Write a perturbed truth as the mask of every case, perhaps with probability maps."""
+    rng = np.random.default_rng(seed)
+    for case in cases:
+        truth = load_case(case)[1]
+        p = np.where(rng.random(truth.shape) < flips, 0.4, 0.9) * truth
+        p = (p + 0.05 * rng.random(truth.shape)).astype(np.float32)
+        write_png(folder / f"{case.name}{ending}.png", np.uint8(p >= 0.5) * 255)
+        if maps == "npy":
+            np.save(folder / f"{case.name}_prob.npy", p)
+        elif maps == "16 bit":
+            write_png(folder / f"{case.name}_prob.png", np.uint16(np.round(p * 65535)))
+    return folder
+
+
+@pytest.fixture
+def cases(tiny_busi):
+    return find_cases(tiny_busi)
+
+
+def refused(capsys, arguments, *words):
+    capsys.readouterr()
+    assert main(["score", *map(str, arguments)]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("unet_lib score: ")
+    for word in words:
+        assert str(word) in last
+
+
+@pytest.mark.keras
+def test_masks_of_segment_and_evaluate_give_the_same_table_to_the_last_digit(
+    tiny_busi, cases, tmp_path
+):
+    from unet_lib.images import Preprocessing
+    from unet_lib.inference import Segmenter, evaluate_cases
+    from unet_lib.model import UNetConfig, build_unet
+    from unet_lib.weights import load_segmenter, save_segmenter
+
+    config = UNetConfig(filters=4, depth=2)
+    network = build_unet(config, 32)
+    raw = Segmenter(network, Preprocessing(32))
+    values = np.concatenate([raw.probabilities(load_case(case)[0]).ravel() for case in cases])
+    model = tmp_path / "model"
+    save_segmenter(Segmenter(network, Preprocessing(32), float(np.median(values))), config, model)
+    segmenter = load_segmenter(model)
+    evaluation = evaluate_cases(segmenter, cases, progress=False)
+    assert 0 < evaluation.table.lesion_cases.pooled().dice < 0.9
+    # what the command segment writes, images and overlays of the classes in one folder
+    folders = [str(tiny_busi / label) for label in ("benign", "malignant", "normal")]
+    written = tmp_path / "segmented"
+    assert main(["segment", "--model", str(model), "--out", str(written), *folders]) == 0
+    assert main(["score", str(written), str(tiny_busi), "--out", str(tmp_path / "report")]) == 0
+    columns = ("tp", "fp", "fn", "tn", "hd95", "mean_surface_distance", "surface_dice", "dice")
+    again = CaseTable.read_csv(tmp_path / "report" / "cases.csv")
+    for name in (*columns, "false_components", "area_error"):
+        ours = evaluation.table.column(name)
+        assert np.array_equal(again.column(name), ours, equal_nan=True), name
+    # the same with the probabilities of evaluate, as another program would store them
+    images = [load_case(case)[0] for case in cases]
+    for case, p in zip(cases, segmenter.iter_probabilities(images), strict=True):
+        np.save(written / f"{case.name}_prob.npy", p)
+    scored = find_predictions(written, cases).evaluate(progress=False)
+    assert scored.table == evaluation.table and scored.table[0].ece > 0
+    assert scored.histograms.keys() == evaluation.histograms.keys()
+    for key, histogram in scored.histograms.items():
+        assert np.array_equal(histogram.lesion, evaluation.histograms[key].lesion)
+
+
+def test_the_report_is_that_of_the_same_evaluation(tiny_busi, cases, tmp_path, capsys):
+    folder = predict(cases, tmp_path / "theirs", maps="npy")
+    assert main(["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "out")]) == 0
+    about = {
+        **{"seen_in_training": None, "model": "theirs", "data": "Dataset_BUSI_with_GT"},
+        **{"data_kind": "clinical", "part": "all"},
+    }
+    expected = Evaluation(about=about)
+    for case in cases:
+        mask = cv2.imread(str(folder / f"{case.name}_pred.png"), 0) > 0
+        p = np.load(folder / f"{case.name}_prob.npy")
+        truth = load_case(case)[1]
+        expected.add(truth, mask, p, name=case.name, label=case.label, group=case.group)
+    saved = Evaluation.load(tmp_path / "out")
+    assert saved.table == expected.table and saved.about == about
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text == write_report(expected, tmp_path / "again").read_text()
+    out = capsys.readouterr().out
+    assert text in out and "all 9 images" in out
+    image, truth, mask = find_predictions(folder, cases).show("benign (2)")
+    assert image.shape == (*truth.shape, 1) and truth.sum() > mask.sum() > 0
+
+
+def test_one_part_of_a_split_is_scored(tiny_busi, cases, tmp_path):
+    split = make_folds(cases, count=3, seed=0)
+    split.save(tmp_path / "split.csv")
+    test = split.split(cases, 1).test
+    folder = predict(test, tmp_path / "p", ending="_mask")
+    arguments = ["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
+    saved = Evaluation.load(tmp_path / "out")
+    assert [case.name for case in saved.table] == [case.name for case in test]
+    assert (saved.about["fold"], saved.about["part"]) == (1, "test") and not saved.histograms
+    predict(cases, folder, ending="_mask")  # more predictions than the part: passed over
+    assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
+    assert len(Evaluation.load(tmp_path / "out").table) == len(test) < len(cases)
+
+
+def test_maps_of_16_bit_and_masks_in_folders(cases, tmp_path):
+    folder = tmp_path / "p"
+    for case in cases:
+        predict([case], folder / case.label, ending="", maps="16 bit")
+    evaluation = find_predictions(folder, cases).evaluate(progress=False)
+    exact = predict(cases, tmp_path / "q", maps="npy")
+    assert len(evaluation.table) == 9 and evaluation.table[0].brier > 0
+    case = cases[0]
+    stored = cv2.imread(str(folder / case.label / f"{case.name}_prob.png"), -1) / 65535
+    expected = np.mean((stored - load_case(case)[1]) ** 2)
+    assert evaluation.table[0].brier == pytest.approx(expected, abs=1e-6)
+    assert find_predictions(exact, cases).evaluate(progress=False).table[0].tp > 0
+
+
+def test_another_size_is_refused_or_stretched(tiny_busi, cases, tmp_path, capsys):
+    folder = predict(cases, tmp_path / "p", maps="npy")
+    path = folder / "benign (1)_pred.png"
+    truth = load_case(cases[0])[1]
+    write_png(path, cv2.resize(np.uint8(truth) * 255, None, fx=2, fy=2, interpolation=0))
+    arguments = [folder, tiny_busi, "--out", tmp_path / "out"]
+    height, width = truth.shape
+    refused(
+        capsys, arguments, path, f"{2 * height} x {2 * width}", f"{height} x {width}", "--resize"
+    )
+    assert not (tmp_path / "out").exists()
+    np.save(folder / "benign (1)_prob.npy", np.full((20, 20), 0.25))
+    assert main(["score", *map(str, arguments), "--resize"]) == 0
+    saved = Evaluation.load(tmp_path / "out")
+    assert saved.table[0].dice == 1 and "stretched" in saved.about["resized"]
+    share = truth.mean()
+    assert saved.table[0].brier == pytest.approx(share * 0.75**2 + (1 - share) * 0.25**2)
+    refused(capsys, arguments, "benign (1)_pred.png")
+    predict(cases[:1], folder)
+    refused(capsys, arguments, "benign (1)_prob.npy", "20 x 20")
+
+
+def broken(folder, kind):
+    """Break one thing in a folder of predictions; returns words of the message."""
+    mask = folder / "benign (1)_pred.png"
+    if kind == "missing":
+        mask.unlink()
+        (folder / "normal (2)_pred.png").unlink()
+        return ["2 of 9 images have no predicted mask: benign (1), normal (2)", "black mask"]
+    if kind == "extra":
+        mask.rename(folder / "benign (99)_pred.png")
+        return ["benign (99)_pred.png: belong to no image", "NAME_pred.png"]
+    if kind == "grey":
+        write_png(mask, np.tile(np.arange(60, dtype=np.uint8), (50, 1)))
+        return [mask, "not a mask", "60 grey values"]
+    if kind == "two":
+        write_png(folder / "more" / "benign (1).png", np.zeros((5, 5), np.uint8))
+        return ["benign (1)_pred.png and benign (1).png: two predictions of benign (1)"]
+    if kind == "unreadable":
+        mask.write_bytes(b"nothing")
+        return [mask]
+    if kind == "some maps":
+        np.save(folder / "benign (1)_prob.npy", np.zeros((5, 5)))
+        return ["8 of 9 images have no predicted probability map: benign (2)"]
+    if kind == "lost map":
+        np.save(folder / "benign 1_prob.npy", np.zeros((5, 5)))
+        return ["benign 1_prob.npy: belong to no image"]
+    return ["no such folder of predictions"]
+
+
+KINDS = ["missing", "extra", "grey", "two", "unreadable", "some maps", "lost map"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_fit_is_one_clear_error_and_nothing_is_written(
+    kind, tiny_busi, cases, tmp_path, capsys
+):
+    folder = predict(cases, tmp_path / "p")
+    words = broken(folder, kind)
+    refused(capsys, [folder, tiny_busi, "--out", tmp_path / "out"], *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((3, 3, 2), 0.5), r"expected probabilities \(H, W\)"),
+        (np.array([["a"]]), "expected probabilities"),
+        (b"text", "not an array file"),
+        (None, r"benign \(1\): probabilities must lie in \[0, 1\], got 0 to 255"),
+    ],
+)
+def test_a_map_that_is_none_is_refused(cases, tmp_path, values, message):
+    folder = predict(cases, tmp_path / "p", maps="npy")
+    path = folder / "benign (1)_prob.npy"
+    if isinstance(values, bytes):
+        path.write_bytes(values)
+    else:
+        truth = load_case(cases[0])[1]
+        np.save(path, truth * 255 if values is None else values)
+    with pytest.raises(ValueError, match=message):
+        find_predictions(folder, cases).evaluate(progress=False)
+
+
+def test_the_truth_is_not_scored_against_itself(tiny_busi, cases, tmp_path, capsys):
+    for folder in (tiny_busi, tiny_busi / "benign", tiny_busi.parent):
+        refused(capsys, [folder, tiny_busi, "--out", tmp_path / "out"], "holds the data themselves")
+    refused(capsys, [tmp_path / "absent", tiny_busi, "--out", tmp_path / "out"], "no such folder")
+    folder = predict(cases, tmp_path / "p")
+    refused(capsys, [folder, tiny_busi, "--out", folder], "never written among inputs")
+    with pytest.raises(PredictionError, match="no such folder"):
+        find_predictions(Path("absent"), cases)
+
+
+def test_compare_takes_a_folder_of_predictions_a_report_and_a_table(
+    tiny_busi, cases, tmp_path, capsys
+):
+    good, poor = predict(cases, tmp_path / "good"), predict(cases, tmp_path / "poor", 1, 0.6)
+    report = tmp_path / "their report"
+    assert main(["score", str(poor), str(tiny_busi), "--out", str(report)]) == 0
+    texts = []
+    for other in (poor, report / "cases.csv"):
+        out = tmp_path / "out"
+        arguments = ["score", str(good), str(tiny_busi), "--out", str(out)]
+        assert main([*arguments, "--compare", str(other), "--name", "ours"]) == 0
+        name = "poor" if other == poor else "their report"
+        text = (out / "comparison.md").read_text()
+        assert text.startswith(f"# ours compared with {name}\n")
+        assert text in capsys.readouterr().out
+        texts.append(text.replace(name, "poor"))
+        plain = json.loads((out / "comparison.json").read_text())
+        dice = next(score for score in plain["scores"] if score["score"] == "dice")
+        ours, theirs = (CaseTable.read_csv(p / "cases.csv").lesion_cases for p in (out, report))
+        difference = ours.column("dice") - theirs.column("dice")
+        assert (
+            dice["difference"]["mean"] == pytest.approx(difference.mean()) and dice["better"] == 7
+        )
+        assert dice["difference"]["low"] is None  # 7 groups are too few, and it says so
+    assert texts[0] == texts[1] and "too few" in texts[0]
+    refused(capsys, [good, tiny_busi, "--out", tmp_path / "new", "--compare", tmp_path / "absent"],
+            "--compare", "absent", "no such folder")  # fmt: skip
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_table_of_more_images_is_cut_to_those_that_are_scored(tiny_busi, cases, tmp_path, capsys):
+    folder = predict(cases, tmp_path / "p")
+    assert main(["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "all")]) == 0
+    split = make_folds(cases, count=3, seed=0)
+    split.save(tmp_path / "split.csv")
+    arguments = ["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "part")]
+    options = ["--split", str(tmp_path / "split.csv"), "--compare", str(tmp_path / "all")]
+    assert main([*arguments, *options]) == 0
+    left = 9 - len(split.split(cases, 0).test)
+    assert f"all: {left} images that are not scored here are left out" in capsys.readouterr().out

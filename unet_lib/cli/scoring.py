@@ -1,0 +1,120 @@
+"""The command score: masks made by any program, scored like our own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_score"]
+
+_SCORE = """\
+Score masks that any program made, by the same code as evaluate, and write the same report. The
+folder PREDICTIONS holds one mask for each image, called NAME, NAME_pred or NAME_mask like the image
+(PNG, BMP, TIFF; two values, or black where nothing was found), and perhaps one probability map for
+each, called NAME_prob (8 or 16 bit image, float TIFF, or .npy); folders within are searched. With
+--split or --fold only the part --part is scored. A missing prediction, one that belongs to no
+image, one of another size (without --resize) and grey values that are no mask end the command with
+exit code 2 and a message. --compare takes another folder of predictions of the same images, a
+report folder of this library, or its cases.csv, and adds comparison.md: differences by image.
+"""
+
+
+def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command score."""
+    short = "Score masks made by any program and write the report."
+    sub = command("score", _score, short, _SCORE)
+    sub.add_argument("predictions", type=Path, help="folder with the predicted masks")
+    sub.add_argument("folder", type=Path, help="data folder with images and true masks")
+    sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
+    sub.add_argument("--split", type=Path, help="split CSV; left out: BUSI's committed folds")
+    sub.add_argument("--fold", type=int, help="fold of the split; left out: 0 with --split")
+    sub.add_argument(
+        "--part",
+        choices=("test", "validation", "train"),
+        default="test",
+        help="part of the fold to score",
+    )
+    sub.add_argument("--compare", type=Path, metavar="OTHER", help="what to compare with")
+    sub.add_argument("--name", help="name of the model in the report; left out: the folder's")
+    sub.add_argument(
+        "--resize",
+        action="store_true",
+        help="stretch predictions of another size to their image's: masks by the nearest pixel, "
+        "probabilities bilinearly",
+    )
+
+
+def _score(options: argparse.Namespace) -> int:
+    from unet_lib.cli.commands import check_out
+    from unet_lib.predictions import find_predictions
+    from unet_lib.report import write_report
+
+    about, cases, known = _data(options)
+    predictions = find_predictions(options.predictions, cases, known=known, resize=options.resize)
+    inputs = [case.image_path for case in known]
+    check_out(options.out, [*inputs, *predictions.masks.values()])
+    about = {"model": options.name or options.predictions.resolve().name, **about}
+    if options.resize:
+        about["resized"] = "predictions of another size were stretched to their image's"
+    other = _other(options, cases, known)  # before the long part: it may not be there
+    evaluation = predictions.evaluate(about)
+    report = write_report(evaluation, options.out)
+    print(report.read_text(encoding="utf-8"))
+    if other is not None:
+        print(_compare(evaluation.table, other(), about["model"], options).read_text("utf-8"))
+    print(f"report and figures: {options.out}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], Sequence[Any]]:
+    """Return facts, the cases to score and all cases of the folder."""
+    from unet_lib.dataset import find_cases
+    from unet_lib.source import identify, open_dataset
+
+    if options.split is None and options.fold is None:
+        cases = find_cases(options.folder)
+        name, kind = identify(options.folder, cases)
+        print(f"Data: {name}, all {len(cases)} images.", flush=True)
+        return {"data": name, "data_kind": kind, "part": "all"}, cases, cases
+    source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
+    print(source, flush=True)
+    facts = {**source.about, "part": options.part}
+    return facts, getattr(source.split, options.part), source.cases
+
+
+def _other(
+    options: argparse.Namespace, cases: Sequence[Any], known: Sequence[Any]
+) -> Callable[[], Any] | None:
+    """Return what gives the table to compare with; refuse early what cannot be one."""
+    from unet_lib.metrics import CaseTable
+    from unet_lib.metrics.evaluation import CASES
+    from unet_lib.predictions import find_predictions
+
+    path = options.compare
+    if path is None:
+        return None
+    table = path / CASES if path.is_dir() else path
+    if table.is_file():
+        read = CaseTable.read_csv(table)
+        return lambda: read
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"--compare {path}: no such folder of predictions, report folder or {CASES}."
+        )
+    other = find_predictions(path, cases, known=known, resize=options.resize)
+    return lambda: other.evaluate().table
+
+
+def _compare(ours: Any, theirs: Any, name: str, options: argparse.Namespace) -> Path:
+    from unet_lib.report import compare, write_comparison
+
+    names = {case.name for case in ours}
+    chosen = theirs.subset(lambda case: case.name in names)
+    if len(chosen) < len(theirs):
+        print(f"{options.compare}: {len(theirs) - len(chosen)} images that are not scored here are "
+              "left out of the comparison.")  # fmt: skip
+    second = options.compare.resolve()
+    second = second.parent.name if second.is_file() else second.name
+    return write_comparison(compare(ours, chosen), options.out, name, second)
