@@ -1,4 +1,4 @@
-# make demo [DATA=<folder>] | test | lint | bench | reproduce DATA=<folder> | clean
+# make demo [DATA=<folder>] | test | lint | bench | reproduce DATA=<folder> | faults | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ DATASET := $(if $(DATA),$(DATA),phantoms)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
-.PHONY: demo test lint bench reproduce clean
+.PHONY: demo test lint bench reproduce faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.runtime: requirements.txt
@@ -48,6 +48,10 @@ bench: $(VENV)/.runtime
 reproduce: $(VENV)/.runtime
 	@test -n "$(DATA)" || { echo "usage: make reproduce DATA=<folder with BUSI>"; exit 2; }
 	$(BIN)/python -m unet_lib evaluate --model busi-fold0 "$(DATA)" --fold 0 --out runs/reproduce
+
+# 50 kills at random moments over the real commands; about half an hour.
+faults: $(VENV)/.dev
+	$(BIN)/python tests/faults.py --kills 50
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage
