@@ -134,13 +134,13 @@ def refuse(folder: Path, words: str, **options) -> None:
 def test_wrong_folders_show_the_expected_tree(tmp_path):
     write_png(tmp_path / "picture.png", PIXELS)
     (tmp_path / "empty" / "benign").mkdir(parents=True)
-    (tmp_path / "dicom" / "normal").mkdir(parents=True)
-    (tmp_path / "dicom" / "normal" / "a.dcm").write_bytes(b"x")
+    (tmp_path / "volumes" / "normal").mkdir(parents=True)
+    (tmp_path / "volumes" / "normal" / "a.nii").write_bytes(b"x")
     refuse(tmp_path / "absent", "no such folder(.|\n)*images/NAME.png")
     refuse(tmp_path / "picture.png", "is a file(.|\n)*Dataset_BUSI_with_GT/benign")
     refuse(tmp_path, "no images found where they should be(.|\n)*Dataset_BUSI_with_GT")
     refuse(tmp_path / "empty", "hold no image")
-    refuse(tmp_path / "dicom", r"end with: \.dcm(.|\n)*endings that are read: \.bmp")
+    refuse(tmp_path / "volumes", r"end with: \.nii(.|\n)*endings that are read: \.bmp")
 
 
 def test_missing_mask(tiny_busi):
