@@ -1,4 +1,4 @@
-# make demo [DATA=<folder>] | test | lint | bench | reproduce DATA=<folder> | faults | clean
+# make demo [DATA=<folder>] | test | lint | mutate | bench | reproduce DATA=<folder> | faults | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ DATASET := $(if $(DATA),$(DATA),phantoms)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
-.PHONY: demo test lint bench reproduce faults clean
+.PHONY: demo test lint mutate bench reproduce faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.runtime: requirements.txt
@@ -40,6 +40,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# Mutants of metrics, dataset and report: SAMPLE of each, drawn with seed 0; hours for all.
+mutate: $(VENV)/.dev
+	nice -n 15 $(BIN)/python -m tools.mutate --sample $(or $(SAMPLE),300)
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m benchmarks
