@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_png
+from test_dicom import region, write_dicom
 
 from unet_lib.cli import main
 from unet_lib.dataset import find_cases, load_case, make_folds
 from unet_lib.metrics import CaseTable, Evaluation
 from unet_lib.predictions import PredictionError, find_predictions
-from unet_lib.report import write_report
+from unet_lib.report import summarise, write_report
 
 
 def predict(cases, folder, seed=0, flips=0.15, ending="_pred", maps=None):
@@ -155,6 +156,27 @@ def test_another_size_is_refused_or_stretched(tiny_busi, cases, tmp_path, capsys
     refused(capsys, arguments, "benign (1)_pred.png")
     predict(cases[:1], folder)
     refused(capsys, arguments, "benign (1)_prob.npy", "20 x 20")
+
+
+def test_distances_of_dicom_images_are_in_mm(tmp_path):
+    truth, pixels = np.zeros((30, 40), np.uint8), np.full((1, 30, 40), 90, np.uint8)
+    truth[10:20, 10:20] = 255
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        write_png(data / "masks" / f"{name}.png", truth)
+        (data / "images").mkdir(exist_ok=True)
+        calibrated = [region((0, 0, 39, 29))]  # .01 cm from column to column, .02 from row to row
+        write_dicom(data / "images" / f"{name}.dcm", pixels, SequenceOfUltrasoundRegions=calibrated)
+        write_png(tmp_path / "p" / f"{name}.png", np.roll(truth, 3, axis=0))
+    evaluation = find_predictions(tmp_path / "p", find_cases(data)).evaluate(progress=False)
+    case = evaluation.table[0]
+    assert (case.unit, case.pixel_height_mm, case.pixel_width_mm) == ("mm", 0.2, 0.1)
+    assert case.hd95 == pytest.approx(0.6)
+    assert "HD95" in summarise(evaluation).to_markdown()
+    assert "Distances in mm" in summarise(evaluation).to_markdown()
+    write_dicom(data / "images" / "b.dcm", pixels)  # one is not calibrated: pixels for all
+    evaluation = find_predictions(tmp_path / "p", find_cases(data)).evaluate(progress=False)
+    assert [case.hd95 for case in evaluation.table] == [3, 3] and evaluation.table.unit == "px"
 
 
 def broken(folder, kind):

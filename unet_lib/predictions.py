@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, load_case
+from unet_lib.dataset import Case, load_case, pixel_sizes
 from unet_lib.images import IMAGE_SUFFIXES, read_image, read_masks
 from unet_lib.metrics import Evaluation
 
@@ -99,12 +99,14 @@ class Predictions:
         ImageError, PredictionError
             As `read`; the message names the file.
         """
+        sizes = pixel_sizes(self.cases)
         evaluation = Evaluation(about={"seen_in_training": None, **(about or {})})
         for case in tqdm(self.cases, "scoring", disable=not progress, unit="image"):
             _, truth, mask, probabilities = self.read(case)
             evaluation.add(
-                truth, mask, probabilities, name=case.name, label=case.label, group=case.group
-            )
+                truth, mask, probabilities, name=case.name, label=case.label, group=case.group,
+                spacing=sizes.get(case.name),
+            )  # fmt: skip
         return evaluation
 
     def show(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,14 @@
 """Which files make a case, what is wrong with them, near-duplicate groups, splits and folds."""
 
 from unet_lib.dataset.audit import BUSI_AUDIT, PHANTOM_MARKER, read_audit
-from unet_lib.dataset.cases import DATA_FOLDER, LABELS, Case, DatasetError, load_case
+from unet_lib.dataset.cases import (
+    DATA_FOLDER,
+    LABELS,
+    Case,
+    DatasetError,
+    load_case,
+    pixel_sizes,
+)
 from unet_lib.dataset.check import CheckReport, Finding, check_cases
 from unet_lib.dataset.dividing import make_folds, make_split
 from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, SplitError
@@ -33,5 +40,6 @@ __all__ = [
     "locate_dataset",
     "make_folds",
     "make_split",
+    "pixel_sizes",
     "read_audit",
 ]

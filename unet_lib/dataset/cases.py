@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from unet_lib.images import read_image, read_masks
+from unet_lib.images import read_frame, read_image, read_masks
 
 LABELS = ("benign", "malignant", "normal", "unknown")
 """Classes of a case; ``unknown`` where the folder does not tell."""
@@ -73,3 +74,29 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
             "without. Add its mask, or use the image for segmentation only."
         )
     return image, read_masks(case.mask_paths, image.shape[:2], image_path=case.image_path)
+
+
+def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
+    """Read how large the pixels of DICOM images are, so that distances can be given in mm.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Millimetres from row to row and from column to column, by the name of the case. Empty
+        unless every case is a DICOM image whose calibrated regions agree to 1 %: distances in mm
+        and in pixels are never averaged.
+
+    Raises
+    ------
+    ImageError
+        A file cannot be read; the message names it.
+    """
+    sizes: dict[str, tuple[float, float]] = {}
+    for case in cases:
+        if case.image_path.suffix.lower() not in (".dcm", ".dicom"):
+            return {}
+        found = [(r.row_mm, r.column_mm) for r in read_frame(case.image_path).regions]
+        if not found or not np.allclose(found, found[0], rtol=0.01, atol=0):
+            return {}
+        sizes[case.name] = found[0]
+    return sizes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
+from unet_lib.dataset import Case, TrainingImages, content_hash, load_case, pixel_sizes
 from unet_lib.inference.segmenter import Segmenter, read_ahead
 from unet_lib.metrics import Evaluation
 
@@ -59,6 +59,7 @@ def evaluate_cases(
     about = {**facts, **(about or {})}
     evaluation = Evaluation(about=about)
     known = TrainingImages.from_about(segmenter.about)
+    sizes = pixel_sizes(cases)
     truths: list[np.ndarray] = []
     hashes: list[str] = []
 
@@ -78,6 +79,7 @@ def evaluate_cases(
             name=case.name,
             label=case.label,
             group=case.group,
+            spacing=sizes.get(case.name),
         )
     about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
     return evaluation
