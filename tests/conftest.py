@@ -14,6 +14,14 @@ import pytest
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads near-duplicates that another one found."""
+    from unet_lib.dataset import groups
+
+    monkeypatch.setattr(groups, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
+
+
 @pytest.fixture(scope="session")
 def busi_dir() -> Path:
     """Return the real BUSI folder; skip the test where it is not there."""

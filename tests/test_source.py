@@ -46,6 +46,7 @@ def test_without_data_phantoms_are_made_and_named_so(tmp_path):
     assert "PHANTOMS" in source._repr_html_()
     assert source.message == str(source) == repr(source)  # no path of this machine in a notebook
     assert source.about["data_kind"] == "phantoms"
+    assert source.groups == "none: phantoms are made one by one"
     again = open_dataset("phantoms", progress=False)
     assert again == source  # the same pictures and the same split
 
@@ -67,6 +68,7 @@ def test_own_folder(own):
     source = open_dataset(str(own))
     assert (source.kind, source.name, source.fold) == ("clinical", "clinic", 0)
     assert list(source.cases) == find_cases(own)
+    assert source.groups.startswith("near-duplicates found by the library") and not source.leaks
     assert "PHANTOM" not in source.message + source._repr_html_()
     parts = names(source.split)
     for part, listed in parts.items():
@@ -74,7 +76,8 @@ def test_own_folder(own):
     assert sorted(sum(parts.values(), [])) == sorted(case.name for case in source.cases)
     assert "Data: clinic, 20 images" in source.message
     assert json.loads(json.dumps(source.about)) == {
-        "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0
+        "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0,
+        "groups": "near-duplicates found by the library (0 images in 0 groups)",
     }  # fmt: skip
 
 
@@ -142,6 +145,7 @@ def test_busi_gets_its_committed_folds(busi_dir, monkeypatch):
     source = open_dataset("auto", fold=3)
     assert (source.kind, source.name, len(source.cases)) == ("clinical", "BUSI", 780)
     assert source.about["split"] == "busi_5fold, fold 3" and source.folder == Path(busi_dir)
+    assert source.groups == "audited list"
     for part, listed in names(source.split).items():
         rows = Folds.read(BUSI_FOLDS).rows
         assert sorted(listed) == sorted(row.image for row in rows if row.parts[3] == part)
@@ -159,3 +163,4 @@ def test_a_part_of_busi_is_not_busi(busi_dir, tmp_path):
         shutil.copy(busi_dir / "benign" / "benign (4)_mask_1.png", part / "benign")
     source = open_dataset(part)
     assert source.name == "part" and source.about["split"] == "folds, fold 0"
+    assert source.groups == "audited list"

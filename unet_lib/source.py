@@ -15,10 +15,13 @@ from unet_lib.dataset import (
     Folds,
     Split,
     find_cases,
+    find_groups,
     locate_dataset,
     make_folds,
 )
 from unet_lib.dataset.cases import DATA_FOLDER
+from unet_lib.dataset.layout import find_root
+from unet_lib.dataset.own_split import cut_groups, leak, own_split
 from unet_lib.phantoms import is_phantoms, make_phantoms
 
 __all__ = ["DataSource", "open_dataset"]
@@ -42,6 +45,11 @@ class DataSource:
         Phantoms are synthetic: no result on them is a clinical one.
     name : str
         ``BUSI``, ``phantoms``, or the folder's name.
+    groups : str
+        Where the groups that a split keeps together come from.
+    leaks : str
+        How many test images the data set's own split exposes; empty for other splits, which never
+        divide a group.
     """
 
     folder: Path
@@ -51,6 +59,8 @@ class DataSource:
     fold: int
     kind: str
     name: str
+    groups: str
+    leaks: str = ""
 
     @property
     def about(self) -> dict[str, Any]:
@@ -60,7 +70,8 @@ class DataSource:
             "data_kind": self.kind,
             "split": self.split.name,
             "fold": self.fold,
-        }
+            "groups": self.groups,
+        } | ({"own_split": self.leaks} if self.leaks else {})
 
     @property
     def message(self) -> str:
@@ -69,6 +80,10 @@ class DataSource:
             f"{len(getattr(self.split, part))} {part}" for part in ("train", "validation", "test")
         )
         what = f"Data: {self.name}, {len(self.cases)} images; split {self.split.name}: {parts}."
+        if self.leaks:
+            what += f" The data set's own split: {self.leaks} ({self.groups})."
+        else:
+            what += f" Kept together: {self.groups}."
         if self.kind == "phantoms":
             what += (
                 " These are PHANTOMS, synthetic images: nothing here is a clinical result. For "
@@ -97,7 +112,9 @@ def open_dataset(
     normals: bool = True,
     progress: bool = True,
 ) -> DataSource:
-    """Find the data, its cases and the parts of one fold.
+    """Find the data, its cases, what belongs together, and the parts of one fold.
+
+    Near-duplicates are searched, once, in every folder that brings no list of them (`find_groups`).
 
     Parameters
     ----------
@@ -105,14 +122,15 @@ def open_dataset(
         A folder; "auto" takes BUSI where it finds it (`locate_dataset`), else phantoms.
     fold : int
         Which fold of the split.
-    split : path-like, optional
-        A split CSV. Left out: the committed five folds for BUSI, else five folds by `make_folds`.
+    split : path-like or "own", optional
+        A split CSV, or "own": the one that the data set's authors made, which may leak (BUS-BRA,
+        MedSegBench). Left out: the committed five folds for BUSI, else five by `make_folds`.
     seed : int
         Of phantoms and of a split that is made.
     normals : bool
         False leaves the images of class normal out.
     progress : bool
-        Show a progress bar while phantoms are made.
+        Show progress bars while phantoms are made or near-duplicates searched.
 
     Returns
     -------
@@ -128,14 +146,28 @@ def open_dataset(
     found = locate_dataset(dataset)
     if found is None:
         found = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
-    cases = tuple(find_cases(found))
+    cases, groups = grouped_cases(found, progress=progress)
     name, kind = identify(found, cases)
-    if split is not None:
+    leaks = ""
+    if str(split) == "own":
+        folds = own_split(find_root(Path(found)), cases)
+        leaking, tested = leak(cases, folds, fold)
+        leaks = f"{leaking} of {tested} test images have a group mate in training or validation"
+        cases, folds = cut_groups(cases, folds)
+    elif split is not None:
         folds = Folds.read(split)
     else:
         folds = Folds.read(BUSI_FOLDS) if name == "BUSI" else make_folds(cases, seed=seed)
     parts = folds.split(cases, fold, normals=normals)
-    return DataSource(Path(found), cases, folds, parts, fold, kind, name)
+    return DataSource(Path(found), tuple(cases), folds, parts, fold, kind, name, groups, leaks)
+
+
+def grouped_cases(
+    folder: str | os.PathLike, *, progress: bool = True
+) -> tuple[Sequence[Case], str]:
+    """Return the cases of a folder with their groups, and where these come from (`find_groups`)."""
+    cases = find_cases(folder, audit=None)
+    return find_groups(cases, find_root(Path(folder)), progress=progress)
 
 
 def identify(folder: str | os.PathLike, cases: Sequence[Case]) -> tuple[str, str]:

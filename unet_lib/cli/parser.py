@@ -13,6 +13,7 @@ from typing import Any
 
 from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
+from unet_lib.cli.grouping import add_duplicates
 from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
@@ -24,6 +25,7 @@ _EPILOG = """\
 examples:
   python -m unet_lib phantoms data/phantoms --count 120
   python -m unet_lib check data/Dataset_BUSI_with_GT
+  python -m unet_lib duplicates my_images
   python -m unet_lib train data/Dataset_BUSI_with_GT --fold 0 --out runs/fold0
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
@@ -138,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(command("segment", segment, short, _SEGMENT))
     add_score(command)
     add_crossvalidate(command)
+    add_duplicates(command)
     add_download(command)
     add_export(command)
     add_weights(command)
@@ -158,7 +161,10 @@ def _add_data(sub: argparse.ArgumentParser) -> None:
         help="data folder; 'auto' looks for BUSI and else takes phantoms, 'phantoms' takes them",
     )
     sub.add_argument(
-        "--split", type=Path, help="split CSV; left out: BUSI's committed folds, else five new ones"
+        "--split",
+        type=Path,
+        help="split CSV; 'own': that of the data set's authors, which may leak; left out: BUSI's "
+        "committed folds, else five new ones",
     )
     sub.add_argument("--fold", type=int, default=0, help="fold of the split, from 0")
 

@@ -70,14 +70,14 @@ def _score(options: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], Sequence[Any]]:
     """Return facts, the cases to score and all cases of the folder."""
-    from unet_lib.dataset import find_cases
-    from unet_lib.source import identify, open_dataset
+    from unet_lib.source import grouped_cases, identify, open_dataset
 
     if options.split is None and options.fold is None:
-        cases = find_cases(options.folder)
+        cases, groups = grouped_cases(options.folder)
         name, kind = identify(options.folder, cases)
-        print(f"Data: {name}, all {len(cases)} images.", flush=True)
-        return {"data": name, "data_kind": kind, "part": "all"}, cases, cases
+        print(f"Data: {name}, all {len(cases)} images. Groups: {groups}.", flush=True)
+        facts = {"data": name, "data_kind": kind, "part": "all", "groups": groups}
+        return facts, cases, cases
     source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
     print(source, flush=True)
     facts = {**source.about, "part": options.part}

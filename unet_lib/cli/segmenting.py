@@ -13,7 +13,10 @@ from typing import Any
 
 from unet_lib.cli.commands import OK, check_out, load_model
 
-_RESULT_OR_MASK = re.compile(r".+_(pred|overlay|mask(_\d+)?)", re.IGNORECASE)
+# The last: the masks of BrEaST, which lie among its images.
+_RESULT_OR_MASK = re.compile(
+    r".+_(pred|overlay|mask(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
+)
 
 
 def segment(options: argparse.Namespace) -> int:

@@ -11,7 +11,9 @@ from unet_lib.dataset.cases import (
 )
 from unet_lib.dataset.check import CheckReport, Finding, check_cases
 from unet_lib.dataset.dividing import make_folds, make_split
+from unet_lib.dataset.duplicates import DuplicateRule, find_duplicates
 from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, SplitError
+from unet_lib.dataset.groups import GROUPS_FILE, duplicate_pairs, find_groups, join_groups
 from unet_lib.dataset.layout import BUSI_NAME, find_cases
 from unet_lib.dataset.places import locate_dataset
 from unet_lib.dataset.training_images import TrainingImages, content_hash
@@ -21,12 +23,14 @@ __all__ = [
     "BUSI_FOLDS",
     "BUSI_NAME",
     "DATA_FOLDER",
+    "GROUPS_FILE",
     "LABELS",
     "PARTS",
     "PHANTOM_MARKER",
     "Case",
     "CheckReport",
     "DatasetError",
+    "DuplicateRule",
     "Finding",
     "FoldRow",
     "Folds",
@@ -35,7 +39,11 @@ __all__ = [
     "TrainingImages",
     "check_cases",
     "content_hash",
+    "duplicate_pairs",
     "find_cases",
+    "find_duplicates",
+    "find_groups",
+    "join_groups",
     "load_case",
     "locate_dataset",
     "make_folds",

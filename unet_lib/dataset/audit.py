@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
@@ -51,40 +51,13 @@ def read_audit(path: str | os.PathLike = BUSI_AUDIT) -> dict[str, dict[str, str]
     return rows
 
 
-def apply_audit(cases: list[Case], root: Path, audit: str | os.PathLike | None) -> list[Case]:
-    """Give every case its near-duplicate group from the audit list.
-
-    Parameters
-    ----------
-    cases : list of Case
-    root : Path
-        The folder the cases come from.
-    audit : path-like, "auto" or None
-        See :func:`unet_lib.dataset.find_cases`.
-
-    Raises
-    ------
-    DatasetError
-        A list was named and does not hold every case.
-    """
-    if audit is None:
-        return cases
-    if audit == "auto":
-        rows = read_audit()
-        if (root / PHANTOM_MARKER).exists() or not _is_busi(cases, rows):
-            return cases
-    else:
-        rows = read_audit(audit)
-        absent = [c.name for c in cases if c.name not in rows]
-        if absent:
-            raise DatasetError(
-                f"{audit}: does not list {len(absent)} of the {len(cases)} images of {root}, "
-                f"first {absent[0]!r}. Use audit=None for a folder that has no audit list."
-            )
-    return [replace(c, group=rows[c.name]["group"]) for c in cases]
+def busi_audit(cases: Sequence[Case]) -> dict[str, dict[str, str]] | None:
+    """Return the rows of BUSI's audit list if the cases are BUSI or a part of it, else None."""
+    rows = read_audit()
+    return rows if _is_busi(cases, rows) else None
 
 
-def _is_busi(cases: list[Case], rows: dict[str, dict[str, str]]) -> bool:
+def _is_busi(cases: Sequence[Case], rows: dict[str, dict[str, str]]) -> bool:
     """Whether the cases are BUSI or a part of it."""
     if any(c.name not in rows or rows[c.name]["class"] != c.label for c in cases):
         return False

@@ -35,7 +35,12 @@ class Case:
     mask_paths : tuple of Path
         All masks of the image, sorted; their union is the lesion.
     group : str
-        Near-duplicate group; the case's own name when it has no twin.
+        Images that a split keeps together: near-duplicates and pictures of one patient; the
+        case's own name when it stands alone.
+    patient : str
+        Empty where the folder does not tell.
+    colour_coded : bool
+        Masks are read by :func:`unet_lib.images.as_colour_mask`.
     """
 
     name: str
@@ -43,10 +48,12 @@ class Case:
     image_path: Path
     mask_paths: tuple[Path, ...]
     group: str
+    patient: str = ""
+    colour_coded: bool = False
 
     @property
     def has_twins(self) -> bool:
-        """Whether the case is in a near-duplicate group with others."""
+        """Whether the case is in a group with others."""
         return self.group != self.name
 
 
@@ -73,7 +80,13 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
             f"{case.image_path}: has no mask file, and only images of class normal may go "
             "without. Add its mask, or use the image for segmentation only."
         )
-    return image, read_masks(case.mask_paths, image.shape[:2], image_path=case.image_path)
+    mask = read_masks(
+        case.mask_paths,
+        image.shape[:2],
+        image_path=case.image_path,
+        colour_coded=case.colour_coded,
+    )
+    return image, mask
 
 
 def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:

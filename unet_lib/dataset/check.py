@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from unet_lib.dataset.cases import LABELS, Case
 from unet_lib.dataset.training_images import content_hash
-from unet_lib.images import ImageError, as_grey, as_image, as_mask, read_pixels
+from unet_lib.images import ImageError, as_colour_mask, as_grey, as_image, as_mask, read_pixels
 
 KINDS = {
     "unreadable": ("error", "files that cannot be read"),
     "size_mismatch": ("error", "masks of another size than their image"),
-    "mask_values": ("error", "masks with other values than two"),
+    "mask_values": ("error", "masks with other values or colours than expected"),
     "no_mask": ("error", "lesion images without a mask"),
     "empty_lesion_mask": ("warning", "empty masks on lesion images"),
     "lesion_on_normal": ("warning", "normal images with a lesion in the mask"),
@@ -101,7 +101,8 @@ class CheckReport:
         lines = [
             f"{counts['cases']} cases ({classes}), {counts['masks']} masks, "
             f"{counts['several_masks']} images with several masks.",
-            f"{counts['grouped_cases']} images lie in {counts['groups']} near-duplicate groups.",
+            f"{counts['grouped_cases']} images lie in {counts['groups']} known groups "
+            "(near-duplicates, patients).",
         ]
         if sizes:
             lines.append(
@@ -217,10 +218,11 @@ def _examine_masks(seen: _Seen) -> None:
 def _examine_mask(seen: _Seen, path: Path) -> bool | None:
     """Return whether the mask holds a lesion; None when it cannot be used."""
     try:
-        pixels = as_grey(read_pixels(path))
+        stored = read_pixels(path)
     except ImageError as error:
         seen.add("unreadable", str(error))
         return None
+    pixels = as_grey(stored)
     if seen.size and pixels.shape != seen.size:
         seen.add(
             "size_mismatch",
@@ -228,11 +230,12 @@ def _examine_mask(seen: _Seen, path: Path) -> bool | None:
             f"is {seen.size[0]} x {seen.size[1]} (height x width)",
         )
     try:
-        mask = as_mask(pixels, path)
+        coded = seen.case.colour_coded
+        mask = as_colour_mask(stored, path) if coded else as_mask(pixels, path)
     except ImageError as error:
         seen.add("mask_values", str(error))
         return None
-    if not ((pixels == pixels.min()) | (pixels == pixels.max())).all():
+    if not coded and not ((pixels == pixels.min()) | (pixels == pixels.max())).all():
         seen.add("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
     return bool(mask.any())
 

@@ -50,7 +50,7 @@ def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
 
 
 def _named(folder: Path, source: str) -> Path:
-    if not folder.is_dir():
+    if not folder.is_dir() and folder.suffix.lower() != ".npz":
         raise DatasetError(
             f"{folder}: {source} names this folder, but it does not exist. Correct the path, or "
             "leave it out to use the built-in phantoms."

@@ -14,7 +14,14 @@ from unet_lib.images.decode import (
 )
 from unet_lib.images.frames import Frame, ImageError, Region, pixel_size
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
-from unet_lib.images.reading import as_grey, as_image, as_mask, read_image, read_masks
+from unet_lib.images.reading import (
+    as_colour_mask,
+    as_grey,
+    as_image,
+    as_mask,
+    read_image,
+    read_masks,
+)
 from unet_lib.images.writing import write_image
 
 __all__ = [
@@ -25,6 +32,7 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "Region",
+    "as_colour_mask",
     "as_grey",
     "as_image",
     "as_mask",

@@ -47,6 +47,7 @@ def read_masks(
     shape: tuple[int, int] | None = None,
     *,
     image_path: PathLike | None = None,
+    colour_coded: bool = False,
 ) -> np.ndarray:
     """Read all masks of one image and join them with OR.
 
@@ -58,6 +59,8 @@ def read_masks(
         Height and width that every mask must have.
     image_path : path-like, optional
         The image that the masks belong to, named in the message when the sizes differ.
+    colour_coded : bool
+        Read the masks by :func:`as_colour_mask`.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def read_masks(
     owner = "the image" if image_path is None else str(image_path)
     joined = None if shape is None else np.zeros(shape, bool)
     for path in files:
-        mask = as_mask(read_pixels(path), path)
+        mask = (as_colour_mask if colour_coded else as_mask)(read_pixels(path), path)
         if joined is None:
             joined, owner = mask, str(path)
         elif mask.shape != joined.shape:
@@ -164,6 +167,41 @@ def as_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
     if grey.dtype != bool and _is_smoothed(grey, float(high)):
         return grey > float(high) / 2
     raise ImageError(_values_message(path, grey))
+
+
+def as_colour_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
+    """Turn a mask that tells the class by colour to a mask of any lesion.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3), or an all-black (H, W)
+        Black background, (0, 255, 0) benign, (255, 0, 0) malignant, as in BUS-UCLM.
+    path : path-like
+        For the error message.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+
+    Raises
+    ------
+    ImageError
+        Any other colour.
+    """
+    if pixels.ndim == 2:
+        if not pixels.any():
+            return pixels > 0
+        shown = "grey values"
+    else:
+        green, red = (pixels == (0, 255, 0)).all(2), (pixels == (255, 0, 0)).all(2)
+        strange = pixels[pixels.any(2) & ~green & ~red]
+        if pixels.dtype == np.uint8 and not len(strange):
+            return green | red
+        shown = f"{len(strange)} pixels of other colours, such as {strange[:1].tolist()}"
+    raise ImageError(
+        f"{path}: not a colour-coded mask: it holds {shown}. Expected black, (0, 255, 0) for "
+        "benign and (255, 0, 0) for malignant, saved as 8-bit RGB PNG."
+    )
 
 
 def _is_smoothed(grey: np.ndarray, high: float) -> bool:
