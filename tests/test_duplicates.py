@@ -254,3 +254,14 @@ def close(cases: list[Case]) -> set[tuple[str, str]]:
     for case in cases:
         members.setdefault(case.group, []).append(case.name)
     return {pair for names in members.values() for pair in combinations(sorted(names), 2)}
+
+
+def test_an_interrupted_search_leaves_nothing(clinic, monkeypatch, tmp_path, capsys):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "find_duplicates", interrupt)
+    out = tmp_path / "groups.csv"
+    assert main(["duplicates", str(clinic), "--out", str(out)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not out.exists() and not module.CACHE_FOLDER.exists()
