@@ -20,6 +20,11 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+# For the test of the report page; where none can be had, that test is skipped.
+$(VENV)/.browser: $(VENV)/.dev
+	tools/get_browser.sh $(BIN)/python
+	touch $@
+
 # Both notebooks, first to last cell, in real kernels. On phantoms it starts anew each time; on
 # your own data (DATA=<folder>) an interrupted run goes on where it was.
 demo: $(VENV)/.runtime
@@ -32,7 +37,7 @@ demo: $(VENV)/.runtime
 	@cat $(OUT)/evaluation/report.md
 	@echo; echo "Report and figures: $(OUT)/evaluation/   executed notebooks: $(OUT)/"
 
-test: lint
+test: lint $(VENV)/.browser
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m keras
 

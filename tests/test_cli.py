@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -301,8 +302,13 @@ def test_evaluate_agrees_with_the_masks_that_segment_writes(run, data, tmp_path,
     report = (tmp_path / "report" / "report.md").read_text()
     assert report in shown and "PHANTOMS (synthetic images): not a clinical result" in report
     assert "TRAINING IMAGES: not a test" in report  # part "all" holds the training images
-    expected = "about.json cases.csv confusion_matrix.png histograms.npz precision_recall.png "
-    assert files(tmp_path / "report") == [*expected.split(), "report.md", "roc.png", "summary.json"]
+    expected = """about.json calibration.png cases.csv confusion_matrix.png dice_by_size.png
+    histograms.npz precision_recall.png report.html report.md roc.png summary.json"""
+    assert files(tmp_path / "report") == expected.split()
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "(training images: not a test)</h2>" in page and page.count("<svg") >= 4
+    weights = run / "model" / "model.weights.h5"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in page
     with open(tmp_path / "report" / "cases.csv", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert len(rows) == 12

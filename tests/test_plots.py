@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from unet_lib import plots
 from unet_lib.augment import Augmentation
@@ -81,6 +82,8 @@ def draw_all(about, banner=None):
         "confusion_lesion": plots.plot_confusion_matrix(
             evaluation, lesion_only=True, banner=banner
         ),
+        "calibration": plots.plot_calibration(evaluation, banner=banner),
+        "size": plots.plot_dice_by_size(evaluation, banner=banner),
     }
 
 
@@ -116,6 +119,8 @@ def test_a_figure_says_what_it_shows(name):
         "precision_recall": ["pooled over pixels", "all 6 images", "4 lesion images"],
         "confusion": ["6 images pooled", "14,400 pixels", "Mean IoU"],
         "confusion_lesion": ["4 lesion images pooled", "9,600 pixels"],
+        "calibration": ["pooled over pixels", "6 images", "14,400 pixels", "20 pixels from", "ECE"],
+        "size": ["per image", "4 lesion images", "0 missed", "benign (4)", "% of the image"],
     }
     assert [part for part in expected[name] if part not in text] == []
 
@@ -217,6 +222,41 @@ def test_images_without_lesions_have_no_share_of_lesion_pixels():
         assert "average precision -" in words(plots.plot_precision_recall(evaluation))
 
 
+def test_the_calibration_figure_shows_the_curve_of_scikit_learn():
+    pairs = [make_pair(seed, lesion=seed % 3 > 0) for seed in range(6)]
+    truth = np.concatenate([truth.ravel() for _, truth, _ in pairs])
+    p = np.concatenate([p.ravel() for *_, p in pairs])
+    share, mean = calibration_curve(truth, p, n_bins=15)
+    line = FIGURES["calibration"].axes[0].lines[1]
+    shown = np.isfinite(line.get_xdata())
+    assert line.get_xdata()[shown] == pytest.approx(mean, abs=1e-6)
+    assert line.get_ydata()[shown] == pytest.approx(share, abs=1e-6)
+
+
+def test_every_lesion_image_has_its_mark_and_the_median_goes_through_them():
+    evaluation = Evaluation()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        truth = disc(40, 60, 20, 30, rng.uniform(3, 18))
+        found = truth & disc(40, 60, 20, rng.uniform(5, 35), 15)
+        label = ("benign", "malignant", "")[i % 3]
+        evaluation.add(truth, found, name=str(i), label=label)
+    figure = plots.plot_dice_by_size(evaluation)
+    axes = figure.axes[0]
+    marks = np.concatenate([marks.get_offsets() for marks in axes.collections])
+    expected = [(100 * (c.tp + c.fn) / 2400, c.dice) for c in evaluation.table]
+    assert np.array(sorted(map(tuple, marks))) == pytest.approx(np.array(sorted(expected)))
+    assert "benign (14)" in words(figure) and "no class (13)" in words(figure)
+    (line,) = axes.lines
+    by_size = np.array(sorted(expected, key=lambda pair: pair[0]))
+    middle = [np.median(by_size[i : i + 15], axis=0) for i in range(26)]
+    assert np.stack(line.get_data(), 1) == pytest.approx(np.array(middle))
+    normal = Evaluation()
+    normal.add(np.zeros((5, 5), bool), np.zeros((5, 5), bool), name="n", label="normal")
+    with pytest.raises(ValueError, match="no image has a lesion"):
+        plots.plot_dice_by_size(normal)
+
+
 def test_one_curve_when_all_images_have_a_lesion():
     text = words(plots.plot_roc(make_evaluation(normals=False)))
     assert "all 6 images" in text and "lesion images" not in text
@@ -225,7 +265,7 @@ def test_one_curve_when_all_images_have_a_lesion():
 def test_curves_need_probabilities():
     evaluation = Evaluation()
     evaluation.add(np.ones((5, 5), bool), np.ones((5, 5), bool), name="x")
-    for plot in (plots.plot_roc, plots.plot_precision_recall):
+    for plot in (plots.plot_roc, plots.plot_precision_recall, plots.plot_calibration):
         with pytest.raises(ValueError, match="masks only"):
             plot(evaluation)
     assert "F1 1.000" in words(plots.plot_confusion_matrix(evaluation))

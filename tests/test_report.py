@@ -489,19 +489,22 @@ def test_report_folder(tmp_path):
     folder = report.parent
     assert report == tmp_path / "scores" / "report.md"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "about.json", "cases.csv", "confusion_matrix.png", "histograms.npz",
-        "precision_recall.png", "report.md", "roc.png", "summary.json",
+        "about.json", "calibration.png", "cases.csv", "confusion_matrix.png", "dice_by_size.png",
+        "histograms.npz", "precision_recall.png", "report.html", "report.md", "roc.png",
+        "summary.json",
     ]  # fmt: skip
     text = report.read_text(encoding="utf-8")
     assert text.startswith(SUMMARY.to_markdown())
     links = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(links) == 4 and all((folder / link).is_file() for link in links)
+    assert len(links) == 7 and all((folder / link).is_file() for link in links)
     for path in folder.glob("*.png"):
         with Image.open(path) as picture:
             picture.verify()
     assert CaseTable.read_csv(folder / "cases.csv") == evaluation.table
     assert json.loads((folder / "summary.json").read_text())["images"] == 48
-    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".md", ".json")}
+    before = {
+        p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".md", ".json", ".html")
+    }
     write_report(Evaluation.load(folder), folder)  # from its own files: the same report
     assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.name in before}
 

@@ -97,8 +97,9 @@ def test_the_report_names_them_and_titles_its_tables():
         "near_duplicates": ["i38"],
     }
     text = report_of(seen_in_training=True, training_overlap=overlap)
-    assert "Compared with 7 images" in text and "32 of 40 scored images are among them, 1 more" in (
-        text
+    assert (
+        "Compared with 7 pictures" in text
+        and "32 of 40 scored images are among them, 1 more" in (text)
     )
     assert "Seen: i00, i01" in text and "i29 and 2 more." in text
     assert "Near-duplicates: i38." in text and "TRAINING IMAGES: not a test" in text

@@ -73,7 +73,7 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on one part of a fold and write the report."""
-    from unet_lib.inference import evaluate_cases
+    from unet_lib.inference import evaluate_cases, show_cases
     from unet_lib.report import write_report
 
     source = _open(options)
@@ -82,7 +82,7 @@ def evaluate(options: argparse.Namespace) -> int:
     segmenter = load_model(options)
     about = {**source.about, "part": options.part}
     evaluation = evaluate_cases(segmenter, cases, about=about)
-    report = write_report(evaluation, options.out)
+    report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
     print(report.read_text(encoding="utf-8"))
     print(f"report and figures: {options.out}")
     return OK

@@ -1,7 +1,7 @@
 """From an image of any size to a mask at its own size, and the scores of many."""
 
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
-from unet_lib.inference.scoring import evaluate_cases
+from unet_lib.inference.scoring import evaluate_cases, show_cases
 from unet_lib.inference.segmenter import Segmentation, Segmenter, read_ahead
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "evaluate_cases",
     "find_lesions",
     "read_ahead",
+    "show_cases",
 ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
+from unet_lib.backend import package_versions
 from unet_lib.dataset import Case, TrainingImages, content_hash, load_case, pixel_sizes
 from unet_lib.inference.segmenter import Segmenter, read_ahead
 from unet_lib.metrics import Evaluation
 
-__all__ = ["evaluate_cases"]
+__all__ = ["evaluate_cases", "show_cases"]
 
 
 def evaluate_cases(
@@ -52,6 +56,7 @@ def evaluate_cases(
         raise ValueError("evaluate_cases: received no cases; expected at least one.")
     facts = {
         "model": segmenter.about.get("name", "unnamed"),
+        "model_sha256": segmenter.about.get("weights_sha256"),
         "threshold": segmenter.threshold,
         "cleaning": segmenter.cleaning.to_dict(),
         "preprocessing": segmenter.preprocessing.to_dict(),
@@ -62,11 +67,13 @@ def evaluate_cases(
     sizes = pixel_sizes(cases)
     truths: list[np.ndarray] = []
     hashes: list[str] = []
+    masks: list[str] = []
 
     def images() -> Iterator[np.ndarray]:
         for image, truth, found in read_ahead(_load, cases, 2 * segmenter.batch_size):
             truths.append(truth)
             hashes.append(found)
+            masks.append(content_hash(truth[..., None]))
             yield image
 
     maps = segmenter.iter_probabilities(images())
@@ -82,12 +89,50 @@ def evaluate_cases(
             spacing=sizes.get(case.name),
         )
     about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
+    about["data_sha256"] = _data_hash(cases, hashes, masks)
+    python, backend = platform.python_version(), keras.backend.backend()
+    about["versions"] = {"python": python, "backend": backend, **package_versions()}
     return evaluation
+
+
+def show_cases(
+    segmenter: Segmenter, cases: Sequence[Case]
+) -> Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return what `write_report` shows cases with.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    cases : sequence of Case
+        Those that were scored.
+
+    Returns
+    -------
+    callable
+        From a case's name to its image (H, W, 1), true mask and predicted mask (H, W), segmented
+        anew.
+    """
+    by_name = {case.name: case for case in cases}
+
+    def show(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image, truth = load_case(by_name[name])
+        return image, truth, segmenter.segment(image).mask
+
+    return show
 
 
 def _load(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
     image, truth = load_case(case)
     return image, truth, content_hash(image)
+
+
+def _data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> str:
+    """Hash names, pictures and masks: the same for the same data in any order of files."""
+    lines = sorted(
+        f"{case.name}\t{image}\t{mask}\n"
+        for case, image, mask in zip(cases, images, masks, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _seen(

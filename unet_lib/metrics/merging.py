@@ -83,8 +83,8 @@ def _common(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [found.get(key) for found in abouts]
         same = all(value == values[0] for value in values)
         about[key] = values[0] if same else "; ".join(map(str, values))
-    if any(found.get("seen_in_training") for found in abouts):
-        about["seen_in_training"] = True
+    seen = [found.get("seen_in_training") for found in abouts]
+    about["seen_in_training"] = True if any(seen) else None if None in seen else False
     overlaps = [found.get("training_overlap") for found in abouts]
     if all(overlaps):  # each fold was compared with the images of its own network
         counts = sorted({overlap["compared_with"] for overlap in overlaps})

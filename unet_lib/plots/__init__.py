@@ -21,6 +21,7 @@ from unet_lib.plots.frame import (
     save_figure,
 )
 from unet_lib.plots.pictures import plot_augmentation, plot_examples, plot_predictions
+from unet_lib.plots.scores import plot_calibration, plot_dice_by_size
 
 __all__ = [
     "PHANTOM_BANNER",
@@ -28,7 +29,9 @@ __all__ = [
     "banner_for",
     "describe",
     "plot_augmentation",
+    "plot_calibration",
     "plot_confusion_matrix",
+    "plot_dice_by_size",
     "plot_examples",
     "plot_history",
     "plot_precision_recall",

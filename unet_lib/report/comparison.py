@@ -11,7 +11,8 @@ from scipy.stats import wilcoxon
 from unet_lib.metrics import CaseScore, CaseTable
 from unet_lib.metrics.counts import NAN
 from unet_lib.report.intervals import Interval, group_bootstrap
-from unet_lib.report.markdown import DIGITS, escape, number, table, with_interval
+from unet_lib.report.markdown import DIGITS
+from unet_lib.report.texts import escape, number, table, with_interval
 
 OF_LESION_IMAGES = {
     **{"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"},

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unet_lib.metrics import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.calibration import BINS
-from unet_lib.plots.frame import banner_for
 from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
-from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
+from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE
+from unet_lib.report.texts import (
+    banner,
+    escape,
+    leaks,
+    listed,
+    number,
+    plain,
+    table,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from unet_lib.report.summary import PerImageSummary, PooledSummary, Summary
 
-SHOWN_NAMES = 30
 PER_IMAGE = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 CONTOURS = {
     **{"surface_dice": "surface Dice", "hd95": "HD95", "mean_surface_distance": "mean distance"},
@@ -47,9 +55,24 @@ def render(summary: Summary, *, level: int = 1) -> str:
     str
         Ends with a line break.
     """
-    mark, about = "#" * level, summary.about
+    mark = "#" * level
+    blocks = [f"{mark} {escape(title(summary.about))}", _what(summary)]
+    for heading, body in sections(summary):
+        blocks += [f"{mark}# {heading}", body]
+    return "\n\n".join(blocks) + "\n"
+
+
+def title(about: Mapping[str, Any]) -> str:
+    """Return the title of a report, as plain text."""
+    words = [str(part) for part in (about.get("model"), about.get("data")) if part]
+    return f"Evaluation{': ' if words else ''}{' on '.join(words)}"
+
+
+def sections(summary: Summary) -> list[tuple[str, str]]:
+    """Return the parts of a report, each with its heading (plain text) and Markdown."""
+    about = summary.about
     suffix = " (training images: not a test)" if about.get("seen_in_training") else ""
-    sections = [
+    scored = [
         ("Per image, images with a lesion", _per_image(summary.per_image)),
         ("Contours and areas, per image with a lesion", _contours(summary)),
         ("Missed lesions", _misses(summary)),
@@ -58,83 +81,26 @@ def render(summary: Summary, *, level: int = 1) -> str:
         ("Calibration, pooled pixels", _calibration(summary.pooled)),
         ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
     ]
-    words = [part for part in (about.get("model"), about.get("data")) if part]
-    blocks = [f"{mark} Evaluation{': ' if words else ''}{escape(' on '.join(map(str, words)))}"]
-    sections = [(f"{title}{suffix}", body) for title, body in sections]
     seen = ("Training images among these", leaks(about, summary.images))
-    for title, body in [("", _what(summary)), seen, *sections]:
-        blocks += [f"{mark}# {title}", body] if title else [body]
-    return "\n\n".join(blocks) + "\n"
+    return [seen, *((f"{heading}{suffix}", body) for heading, body in scored)]
 
 
-def banner(about: Mapping[str, Any]) -> str:
-    """Return the warning of an evaluation as a Markdown quote, or ""."""
-    return "\n>\n".join(f"> **{line}**" for line in banner_for(about).splitlines())
-
-
-def leaks(about: Mapping[str, Any], images: int) -> str:
-    """Say in sentences which of the scored images the model has seen, or that it is not known."""
-    overlap = about.get("training_overlap")
-    if about.get("seen_in_training") is None:
-        return (
-            "Training images unknown: which images these weights were trained on is not recorded, "
-            "so nobody can tell whether this is a test."
-        )
-    if overlap is None:
-        return "Compared by name only: " + ("some are." if about["seen_in_training"] else "none.")
-    lines = [
-        f"Compared with {overlap['compared_with']} images that trained the model or chose its "
-        f"epoch and threshold: {len(overlap['in_training'])} of {images} scored images are among "
-        f"them, {len(overlap['near_duplicates'])} more are near-duplicates of one."
-    ]
-    for words, key in (("Seen", "in_training"), ("Near-duplicates", "near_duplicates")):
-        if overlap[key]:
-            lines.append(f"{words}: {listed(overlap[key])}.")
-    return "\n\n".join(lines)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Write the first 30 names and how many more there are."""
-    more = len(names) - SHOWN_NAMES
-    shown = ", ".join(escape(name) for name in names[:SHOWN_NAMES])
-    return shown + (f" and {more} more" if more > 0 else "")
-
-
-def number(value: float, digits: int = 3) -> str:
-    """Write a number with a fixed number of decimals, and "-" where it is undefined."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def with_interval(interval: Interval, digits: int = 3, scale: float = 1.0) -> str:
-    """Write "mean (low to high)"; "mean (-)" where there are too few groups for an interval."""
-    mean, low, high = (
-        number(v * scale, digits) for v in (interval.mean, interval.low, interval.high)
-    )
-    return f"{mean} ({low} to {high})" if interval.known else f"{mean} (-)"
-
-
-def escape(text: object) -> str:
-    """Make a text safe inside a table cell and plain in a paragraph."""
-    escaped = "".join(f"\\{c}" if c in "\\|*_`<>[]#~" else c for c in str(text))
-    return " ".join(escaped.split())
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table; the first column to the left, the others to the right."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _what(summary: Summary) -> str:
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """Return what was scored, by name, as plain text."""
     first = ("model", "data", "fold", "part", "threshold")
     about = {key: value for key, value in summary.about.items() if key != "training_overlap"}
     keys = [*(k for k in first if k in about), *sorted(k for k in about if k not in first)]
-    facts = [(escape(key.replace("_", " ")), escape(_plain(about[key]))) for key in keys]
+    found = [(key.replace("_", " "), plain(about[key])) for key in keys]
     lesions = summary.per_image[0].images if summary.per_image else 0
     without = summary.images - lesions
-    facts.append(("images", f"{summary.images} ({lesions} with a lesion, {without} without)"))
-    facts.append(("groups (near-duplicates count as one)", str(summary.groups)))
-    return _join(banner(about), "\n".join(f"- {key}: {value}" for key, value in facts))
+    found.append(("images", f"{summary.images} ({lesions} with a lesion, {without} without)"))
+    found.append(("groups (near-duplicates count as one)", str(summary.groups)))
+    return found
+
+
+def _what(summary: Summary) -> str:
+    lines = (f"- {escape(key)}: {escape(value)}" for key, value in facts(summary))
+    return _join(banner(summary.about), "\n".join(lines))
 
 
 def _per_image(rows: Sequence[PerImageSummary]) -> str:
@@ -317,16 +283,6 @@ def _beside(summary: Summary) -> str:
         f"through it has AUC <= 1 - FPR (1 - TPR), at most {bound:.4f}."
     )
     return _join(banner(summary.about), table(header, cells), note)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not known" if value is None else str(value)
 
 
 def _join(*blocks: str) -> str:

@@ -1,28 +1,36 @@
-"""Write a report folder: tables, figures, and the data they were made from."""
+"""Write a report folder: tables, figures, one HTML page, and the data they were made from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from unet_lib.files import atomic_path, write_atomic
 from unet_lib.metrics import Evaluation
 from unet_lib.plots import (
+    plot_calibration,
     plot_confusion_matrix,
+    plot_dice_by_size,
     plot_precision_recall,
     plot_roc,
     save_figure,
 )
 from unet_lib.report.comparison import Comparison, comparison_markdown
-from unet_lib.report.markdown import escape
-from unet_lib.report.summary import json_able, summarise
+from unet_lib.report.outlines import Show
+from unet_lib.report.page import Chart, render_page
+from unet_lib.report.summary import Summary, json_able, summarise
+from unet_lib.report.texts import escape, number
 
-REPORT, SUMMARY, COMPARISON = "report.md", "summary.json", "comparison.md"
+REPORT, SUMMARY, PAGE, COMPARISON = "report.md", "summary.json", "report.html", "comparison.md"
 
 
-def write_report(evaluation: Evaluation, folder: str | Path, *, seed: int = 0) -> Path:
+def write_report(
+    evaluation: Evaluation, folder: str | Path, *, seed: int = 0, show: Show | None = None
+) -> Path:
     """Write everything an evaluation gave into one folder.
 
     Parameters
@@ -32,18 +40,21 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, seed: int = 0) -
         Made when absent; files of an earlier report are replaced.
     seed : int
         Of the bootstrap.
+    show : callable, optional
+        From the name of an image to the image (H, W, 1) in [0, 1], its true and its predicted mask
+        (H, W), for example `show_cases`: the page then shows the worst and the median cases.
 
     Returns
     -------
     Path
-        The report, ``report.md``. Beside it: ``summary.json``, ``cases.csv`` (one line an image),
-        ``histograms.npz``, ``about.json``, ``confusion_matrix.png``, and ``roc.png`` and
-        ``precision_recall.png`` where probabilities are known.
+        The report, ``report.md``. Beside it: ``report.html``, the same and more as one page that
+        needs no other file; ``summary.json``, ``cases.csv`` (one line an image),
+        ``histograms.npz``, ``about.json``, and the figures.
 
     Raises
     ------
     ValueError
-        If the evaluation holds no image.
+        If the evaluation holds no image, or `show` gives another size than was scored.
     """
     folder = Path(folder)
     summary = summarise(evaluation, seed=seed)
@@ -51,17 +62,16 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, seed: int = 0) -
     with atomic_path(folder / SUMMARY) as temporary:
         text = json.dumps(summary.to_dict(), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    plots = {"confusion_matrix": ("Confusion matrix", plot_confusion_matrix)}
-    if evaluation.histograms:
-        plots["roc"] = ("ROC curve", plot_roc)
-        plots["precision_recall"] = ("Precision-recall curve", plot_precision_recall)
     text = summary.to_markdown() + "\n## Figures\n"
-    for name, (words, plot) in plots.items():
-        save_figure(plot(evaluation), folder / f"{name}.png")
-        text += f"\n![{words}, pooled pixels]({name}.png)\n"
-    text += "\nEvery image by itself: [cases.csv](cases.csv).\n"
-    with atomic_path(folder / REPORT) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    charts = []
+    for name, (title, alt, plot) in _plots(evaluation, summary).items():
+        path = save_figure(plot(evaluation), folder / f"{name}.png")
+        charts.append(Chart(path, title, alt))
+        text += f"\n![{title}]({path.name})\n"
+    text += f"\nThe same as one page: [{PAGE}]({PAGE}). "
+    text += "Every image by itself: [cases.csv](cases.csv).\n"
+    _write(folder / PAGE, render_page(evaluation, summary, charts, show))
+    _write(folder / REPORT, text)
     return folder / REPORT
 
 
@@ -92,3 +102,54 @@ def write_comparison(
     return write_atomic(
         folder / COMPARISON, title + comparison_markdown(comparisons, first, second)
     )
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        # A file name that is no UTF-8 cannot be shown as it is.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _plots(
+    evaluation: Evaluation, summary: Summary
+) -> dict[str, tuple[str, str, Callable[[Evaluation], Figure]]]:
+    """Give title, text in its place and function of every figure that there are numbers for."""
+    pooled = summary.pooled[0]
+    counts, where = pooled.counts, f"{pooled.label} ({pooled.images})"
+    plots = {}
+    if evaluation.histograms:
+        plots["roc"] = (
+            "ROC curve, pooled pixels",
+            f"ROC curve of {where}: area {number(pooled.auc, 4)}; at the threshold recall "
+            f"{number(counts.recall)}, false-positive rate {number(counts.false_positive_rate)}.",
+            plot_roc,
+        )
+        plots["precision_recall"] = (
+            "Precision-recall curve, pooled pixels",
+            f"Precision-recall curve of {where}: average precision "
+            f"{number(pooled.average_precision)}; at the threshold precision "
+            f"{number(counts.precision)}, recall {number(counts.recall)}.",
+            plot_precision_recall,
+        )
+        plots["calibration"] = (
+            "Calibration, pooled pixels",
+            f"Share of lesion pixels against predicted probability of {where}: expected "
+            f"calibration error {number(pooled.ece)}, in the band around the true contours "
+            f"{number(pooled.band_ece)}.",
+            plot_calibration,
+        )
+    plots["confusion_matrix"] = (
+        "Confusion matrix, pooled pixels",
+        f"Pixels of {where}: {counts.tp:,} found, {counts.fn:,} missed, {counts.fp:,} false "
+        f"alarms, {counts.tn:,} left alone.",
+        plot_confusion_matrix,
+    )
+    if summary.per_image:
+        row = summary.per_image[0]
+        plots["dice_by_size"] = (
+            "Dice against the size of the lesion, per image",
+            f"One mark for each of {row.images} {row.label}: median Dice "
+            f"{number(row.medians['dice'])}, {row.missed} missed at 0.",
+            plot_dice_by_size,
+        )
+    return plots

@@ -5,32 +5,23 @@ from __future__ import annotations
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from unet_lib.backend import describe_hardware
+from unet_lib.backend import describe_hardware, package_versions
 
 __all__ = ["environment"]
 
 
 def environment() -> dict[str, Any]:
     """Return time, hardware, versions and commit, JSON-able."""
-    packages = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": describe_hardware(),
         "python": platform.python_version(),
-        "packages": {name: found for name in packages if (found := _version(name))},
+        "packages": package_versions(),
         "git": _git_state(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_state() -> str | None:

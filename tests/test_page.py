@@ -1,0 +1,270 @@
+"""The report page: its text in any Python, its behaviour in a real browser where there is one."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from unet_lib.metrics import Evaluation
+from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
+from unet_lib.report import write_report
+from unet_lib.report.outlines import SHOWN, draw_outline, kinds_of_cases, svg_path
+
+EVIL = "<script>alert('x')</script> & \"q\" |*_`[a](http://a.b)`"
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+def make_evaluation(count=60, **about):
+    """Images of three classes; every fifth lesion missed, half of the normals marked."""
+    rng = np.random.default_rng(0)
+    evaluation = Evaluation(about={"model": "unet", "data": "BUSI", "fold": 0, **about})
+    pictures = {}
+    for i in range(count):
+        label = ("benign", "malignant", "normal")[i % 3]
+        name = EVIL if i == 0 else f"{label} ({i})"
+        truth, found = np.zeros((2, 30 + i % 7, 40), bool)
+        if label != "normal":
+            truth[5:20, 5 : 10 + i % 11] = True
+        if (label != "normal" and i % 5) or i % 6 == 2:
+            found[6:22, 4 : 9 + i % 13] = True
+        probabilities = np.clip(found * 0.6 + rng.random(found.shape) * 0.4, 0, 1)
+        evaluation.add(truth, found, probabilities, name=name, label=label, group=f"g{i // 2}")
+        pictures[name] = rng.random((*truth.shape, 1)).astype(np.float32), truth, found
+    return evaluation, pictures.__getitem__
+
+
+EVALUATION, SHOW = make_evaluation()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return the path of a page with pictures and hostile names."""
+    folder = tmp_path_factory.mktemp("page")
+    about = {"model": EVIL, "data_kind": "phantoms"}
+    evaluation = Evaluation(EVALUATION.table, EVALUATION.histograms, {**EVALUATION.about, **about})
+    write_report(evaluation, folder, show=SHOW)
+    return folder / "report.html"
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text of the page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_nothing_from_outside_becomes_a_tag_and_nothing_is_loaded(page):
+    parsed = Tags(page.read_text(encoding="utf-8"))
+    assert len(parsed.all("script")) == 1 and "src" not in parsed.all("script")[0]
+    assert parsed.text.count(EVIL.replace("  ", " ")) >= 5  # shown as it is: title, table, lists
+    for tag, attributes in parsed.tags:
+        for name in ("src", "href", "data", "action", "srcset"):
+            assert re.match(r"data:|#", attributes.get(name, "#")), (tag, attributes)
+    assert not re.search(r"url\(|@import|https?://(?!a\.b)", page.read_text(encoding="utf-8"))
+
+
+def test_everything_is_labelled(page):
+    text = page.read_text(encoding="utf-8")
+    parsed = Tags(text)
+    images, outlines = parsed.all("img"), parsed.all("svg")
+    assert len(images) == 5 and all(len(image["alt"]) > 30 for image in images)
+    assert len(outlines) == 4 * SHOWN and all(svg["aria-label"] for svg in outlines)
+    assert text.count("<table") == text.count("<caption>") >= 8
+    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"].lstrip("#") for link in parsed.all("a")} <= set(ids)
+    assert PHANTOM_BANNER in parsed.text and "Not a medical device." in parsed.text
+
+
+def test_every_image_and_score_is_in_the_table(page):
+    text = page.read_text(encoding="utf-8")
+    body = text[text.index('class="sortable"') :]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[2:]]
+    header = re.findall(r'<th scope="col">(.*?)</th>', body)
+    assert len(rows) == len(EVALUATION.table) and {len(row) for row in rows} == {len(header)}
+    for case, row in zip(EVALUATION.table, rows, strict=True):
+        cells = dict(zip(header, row, strict=True))
+        expected = f"{case.dice:.3f}" if case.has_lesion else "-"
+        assert cells["Dice"] == expected and cells["HD95 (px)"] == (
+            f"{case.hd95:.1f}" if case.has_lesion else "-"
+        )
+        assert cells["result"] == (
+            ("missed" if case.missed else "found") if case.has_lesion
+            else "left empty" if case.predicted_empty else "false alarm"
+        )  # fmt: skip
+
+
+def test_seen_images_are_marked_and_the_headings_say_so(tmp_path):
+    table = EVALUATION.table
+    overlap = {"compared_with": 2, "in_training": [table[1].name],
+               "near_duplicates": [table[2].name]}  # fmt: skip
+    about = {**EVALUATION.about, "seen_in_training": True, "training_overlap": overlap}
+    write_report(Evaluation(table, EVALUATION.histograms, about), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert SEEN_BANNER in text and text.count("(training images: not a test)</h2>") > 8
+    assert text.count("<td>near-duplicate</td>") == text.count("<td>yes</td>") == 1
+    assert "<svg" not in text and "pictures themselves were not at hand" in text
+
+
+def test_masks_alone_make_a_page_without_curves(tmp_path):
+    evaluation = Evaluation(about={"model": "someone else's"})
+    for i in range(3):
+        evaluation.add(np.zeros((9, 9), bool), np.zeros((9, 9), bool), name=f"n{i}", label="normal")
+    write_report(evaluation, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("<img") == 1 and "Training images unknown" in text and "Brier" not in text
+    assert "No lesion was missed" in text
+
+
+def test_a_file_name_that_is_no_text_can_be_written(tmp_path):
+    evaluation = Evaluation()
+    evaluation.add(np.ones((4, 4), bool), np.zeros((4, 4), bool), name="caf\udce9", label="benign")
+    assert "caf?" in write_report(evaluation, tmp_path).read_text(encoding="utf-8")
+
+
+# which cases, and their outlines
+
+
+def test_the_cases_to_look_at():
+    table = EVALUATION.table
+    missed, alarms, worst, median = kinds_of_cases(table)
+    assert {case.name for case in missed.cases} == {case.name for case in table if case.missed}
+    sizes = [case.fn / (case.height * case.width) for case in missed.cases]
+    assert sizes == sorted(sizes, reverse=True) and missed.complete and len(missed.shown) == SHOWN
+    assert all(not case.has_lesion and case.fp for case in alarms.cases)
+    areas = [case.false_positive_area for case in alarms.cases]
+    assert areas == sorted(areas, reverse=True)
+    lowest = sorted(case.dice for case in table.lesion_cases if not case.missed)
+    assert [case.dice for case in worst.shown] == lowest[:SHOWN]
+    middle = np.median([case.dice for case in table.lesion_cases])
+    farthest = max(abs(case.dice - middle) for case in median.shown)
+    others = [c for c in table.lesion_cases if c not in median.shown]
+    assert all(abs(case.dice - middle) >= farthest for case in others)
+
+
+def test_a_path_goes_around_the_mask():
+    mask = np.zeros((12, 14), bool)
+    assert svg_path(mask) == ""
+    mask[2:5, 3:8] = True
+    points = {tuple(map(float, p.split())) for p in re.split("[ML]", svg_path(mask)[:-1])[1:]}
+    assert points == {(3.5, 2.5), (7.5, 2.5), (3.5, 4.5), (7.5, 4.5)}
+    mask[8, 8] = True  # a lesion of one pixel is a dot of the line's width
+    assert svg_path(mask).count("Z") == 2 and "M8.5 8.5Z" in svg_path(mask)
+
+
+def test_a_picture_of_another_size_is_refused():
+    case = EVALUATION.table[1]
+    image, truth, found = SHOW(case.name)
+    assert draw_outline(case, SHOW).height == case.height
+    with pytest.raises(ValueError, match=r"malignant \(1\): image .* differ in size"):
+        draw_outline(case, lambda name: (image[1:], truth, found))
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Return Chromium; skip where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_api.sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(
+                executable_path=path, args=["--disable-gpu"], timeout=120_000
+            )
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium (tools/get_browser.sh gets one): {str(error)[:200]}")
+        yield found
+        found.close()
+
+
+def opened(browser, page, **options):
+    """Open the page; returns it and what it complained of or asked for beyond itself."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(120_000)
+    tab, complaints = context.new_page(), []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    tab.on(
+        "request",
+        lambda request: request.url.startswith("data:") or complaints.append(request.url),
+    )
+    tab.goto(page.as_uri())
+    assert complaints.pop(0) == page.as_uri()
+    return tab, complaints
+
+
+def column(tab, name):
+    heads = tab.locator("table.sortable thead th").all_text_contents()
+    cells = f"table.sortable tbody tr > :nth-child({heads.index(name) + 1})"
+    return tab.locator(cells).all_text_contents()
+
+
+def button_of(tab, name):
+    return tab.locator("th button", has_text=re.compile(f"^{name}$"))
+
+
+def press(button):
+    """Without waiting for the frames of a machine that may be busy with other things."""
+    button.evaluate("button => button.click()")
+
+
+def test_sorting_in_a_browser(browser, page):
+    tab, complaints = opened(browser, page, viewport={"width": 1200, "height": 900})
+    before = column(tab, "image")
+    head = button_of(tab, "Dice")
+    for sign, state in ((1, "ascending"), (-1, "descending")):
+        press(head)
+        values = column(tab, "Dice")
+        known = [sign * float(value) for value in values if value != "-"]
+        assert known == sorted(known) and len(set(known)) > 10
+        assert set(values[len(known) :]) == {"-"}  # what is not defined comes last, both ways
+        assert tab.locator("th[aria-sort]").get_attribute("aria-sort") == state
+    press(button_of(tab, "image"))
+    names = column(tab, "image")
+    assert names != before and sorted(names) == sorted(before)
+    assert names.index("benign (9)") < names.index("benign (12)")  # numbers as numbers
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+def test_no_page_wider_than_the_screen(browser, page, width):
+    tab, complaints = opened(browser, page, viewport={"width": width, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    box = tab.locator(".scroll.wide")
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth")  # the table scrolls in its own box
+    assert complaints == []
+
+
+def test_accessible_and_printable(browser, page):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds barriers")
+    tab, complaints = opened(browser, page, viewport={"width": 1200, "height": 900})
+    found = axe.Axe().run(tab)
+    assert found.violations_count == 0, found.generate_report()
+    assert tab.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    assert complaints == []
+
+
+def test_readable_without_script(browser, page):
+    tab, complaints = opened(browser, page, java_script_enabled=False)
+    assert tab.locator("table.sortable tbody tr").count() == len(EVALUATION.table)
+    assert tab.locator("button").count() == 0 and not tab.locator(".script").is_visible()
+    assert complaints == []
