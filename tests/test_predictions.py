@@ -104,6 +104,9 @@ def test_the_report_is_that_of_the_same_evaluation(tiny_busi, cases, tmp_path, c
     assert text == write_report(expected, tmp_path / "again").read_text()
     out = capsys.readouterr().out
     assert text in out and "all 9 images" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    without = (tmp_path / "again" / "report.html").read_text()
+    assert page.count("<svg role") > without.count("<svg role") == 0  # outlines
     image, truth, mask = find_predictions(folder, cases).show("benign (2)")
     assert image.shape == (*truth.shape, 1) and truth.sum() > mask.sum() > 0
 

@@ -60,7 +60,7 @@ def _score(options: argparse.Namespace) -> int:
         about["resized"] = "predictions of another size were stretched to their image's"
     other = _other(options, cases, known)  # before the long part: it may not be there
     evaluation = predictions.evaluate(about)
-    report = write_report(evaluation, options.out)
+    report = write_report(evaluation, options.out, show=predictions.show)
     print(report.read_text(encoding="utf-8"))
     if other is not None:
         print(_compare(evaluation.table, other(), about["model"], options).read_text("utf-8"))
