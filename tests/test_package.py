@@ -121,6 +121,6 @@ def test_the_program_shows_its_commands():
     # Four spaces before a command, more before what is said of it.
     listed = re.findall(r"^ {4}(\w+)", done.stdout, flags=re.MULTILINE)
     assert listed == [
-        "phantoms", "check", "train", "evaluate", "segment", "score", "crossvalidate", "download",
-        "export", "weights",
+        "phantoms", "check", "train", "evaluate", "segment", "score", "crossvalidate", "duplicates",
+        "download", "export", "weights",
     ]  # fmt: skip
