@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -173,6 +174,7 @@ def test_the_auc_of_a_fold_is_that_of_scikit_learn():
     merged = merge_evaluations({0: evaluation, 1: normal})
     assert merged.areas()[0] == pytest.approx(expected, abs=1e-6)  # undefined in fold 1: left out
     assert merged.folds[1].auc == {"all images": None, "lesion images": None}
+    assert re.search(r"\| all images \| 0\.\d{4} \| - \|", summarise(merged).to_markdown())
     assert all(map(math.isnan, merge_evaluations({1: normal}).areas()))
 
 

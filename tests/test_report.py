@@ -419,6 +419,9 @@ def test_the_numbers_in_the_tables():
     assert calibration[3] == ["lesion images", "32", *(f"{value:.4f}" for value in (
         row.brier, row.ece, row.band_brier, row.band_ece))]  # fmt: skip
     assert "No true pixel predicted: benign (3), malignant (4)." in text
+    area = SUMMARY.normals.false_positive_area
+    assert normals[2][5].startswith(f"{100 * area.mean:.2f} (") and "# Evaluation: unet-a" in text
+    assert summarise(Evaluation(make_evaluation().table)).to_markdown().startswith("# Evaluation\n")
     assert normals[2][1] == "16" and normals[2][3] == str(SUMMARY.normals.left_empty)
     counts = SUMMARY.pooled[0].counts
     assert pooled[2][:5] == ["all images", "48", f"{counts.n:,}", f"{counts.prevalence:.3f}",
