@@ -1,4 +1,5 @@
-# make demo [DATA=<folder>] | test | lint | mutate | bench | reproduce DATA=<folder> | faults | clean
+# make demo [DATA=<folder>] | test | lint | mutate | fuzz | oldest | supply | bench |
+#      reproduce DATA=<folder> | faults | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ DATASET := $(if $(DATA),$(DATA),phantoms)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
-.PHONY: demo test lint mutate bench reproduce faults clean
+.PHONY: demo test lint mutate fuzz oldest supply bench reproduce faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.runtime: requirements.txt
@@ -49,6 +50,20 @@ lint: $(VENV)/.dev
 # Mutants of metrics, dataset and report: SAMPLE of each, drawn with seed 0; hours for all.
 mutate: $(VENV)/.dev
 	nice -n 15 $(BIN)/python -m tools.mutate --sample $(or $(SAMPLE),300)
+
+# 20,000 damaged inputs, other ones in every run; the tests hold 2,200 that are always the same.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzzing.py 20000
+
+# The lowest versions that requirements.txt allows, in a virtual environment of their own.
+oldest:
+	bash tools/oldest.sh $(PYTHON)
+
+# Known faults and licences of the installed packages. Needs the network, so no test rests on it.
+supply: $(VENV)/.dev
+	-$(BIN)/pip-audit -r requirements.txt --progress-spinner off
+	$(BIN)/python tools/licences.py > docs/licences.md
+	@echo "licences: docs/licences.md"
 
 bench: $(VENV)/.runtime
 	$(BIN)/python -m benchmarks

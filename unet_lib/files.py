@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import os
 import tempfile
 
@@ -13,6 +15,7 @@ except ImportError:  # not on Windows
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _WRITING = ".writing-"
 
@@ -111,6 +114,39 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file as UTF-8, with or without byte order mark.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read or is not UTF-8. The message is the reason alone: the caller names the
+        file, what it should be, and the remedy.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is not UTF-8 text") from error
+
+
+def read_rows(path: str | Path) -> list[list[str]]:
+    """Read a CSV file; errors as of `read_text`, also for lines that are not CSV."""
+    try:
+        return list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; errors as of `read_text`, also for what is not JSON or nested too deep."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def sha256(path: str | Path) -> str:

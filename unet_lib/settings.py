@@ -34,7 +34,8 @@ class Settings:
         Raises
         ------
         ValueError
-            A key is not a field of this class; the message lists the fields.
+            A key is not a field of this class (the message lists the fields), a field without
+            default is missing, or a value cannot work.
         """
         if not isinstance(values, Mapping):
             raise ValueError(
@@ -48,7 +49,12 @@ class Settings:
                 f"{cls.__name__}: unknown setting {', '.join(map(repr, unknown))}. "
                 f"Allowed are: {', '.join(allowed)}."
             )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except (TypeError, OverflowError) as error:  # from comparing what a setting cannot be
+            raise ValueError(
+                f"{cls.__name__}: a setting is missing or has the wrong type ({error})."
+            ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.files import read_rows
 from unet_lib.images import ImageError, read_size
 
 BUSI_AUDIT = DATA_FOLDER / "busi_audit.csv"
@@ -32,19 +32,23 @@ def read_audit(path: str | os.PathLike = BUSI_AUDIT) -> dict[str, dict[str, str]
     Raises
     ------
     DatasetError
-        File missing, column missing, or an image listed twice.
+        File missing or no CSV, column or cell missing, or an image listed twice.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: the audit list cannot be read ({error.strerror}).") from error
-    reader = csv.DictReader(text.splitlines())
-    missing = {"image", "group"} - set(reader.fieldnames or ())
+        header, *lines = read_rows(path) or [[]]
+    except ValueError as error:
+        raise DatasetError(f"{path}: the audit list cannot be read ({error}).") from error
+    missing = {"image", "group"} - set(header)
     if missing:
         raise DatasetError(f"{path}: column {', '.join(sorted(missing))} is missing.")
     rows: dict[str, dict[str, str]] = {}
-    for row in reader:
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise DatasetError(
+                f"{path}: line {number} has {len(line)} cells, expected {len(header)}."
+            )
+        row = dict(zip(header, line, strict=True))
         if row["image"] in rows:
             raise DatasetError(f"{path}: {row['image']} is listed twice.")
         rows[row["image"]] = row

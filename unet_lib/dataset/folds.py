@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
-from unet_lib.files import write_atomic
+from unet_lib.files import read_rows, write_atomic
 
 BUSI_FOLDS = DATA_FOLDER / "splits" / "busi_5fold.csv"
 """The committed five folds of BUSI."""
@@ -104,10 +104,9 @@ class Folds:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise SplitError(f"{path}: the split cannot be read ({error.strerror}).") from error
-        header, *lines = list(csv.reader(text.splitlines())) or [[]]
+            header, *lines = read_rows(path) or [[]]
+        except ValueError as error:
+            raise SplitError(f"{path}: the split cannot be read ({error}).") from error
         count = len(header) - len(_COLUMNS)
         expected = [*_COLUMNS, *(f"fold{k}" for k in range(count))]
         if count < 1 or header != expected:

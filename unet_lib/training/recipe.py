@@ -110,8 +110,10 @@ class Recipe(Settings):
             "augmentation": Augmentation,
             "training": TrainingConfig,
         }
+        if not isinstance(values, Mapping):
+            return super().from_dict(values)  # which refuses it
         built = {
-            key: parts[key].from_dict(value) if key in parts and isinstance(value, dict) else value
+            key: parts[key].from_dict(value) if key in parts else value
             for key, value in values.items()
         }
         return super().from_dict(built)

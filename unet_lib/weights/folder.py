@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_lib.downloads.registry import WEIGHTS_FOLDER as REGISTRY
-from unet_lib.files import atomic_path, sha256, write_atomic
+from unet_lib.files import atomic_path, read_json, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -134,8 +134,8 @@ def read_monitor(folder: Path) -> ShiftMonitor | None:
     if not path.exists():
         return None
     try:
-        return ShiftMonitor.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return ShiftMonitor.from_dict(read_json(path))
+    except (ValueError, TypeError) as error:
         raise WeightsError(
             f"{path}: cannot be used ({error}). Fetch the model folder again, or remove this file: "
             "then no image is compared with the training images."
@@ -161,8 +161,8 @@ def find_folder(model: str | Path) -> Path:
 
 def read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = read_json(path)
+    except ValueError as error:
         raise WeightsError(f"{path}: cannot be read ({error}).") from error
     expected = {
         "format", "network", "preprocessing", "threshold", "cleaning", "weights_sha256", "about"

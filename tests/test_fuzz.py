@@ -1,0 +1,37 @@
+"""At least 2,000 damaged inputs, the same in every run; `make fuzz` gives 20,000 others."""
+
+from __future__ import annotations
+
+import fuzzing
+import pytest
+
+COUNT = 2_200
+
+
+@pytest.fixture(scope="module")
+def parsers(tmp_path_factory):
+    return fuzzing.parsers(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_shares_make_the_whole(parsers):
+    assert set(fuzzing.SHARES) == set(parsers)
+    assert sum(int(COUNT * share) for share in fuzzing.SHARES.values()) >= 2_000
+
+
+@pytest.mark.parametrize("name", fuzzing.SHARES)
+def test_damaged_input_gives_a_documented_error(parsers, name):
+    fuzzing.run(name, parsers[name], int(COUNT * fuzzing.SHARES[name]), derandomize=True)
+
+
+def test_an_undocumented_error_or_a_slow_parser_fails(parsers, monkeypatch):
+    """The harness itself: what it has to catch, it catches."""
+    strategy, _, documented = parsers["split"]
+
+    def wrong(content):
+        raise KeyError("undocumented")
+
+    with pytest.raises(KeyError):
+        fuzzing.run("split", (strategy, wrong, documented), 5, derandomize=True)
+    monkeypatch.setattr(fuzzing, "SECONDS", -1.0)
+    with pytest.raises(AssertionError, match=r"\d s"):
+        fuzzing.run("split", (strategy, len, documented), 5, derandomize=True)
