@@ -313,8 +313,8 @@ def run(name: str, parser: tuple, count: int, derandomize: bool = False) -> None
         one()
 
 
-SHARES = {"image": 0.3, "mask": 0.15, "split": 0.1, "audit": 0.1, "settings": 0.15, "tree": 0.1,
-          "model": 0.1}  # fmt: skip
+SHARES = {"image": 0.36, "mask": 0.15, "split": 0.1, "audit": 0.1, "settings": 0.15, "tree": 0.1,
+          "model": 0.04}  # fmt: skip
 
 
 def main(count: int, only: list[str]) -> int:

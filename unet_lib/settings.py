@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -46,7 +47,7 @@ class Settings:
         unknown = sorted(set(values) - set(allowed))
         if unknown:
             raise ValueError(
-                f"{cls.__name__}: unknown setting {', '.join(map(repr, unknown))}. "
+                f"{cls.__name__}: unknown setting {', '.join(map(reprlib.repr, unknown[:5]))}. "
                 f"Allowed are: {', '.join(allowed)}."
             )
         try:

@@ -171,6 +171,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     if keys != expected or settings["format"] != _FORMAT:
         raise WeightsError(
             f"{path}: expected format {_FORMAT} with {', '.join(sorted(expected))}; "
-            f"received {', '.join(sorted(keys)) or type(settings).__name__}."
+            f"received {', '.join(sorted(keys))[:300] or type(settings).__name__}."
         )
     return settings
