@@ -16,6 +16,7 @@ LIBRARY = {
     "ImageError": "An image, mask or DICOM file cannot be used.",
     "DatasetError": "A data folder is not laid out as expected, or its audit list does not fit.",
     "SplitError": "A split file is malformed or does not belong to the folder.",
+    "PredictionError": "Masks or probabilities of another program do not fit the images.",
     "WeightsError": "A model folder or weights file cannot be used; nothing of it is loaded.",
     "TrainingError": "The training cannot go on.",
     "ExportError": "A model cannot be written for another runtime, or gives other numbers there.",
