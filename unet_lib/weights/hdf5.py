@@ -47,16 +47,19 @@ class Contents:
 
     Attributes
     ----------
-    groups : dict of str to int
-        Path of every group and the address of its header in the file.
+    groups : list of str
+        Path of every group; the root's is "".
     arrays : dict of str to ndarray
         By path.
+    addresses : dict of str to int
+        Where the header of each array lies in the file, by path: in the order of writing.
     texts : dict of str to tuple of str
         Attributes that are texts, as ``path@name``.
     """
 
-    groups: dict[str, int] = field(default_factory=dict)
+    groups: list[str] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    addresses: dict[str, int] = field(default_factory=dict)
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -112,13 +115,14 @@ def _read(raw: BinaryIO, source: Any) -> Contents:
         for name, item in _walk(file):
             headers += _header(raw, _address(item))
             if isinstance(item, h5py.Group):
-                contents.groups[name] = _address(item)
+                contents.groups.append(name)
                 contents.texts.update(_texts(name, item))
                 continue
             total += _check_array(name, item, size)
             if total > min(MOST_BYTES, _MOST_EXPANSION * size):
                 raise _Unsafe(f"its arrays take more than {total:,} bytes, the file has {size:,}")
             waiting.append((name, item))
+            contents.addresses[name] = _address(item)
             if item.id.get_offset() is not None:
                 arrays.append((item.id.get_offset(), item.nbytes, repr(name)))
         _check_extents(arrays, headers, raw)
