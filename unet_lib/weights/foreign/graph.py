@@ -148,5 +148,5 @@ def build_graph(nodes: Sequence[Node], shape: tuple[int | None, ...], name: str)
 
 
 def _is_stored(layer: keras.layers.Layer, weight: Any) -> bool:
-    """A random layer's state of its generator is no weight."""
+    """Tell a weight from the state of a random layer's generator."""
     return "seed_generator" not in weight.path
