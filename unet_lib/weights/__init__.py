@@ -4,14 +4,17 @@ from unet_lib.weights.check import WeightsError, check_weights, load_weights_fil
 from unet_lib.weights.choice import choose_model
 from unet_lib.weights.export import ExportError, export_segmenter
 from unet_lib.weights.folder import load_segmenter, registered_models, save_segmenter, sha256
+from unet_lib.weights.foreign import ForeignWeights, load_foreign_weights
 from unet_lib.weights.verify import verify_model
 
 __all__ = [
     "ExportError",
+    "ForeignWeights",
     "WeightsError",
     "check_weights",
     "choose_model",
     "export_segmenter",
+    "load_foreign_weights",
     "load_segmenter",
     "load_weights_file",
     "registered_models",

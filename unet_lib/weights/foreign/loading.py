@@ -159,10 +159,7 @@ def load_foreign_weights(
         settled = settle(matches, stored, calibrate_on, size, keep_aspect, progress)
         return _from_match(path, stored, settled)
     except (WeightsError, TopologyError) as error:
-        raise WeightsError(
-            f"{path}: {str(error).rstrip('.')}. Nothing was loaded; see 'python -m unet_lib weights "
-            "inspect'."
-        ) from error
+        raise WeightsError(f"{path}: {str(error).rstrip('.')}. Nothing was loaded.") from error
 
 
 def _from_match(path: str | Path, stored: StoredLayers, settled: Settled) -> ForeignWeights:

@@ -35,7 +35,7 @@ __all__ = ["Assumption", "Settled", "input_channels", "settle", "settle_topology
 
 DEFAULT_SIZE = 256
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
-_FIRST_CASES, _KEPT = 3, 0.25
+_FIRST_CASES, _LEAST_KEPT, _KEPT = 3, 8, 0.25
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def settle(
 ) -> Settled:
     """Choose among matches and readings.
 
-    With cases: every combination on three of them, the best quarter on up to twelve, at the
-    network's size; the highest mean Dice at one half wins, then the lowest cross-entropy. Then the
-    size and the aspect ratio, at the images' own size.
+    With cases: every combination with the usual activation function on three of them, the best
+    quarter with every function on up to twelve, at the network's size; the highest mean Dice at one
+    half wins, then the lowest cross-entropy. Then size and aspect ratio, at the images' own size.
     """
     sides = [size] if size else ([128, DEFAULT_SIZE] if cases else [DEFAULT_SIZE])
     candidates = [
@@ -304,14 +304,17 @@ def _compare(
     keep_aspect: bool,
     progress: bool,
 ) -> tuple[_Candidate, dict[_Candidate, tuple[float, float]]]:
-    first = loaded[:_FIRST_CASES]
-    scores = _score_all(matches, candidates, first, keep_aspect, progress)
-    ranked = sorted(candidates, key=lambda c: scores[c], reverse=True)  # stable: defaults first
-    if len(loaded) > len(first):
-        ranked = ranked[: max(4, int(_KEPT * len(ranked)))]
-        scores = _score_all(matches, ranked, loaded, keep_aspect, progress)
-        ranked = sorted(ranked, key=lambda c: scores[c], reverse=True)
-    return ranked[0], scores
+    """Score all but the activation function on a few cases, then the best with each function."""
+    usual = candidates[0].reading.activation
+    first = [c for c in candidates if c.reading.activation == usual]
+    scores = _score_all(matches, first, loaded[:_FIRST_CASES], keep_aspect, progress)
+    ranked = sorted(first, key=lambda c: scores[c], reverse=True)  # stable: defaults first
+    kept = set(ranked[: max(_LEAST_KEPT, int(_KEPT * len(ranked)))])
+    second = [
+        c for c in candidates if replace(c, reading=replace(c.reading, activation=usual)) in kept
+    ]
+    scores = _score_all(matches, second, loaded, keep_aspect, progress)
+    return max(second, key=lambda c: scores[c]), scores
 
 
 def _score_all(
