@@ -344,12 +344,14 @@ def general(
         if pool == "conv":
             x = activate(L.Conv2D(f, 3, strides=2, padding="same")(x))
         else:
-            x = (L.MaxPooling2D if pool == "max" else L.AveragePooling2D)()(x)
+            x = (L.MaxPooling2D if pool == "max" else L.AveragePooling2D)(2)(x)
     x = block(x, widths[-1])
     for f, skip in zip(widths[-2::-1], skips[::-1], strict=True):
         x = enlarge(x, f)
-        x = L.add([x, skip]) if merge == "add" else L.concatenate(
-            [x, skip] if merge == "concat" else [skip, x]
+        x = (
+            L.add([x, skip])
+            if merge == "add"
+            else L.concatenate([x, skip] if merge == "concat" else [skip, x])
         )
         x = block(x, f)
     return Model(inputs, L.Conv2D(head, 1, activation=final)(x))
@@ -481,7 +483,7 @@ REFUSED = {
     "valid padding, cropped skips": (valid_padding, "cropping2d"),
     "U-Net++": (nested_skips, "conv2d|concatenate"),
     "squeeze and excitation": (squeeze, "dense"),
-    "two outputs (deep supervision)": (deep_supervision, "conv2d"),
+    "two outputs (deep supervision)": (deep_supervision, "activation"),
     "a model within the model": (nested_model, "a model or layer within a layer"),
     "Inception blocks": (mixed_kernels, "conv2d|concatenate"),
     "PReLU": (instance_norm_prelu, "p_re_lu"),

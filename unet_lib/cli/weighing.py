@@ -26,6 +26,9 @@ def add_weights(command: Callable[..., argparse.ArgumentParser]) -> None:
     verb = verbs.add_parser("download", help="get registered weights, checked")
     verb.add_argument("name", help="a name that 'weights list' shows")
     verb.set_defaults(run=lambda options: download_weights(options.name))
+    verb = verbs.add_parser("inspect", help="what a weights file tells of its network")
+    verb.add_argument("path", type=Path, help="a .weights.h5, .h5 or .keras file")
+    verb.set_defaults(run=_inspect)
     verb = verbs.add_parser("verify", help="hash, arrays, card and forward pass of model folders")
     verb.add_argument("models", nargs="*", help="names or folders; left out: all registered")
     verb.set_defaults(run=_verify)
@@ -45,6 +48,13 @@ def _list(options: argparse.Namespace) -> int:
         print(f"  licence     {entry.licence}")
         print(f"  trained on  {entry.trained_on}")
         print(f"  results     {entry.results}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from unet_lib.weights import load_foreign_weights
+
+    print(load_foreign_weights(options.path, progress=False).table())
     return 0
 
 

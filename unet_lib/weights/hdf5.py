@@ -51,15 +51,16 @@ class Contents:
         Path of every group; the root's is "".
     arrays : dict of str to ndarray
         By path.
-    addresses : dict of str to int
-        Where the header of each array lies in the file, by path: in the order of writing.
+    addresses : dict of str to tuple of int
+        Where the header and the values of each array lie in the file, by path: mostly in the order
+        of writing, but for what fills holes.
     texts : dict of str to tuple of str
         Attributes that are texts, as ``path@name``.
     """
 
     groups: list[str] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    addresses: dict[str, int] = field(default_factory=dict)
+    addresses: dict[str, tuple[int, int]] = field(default_factory=dict)
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -122,7 +123,7 @@ def _read(raw: BinaryIO, source: Any) -> Contents:
             if total > min(MOST_BYTES, _MOST_EXPANSION * size):
                 raise _Unsafe(f"its arrays take more than {total:,} bytes, the file has {size:,}")
             waiting.append((name, item))
-            contents.addresses[name] = _address(item)
+            contents.addresses[name] = _address(item), item.id.get_offset() or 0
             if item.id.get_offset() is not None:
                 arrays.append((item.id.get_offset(), item.nbytes, repr(name)))
         _check_extents(arrays, headers, raw)

@@ -13,7 +13,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,9 @@ def read_layers(path: str | Path) -> StoredLayers:
         raise WeightsError(f"{path}: {error}. Nothing was loaded.") from error
 
 
+_Written = dict[str, list[tuple[int, int]]]  # where a layer's arrays lie, by its label
+
+
 class _Layout(Exception):
     """What is not as Keras writes it."""
 
@@ -179,7 +182,7 @@ def _numbered(contents: Contents, container: str) -> StoredLayers:
     if any(path.startswith("vars/") for path in paths):
         raise _Layout("the model has weights of its own, beside those of its layers")
     groups: dict[str, dict[str, np.ndarray]] = {}
-    first: dict[str, int] = {}
+    written: _Written = defaultdict(list)
     for path in paths:
         parts = path.split("/")
         if parts[0] != container or len(parts) == 1:
@@ -193,8 +196,7 @@ def _numbered(contents: Contents, container: str) -> StoredLayers:
             raise _Layout(f"{path!r}: a model or layer within a layer; only plain layers are read")
         if path in contents.arrays and len(parts) == 4:
             groups[parts[1]][parts[3]] = contents.arrays[path]
-            first.setdefault(parts[1], contents.addresses[path])
-            first[parts[1]] = min(first[parts[1]], contents.addresses[path])
+            written[parts[1]].append(contents.addresses[path])
     found: dict[str, dict[int, StoredLayer]] = {}
     for name, arrays in groups.items():
         keys = [str(index) for index in range(len(arrays))]
@@ -217,25 +219,26 @@ def _numbered(contents: Contents, container: str) -> StoredLayers:
                 "missing or renamed"
             )
         layers += [numbered[number] for number in order]
-    _check_order(layers, first)
+    _check_order(layers, written)
     name = "Keras 3 or TF-Keras 2.15" if container == "layers" else "TF-Keras 2.12 to 2.14"
     return StoredLayers(f"weights of {name}", tuple(layers), complete=True)
 
 
-def _check_order(layers: list[StoredLayer], first: dict[str, int]) -> None:
-    """Refuse layers that were exchanged: Keras writes those of a class in their order."""
-    before: dict[str, tuple[int, str]] = {}
+def _check_order(layers: list[StoredLayer], written: _Written) -> None:
+    """Refuse layers of equal shapes that were exchanged: Keras writes a class in its order."""
+    before: dict[tuple[str, str], StoredLayer] = {}
     for layer in layers:
-        where = first.get(layer.label)
-        if where is None:
-            continue
-        last, label = before.get(layer.kind, (-1, ""))
-        if where < last:
-            raise _Layout(
-                f"{layer.label} was written before {label}: layers were renamed or exchanged, or "
-                "the file was rewritten by another program. Save it again from Keras"
-            )
-        before[layer.kind] = where, layer.label
+        last = before.get((layer.kind, layer.shapes))
+        if layer.arrays and last:
+            pairs = zip(written[layer.label], written[last.label], strict=True)
+            # Headers and values may fill a hole that is further up, all of a layer's hardly.
+            if all(mine < theirs for pair in pairs for mine, theirs in zip(*pair, strict=True)):
+                raise _Layout(
+                    f"{layer.label} was written before {last.label}: layers were renamed or "
+                    "exchanged, or the file was rewritten by another program. Save it again from "
+                    "Keras"
+                )
+        before[layer.kind, layer.shapes] = layer
 
 
 def _attribute(contents: Contents, group: str, name: str) -> list[str] | None:
@@ -255,7 +258,8 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
     if len(set(names)) != len(names):
         raise _Layout("attribute 'layer_names' has a name twice")
     used: set[str] = set()
-    layers, first = [], {}
+    layers: list[StoredLayer] = []
+    written: _Written = defaultdict(list)
     for name in names:
         if f"{prefix}{name}" not in contents.groups:
             raise _Layout(f"layer {name!r} is named but has no group")
@@ -269,7 +273,7 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
             if leaf not in _ORDER or leaf in arrays:
                 raise _Layout(f"{path!r}: no array of a layer known here")
             arrays[leaf] = contents.arrays[path]
-            first[name] = min(first.get(name, 1 << 62), contents.addresses[path])
+            written[name].append(contents.addresses[path])
         layers.append(_legacy_layer(name, arrays))
     ignored = tuple(f"{p}/" for p in ("optimizer_weights", f"{prefix}top_level_model_weights"))
     left = [p for p in contents.arrays if p not in used and not p.startswith(ignored)]
@@ -278,7 +282,7 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
     # By class; the order within a class is the list's.
     kinds = sorted({layer.kind for layer in layers})
     layers = [layer for kind in kinds for layer in layers if layer.kind == kind]
-    _check_order([layer for layer in layers if layer.arrays], first)
+    _check_order(layers, written)
     text = contents.texts.get("@model_config", ("",))[0]
     config = _json(text) if text else None
     complete = all(layer.kind for layer in layers)

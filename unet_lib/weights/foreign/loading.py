@@ -14,6 +14,7 @@ import numpy as np
 from unet_lib.dataset import Case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
+from unet_lib.weights.foreign.applying import settle_topology
 from unet_lib.weights.foreign.graph import Node, build_graph
 from unet_lib.weights.foreign.layouts import StoredLayers, read_layers
 from unet_lib.weights.foreign.matching import Match, find_matches
@@ -23,7 +24,6 @@ from unet_lib.weights.foreign.settling import (
     Settled,
     input_channels,
     settle,
-    settle_topology,
 )
 from unet_lib.weights.foreign.topology import TopologyError, read_topology
 from unet_lib.weights.hdf5 import WeightsError
@@ -196,7 +196,7 @@ def _check_built(
     side = 2 ** (match.style.depth + 1)
     probe = np.random.default_rng(0).random((1, side, side, channels), dtype=np.float32)
     activation = keras.activations.get(nodes[-1].options["activation"])
-    direct = keras.ops.convert_to_numpy(activation(run_nodes(nodes, probe)))
+    direct = keras.ops.convert_to_numpy(activation(run_nodes(nodes, probe, {})))
     built = keras.ops.convert_to_numpy(network(probe, training=False))
     if not np.abs(direct - built).max() <= _SAME:
         raise WeightsError("the built network differs from the one that was compared")

@@ -51,6 +51,16 @@ class Match:
     style: Style
     nodes: list[Node]
 
+    @property
+    def regular(self) -> bool:
+        """Whether the convolutions of each block are equally wide."""
+        widths: dict[str, set[int]] = defaultdict(set)
+        for node in self.nodes:
+            if node.role == "block":
+                array = node.stored.arrays[1 if node.kind == "separable_conv2d" else 0]
+                widths[node.part.split(",")[0]].add(array.shape[-1])
+        return all(len(found) == 1 for found in widths.values())
+
 
 class _Mismatch(Exception):
     """Where a layout fails; `progress` is the share of it that fits."""
@@ -67,6 +77,7 @@ def find_matches(stored: StoredLayers) -> tuple[list[Match], str]:
     -------
     matches : list of Match
         Those that use every stored array once, the more usual first; each computes something else.
+        Where blocks of equal width explain the file, only those.
     reason : str
         Without a match: what was found and what did not fit.
     """
@@ -83,7 +94,9 @@ def find_matches(stored: StoredLayers) -> tuple[list[Match], str]:
             continue
         found.setdefault(_meaning(nodes), Match(style, nodes))
     if found:
-        return list(found.values()), ""
+        matches = list(found.values())
+        regular = [match for match in matches if match.regular]
+        return regular or matches, ""
     if nearest.progress < 0:
         return [], (
             f"no U-Net known here has these layers: {stored.summary()}. The numbers of "
@@ -191,6 +204,7 @@ def _match(style: Style, stored: StoredLayers) -> list[Node]:
     """Give a layout its arrays in the file's order, and check every shape."""
     nodes = draft(style)
     _check_counts(nodes, stored)
+    failure = _Mismatch(0.0, _activation_count(stored))
     for separate in _separations(nodes, stored):
         order = [nodes[i] for i in _order(nodes, separate)]
         queues: dict[str, list[StoredLayer]] = defaultdict(list)
@@ -201,10 +215,11 @@ def _match(style: Style, stored: StoredLayers) -> list[Node]:
             if node.kind in queues:
                 node.stored = queues[node.kind][positions[node.kind]]
                 positions[node.kind] += 1
-        failure = _check_shapes(nodes)
-        if failure is None:
+        wrong = _check_shapes(nodes)
+        if wrong is None:
             return nodes
-    raise failure if failure else _Mismatch(0.0, _activation_count(stored))
+        failure = max(failure, wrong, key=lambda m: m.progress)
+    raise failure
 
 
 def _activation_count(stored: StoredLayers) -> str:
@@ -291,9 +306,9 @@ def _through(
         raise ValueError(
             f"{label} takes {inputs} channels ({node.stored.shapes}), expected {taken[0]}"
         )
-    if kernel not in _KERNELS[node.role] or uses.setdefault(node.role, (kernel, len(arrays))) != (
-        kernel, len(arrays),
-    ):  # fmt: skip
+    use = kernel, len(arrays)
+    first = uses.setdefault(f"{node.role} {node.kind}", use)
+    if kernel not in _KERNELS[node.role] or use != first:
         raise ValueError(
             f"{label} has {node.stored.shapes}, unlike the others of its kind or what is known"
         )

@@ -20,11 +20,8 @@ SCALES = {"unit": (1.0, 0.0), "bytes": (255.0, 0.0), "symmetric": (2.0, -1.0)}
 """Values that the network wants, as factor and offset of [0, 1]."""
 
 HEADS = ("sigmoid", "softmax")
-_ACTIVATIONS = (
-    "relu", "elu", "leaky_relu 0.3", "leaky_relu 0.2", "leaky_relu 0.1", "leaky_relu 0.01", "selu",
-    "gelu", "silu",
-)  # fmt: skip
-_SLOPES = tuple(name for name in _ACTIVATIONS if name.startswith("leaky"))
+_ACTIVATIONS = ("relu", "elu", "leaky_relu 0.2", "selu", "gelu", "silu")
+_SLOPES = ("leaky_relu 0.3", "leaky_relu 0.2", "leaky_relu 0.1", "leaky_relu 0.01")
 _NORM_EPSILON = 1e-3  # Keras' default
 
 
@@ -119,7 +116,12 @@ def _activation(role: str, reading: Reading) -> tuple[str, dict[str, Any]]:
     return "activation", {"activation": name}
 
 
-def run_nodes(nodes: Sequence[Node], batch: np.ndarray) -> np.ndarray:
+def run_nodes(
+    nodes: Sequence[Node],
+    batch: np.ndarray,
+    tensors: dict[str, list[Any]],
+    known: dict[int, Any] | None = None,
+) -> np.ndarray:
     """Compute the output of resolved nodes without building layers, before the head's activation.
 
     For comparing many readings: building a Keras model takes longer than running a small one. The
@@ -130,20 +132,31 @@ def run_nodes(nodes: Sequence[Node], batch: np.ndarray) -> np.ndarray:
     nodes : sequence of Node
         From `resolve`; the last is the head's activation.
     batch : ndarray, shape (N, S, S, C)
+    tensors : dict
+        Arrays of the file that are tensors already, by label; added to.
+    known : dict, optional
+        Values of nodes that were computed on the same batch, by what they compute; added to.
 
     Returns
     -------
     ndarray of float32, shape (N, S, S, outputs)
     """
-    values: list[Any] = []
+    known = {} if known is None else known
+    keys: list[int] = []
     for node in nodes[:-1]:
-        taken = [values[i] for i in node.inputs]
-        arrays = [a.astype(np.float32) for a in node.stored.arrays] if node.stored else []
-        values.append(_compute(node, taken, arrays, batch))
-    return np.asarray(ops.convert_to_numpy(values[-1]), np.float32)
+        label = node.stored.label if node.stored else ""
+        settings = tuple(sorted((k, str(v)) for k, v in node.options.items()))
+        keys.append(hash((node.kind, label, settings, *(keys[i] for i in node.inputs))))
+        if keys[-1] in known:
+            continue
+        if node.stored and label not in tensors:
+            tensors[label] = [ops.convert_to_tensor(a, "float32") for a in node.stored.arrays]
+        taken = [known[keys[i]] for i in node.inputs]
+        known[keys[-1]] = _compute(node, taken, tensors.get(label, []), batch)
+    return np.asarray(ops.convert_to_numpy(known[keys[-1]]), np.float32)
 
 
-def _compute(node: Node, taken: list[Any], arrays: list[np.ndarray], batch: np.ndarray) -> Any:
+def _compute(node: Node, taken: list[Any], arrays: list[Any], batch: np.ndarray) -> Any:
     options, kind = node.options, node.kind
     if kind == "input":
         return ops.convert_to_tensor(batch)
@@ -181,7 +194,7 @@ def _compute(node: Node, taken: list[Any], arrays: list[np.ndarray], batch: np.n
     return ops.conv(x, arrays[0], strides, "same") + bias
 
 
-def _normalize(x: Any, arrays: list[np.ndarray], groups: int | None) -> Any:
+def _normalize(x: Any, arrays: list[Any], groups: int | None) -> Any:
     gamma, beta = arrays
     shape = ops.shape(x)
     if groups is None:  # over the channels of each pixel

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -23,7 +22,6 @@ from unet_lib.weights.foreign.comparing import (
 from unet_lib.weights.foreign.layouts import StoredLayers
 from unet_lib.weights.foreign.matching import Match
 from unet_lib.weights.foreign.reading import (
-    SCALES,
     Reading,
     lesion_map,
     options_of,
@@ -31,11 +29,11 @@ from unet_lib.weights.foreign.reading import (
     run_nodes,
 )
 
-__all__ = ["Assumption", "Settled", "input_channels", "settle", "settle_topology"]
+__all__ = ["POINTS", "Assumption", "Settled", "frame", "input_channels", "settle"]
 
-DEFAULT_SIZE = 256
+DEFAULT_SIZE, COMPARED_SIZE = 256, 128
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
-_FIRST_CASES, _LEAST_KEPT, _KEPT = 3, 8, 0.25
+_FIRST_CASES, _LEAST_KEPT, _KEPT, _BATCH = 3, 8, 0.1, 4
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class Settled:
 class _Candidate:
     match: int
     reading: Reading
-    size: int
 
 
 def settle(
@@ -96,37 +93,38 @@ def settle(
 ) -> Settled:
     """Choose among matches and readings.
 
-    With cases: every combination with the usual activation function on three of them, the best
-    quarter with every function on up to twelve, at the network's size; the highest mean Dice at one
-    half wins, then the lowest cross-entropy. Then size and aspect ratio, at the images' own size.
+    With cases: every combination on three of them, the best tenth on up to twelve, at 128 pixels
+    or the given size; the highest mean Dice at one half wins, then the lowest cross-entropy. Then
+    size and aspect ratio, at the images' own size.
     """
-    sides = [size] if size else ([128, DEFAULT_SIZE] if cases else [DEFAULT_SIZE])
     candidates = [
-        _Candidate(index, Reading(**dict(zip(options, values, strict=True))), side)
+        _Candidate(index, Reading(**dict(zip(options, values, strict=True))))
         for index, match in enumerate(matches)
         for options in [options_of(match.nodes, stored)]
         for values in product(*options.values())
-        for side in sides
     ]
     candidates = [c for c in candidates if c.reading.lesion >= 0 or c.reading.head == "softmax"]
     chosen, scores = candidates[0], {}
     loaded = load_lesions(cases) if cases else []
     if loaded:
-        chosen, scores = _compare(matches, candidates, loaded, bool(keep_aspect), progress)
+        prepared = Preprocessing(size or COMPARED_SIZE, bool(keep_aspect))
+        chosen, scores = _compare(matches, candidates, loaded, prepared, progress)
     match, reading = matches[chosen.match], chosen.reading
     step = 2**match.style.depth
     sizes = [size] if size else [s for s in SIZES if s % step == 0]
 
-    def maps(images: np.ndarray) -> np.ndarray:
-        return lesion_map(_logits(match, reading, images), reading)
+    tensors: dict[str, list[Any]] = {}
 
-    preprocessing, framing = _frame(maps, loaded, sizes, size, keep_aspect, progress)
+    def maps(images: np.ndarray) -> np.ndarray:
+        return lesion_map(_logits(match, reading, images, tensors), reading)
+
+    preprocessing, framing = frame(maps, loaded, sizes, size, keep_aspect, progress)
     open_points = _open_points(matches, candidates, chosen, scores)
     assumed = (*open_points, *framing, *_fixed(match, stored))
     return Settled(match, reading, preprocessing, assumed)
 
 
-def _frame(
+def frame(
     maps: Any,
     loaded: Sequence[LoadedCase],
     sizes: list[int],
@@ -153,83 +151,7 @@ def _frame(
     ]  # fmt: skip
 
 
-def settle_topology(
-    network: keras.Model,
-    logits: bool,
-    rescales: bool,
-    cases: Sequence[Case] | None,
-    size: int | None,
-    keep_aspect: bool | None,
-    progress: bool,
-) -> tuple[Preprocessing, str, int, tuple[Assumption, ...]]:
-    """Settle what a file with its topology leaves open: values of the input, lesion, size.
-
-    Returns
-    -------
-    preprocessing : Preprocessing
-    scale : str
-    lesion : int
-    assumed : tuple of Assumption
-
-    Raises
-    ------
-    ValueError
-        The network takes another size than the given one, or no square.
-    """
-    height, width, channels = network.input_shape[1:]
-    outputs = network.output_shape[-1]
-    if height is not None and (height != width or size not in (None, height)):
-        raise ValueError(
-            f"this network takes {height} x {width} pixels; a square of size={size or height} is "
-            "expected."
-        )
-    loaded = load_lesions(cases) if cases else []
-    scales = ["bytes", "unit", "symmetric"] if rescales else list(SCALES)
-    lesions = [0] if outputs == 1 else [-1, *range(outputs)]
-    sides = [height or size] if height or size else [DEFAULT_SIZE, 128]
-
-    def maps(images: np.ndarray, scale: str, lesion: int) -> np.ndarray:
-        batch = fill_channels(images, channels, scale)
-        values = np.asarray(network.predict_on_batch(batch), np.float64)
-        if logits:
-            values = 1.0 / (1.0 + np.exp(-np.clip(values, -500, 500)))
-        return 1.0 - values[..., 0] if lesion < 0 else values[..., lesion]
-
-    scores: dict[tuple[str, int], tuple[float, float]] = {}
-    chosen = scales[0], lesions[0]
-    if loaded:
-        for side in sides:
-            preparation = Preprocessing(side, bool(keep_aspect))
-            prepared = [preparation.apply(*case) for case in loaded]
-            images, truths = (
-                np.stack([getattr(p, k) for p in prepared]) for k in ("image", "mask")
-            )
-            for pair in product(scales, lesions):
-                scores[pair] = max(
-                    scores.get(pair, (-2.0, 0.0)), score_maps(maps(images, *pair), truths)
-                )
-        chosen = max(scores, key=lambda pair: scores[pair])
-    by = "validation" if loaded else "default"
-    points = []
-    for index, (name, values) in enumerate((("scale", scales), ("lesion", lesions))):
-        if len(values) > 1:
-            rivals = [score[0] for pair, score in scores.items() if pair[index] != chosen[index]]
-            margin = scores[chosen][0] - max(rivals) if rivals else None
-            others = tuple(value for value in values if value != chosen[index])
-            points.append(Assumption(_POINTS[name], chosen[index], by, others, margin))
-    if logits:
-        points.append(Assumption("values of the output", "logits, through a sigmoid", "default"))
-    sizes = [height or size] if height or size else list(SIZES)
-    preprocessing, framing = _frame(
-        lambda images: maps(images, *chosen), loaded, sizes, height or size, keep_aspect, progress
-    )
-    if height:  # in the file
-        framing = framing[1:]
-    threshold = Assumption("threshold", 0.5, "default")
-    return preprocessing, *chosen, (*points, *framing, threshold)
-
-
-_POINTS = {
+POINTS = {
     "merge": "order of concatenation",
     "activation_first": "activation before normalisation",
     "up_activation": "activation after up-sampling",
@@ -242,7 +164,6 @@ _POINTS = {
     "rescaling": "what the file's scaling layer makes of bytes",
     "head": "activation of the output",
     "lesion": "output that is the lesion (-1: all but the first)",
-    "size": "size at which candidates were compared",
 }
 
 
@@ -272,7 +193,7 @@ def _open_points(
         if fixed_head and name == "lesion":
             continue
         by = "validation" if scores and others else "default"
-        found.append(Assumption(_POINTS.get(name, name), value, by, others, margin))
+        found.append(Assumption(POINTS.get(name, name), value, by, others, margin))
     return found
 
 
@@ -301,27 +222,24 @@ def _compare(
     matches: Sequence[Match],
     candidates: list[_Candidate],
     loaded: list[LoadedCase],
-    keep_aspect: bool,
+    preprocessing: Preprocessing,
     progress: bool,
 ) -> tuple[_Candidate, dict[_Candidate, tuple[float, float]]]:
-    """Score all but the activation function on a few cases, then the best with each function."""
-    usual = candidates[0].reading.activation
-    first = [c for c in candidates if c.reading.activation == usual]
-    scores = _score_all(matches, first, loaded[:_FIRST_CASES], keep_aspect, progress)
-    ranked = sorted(first, key=lambda c: scores[c], reverse=True)  # stable: defaults first
-    kept = set(ranked[: max(_LEAST_KEPT, int(_KEPT * len(ranked)))])
-    second = [
-        c for c in candidates if replace(c, reading=replace(c.reading, activation=usual)) in kept
-    ]
-    scores = _score_all(matches, second, loaded, keep_aspect, progress)
-    return max(second, key=lambda c: scores[c]), scores
+    """Score all on a few cases, then the best on all cases."""
+    scores = _score_all(matches, candidates, loaded[:_FIRST_CASES], preprocessing, progress)
+    ranked = sorted(candidates, key=lambda c: scores[c], reverse=True)  # stable: defaults first
+    if len(loaded) > _FIRST_CASES:
+        ranked = ranked[: max(_LEAST_KEPT, int(_KEPT * len(ranked)))]
+        scores = _score_all(matches, ranked, loaded, preprocessing, progress)
+        ranked = sorted(ranked, key=lambda c: scores[c], reverse=True)
+    return ranked[0], scores
 
 
 def _score_all(
     matches: Sequence[Match],
     candidates: Sequence[_Candidate],
     loaded: list[LoadedCase],
-    keep_aspect: bool,
+    preprocessing: Preprocessing,
     progress: bool,
 ) -> dict[_Candidate, tuple[float, float]]:
     """Score candidates at the network's size; those that differ in the head share one run."""
@@ -329,25 +247,48 @@ def _score_all(
     for candidate in candidates:
         run = replace(candidate, reading=replace(candidate.reading, head="sigmoid", lesion=0))
         groups.setdefault(run, []).append(candidate)
-    prepared = {
-        side: [Preprocessing(side, keep_aspect).apply(*case) for case in loaded]
-        for side in {c.size for c in candidates}
-    }
+    prepared = [preprocessing.apply(*case) for case in loaded]
+    images = np.stack([p.image for p in prepared])
+    truths = np.stack([p.mask for p in prepared])
+    tensors: dict[str, list[Any]] = {}
     scores = {}
-    bar = tqdm(groups.items(), "reading the file", disable=not progress, unit="reading")
+    known: dict[int, Any] = {}
+    last = None
+    bar = tqdm(
+        sorted(groups.items(), key=_shared),
+        "reading the file",
+        disable=not progress,
+        unit="reading",
+    )
     for run, members in bar:
-        images = np.stack([p.image for p in prepared[run.size]])
-        truths = np.stack([p.mask for p in prepared[run.size]])
-        logits = _logits(matches[run.match], run.reading, images)
+        if _shared((run, members)) != last:  # nothing but the input is the same from here on
+            known.clear()
+            last = _shared((run, members))
+        logits = _logits(matches[run.match], run.reading, images, tensors, known)
         for member in members:
             scores[member] = score_maps(lesion_map(logits, member.reading), truths)
     return scores
 
 
-def _logits(match: Match, reading: Reading, images: np.ndarray) -> np.ndarray:
+def _shared(group: tuple[_Candidate, Any]) -> tuple[str, str, str]:
+    """Return what runs must have in common to share the values of their first layers."""
+    reading = group[0].reading
+    return reading.activation, reading.scale, reading.rescaling
+
+
+def _logits(
+    match: Match,
+    reading: Reading,
+    images: np.ndarray,
+    tensors: dict[str, list[Any]],
+    known: dict[int, Any] | None = None,
+) -> np.ndarray:
     nodes = resolve(match.nodes, reading)
     batch = fill_channels(images, input_channels(match), reading.scale)
-    return np.concatenate([run_nodes(nodes, batch[i : i + 4]) for i in range(0, len(batch), 4)])
+    if len(batch) <= _BATCH:
+        return run_nodes(nodes, batch, tensors, known)
+    parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
+    return np.concatenate([run_nodes(nodes, part, tensors) for part in parts])
 
 
 def input_channels(match: Match) -> int:

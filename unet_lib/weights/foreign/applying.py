@@ -1,0 +1,93 @@
+"""Settle how a network whose topology is in the file wants its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import keras
+import numpy as np
+
+from unet_lib.dataset import Case
+from unet_lib.images import Preprocessing
+from unet_lib.weights.foreign.comparing import fill_channels, load_lesions, score_maps
+from unet_lib.weights.foreign.reading import SCALES
+from unet_lib.weights.foreign.settling import DEFAULT_SIZE, POINTS, SIZES, Assumption, frame
+
+__all__ = ["settle_topology"]
+
+
+def settle_topology(
+    network: keras.Model,
+    logits: bool,
+    rescales: bool,
+    cases: Sequence[Case] | None,
+    size: int | None,
+    keep_aspect: bool | None,
+    progress: bool,
+) -> tuple[Preprocessing, str, int, tuple[Assumption, ...]]:
+    """Settle what a file with its topology leaves open: values of the input, lesion, size.
+
+    Returns
+    -------
+    preprocessing : Preprocessing
+    scale : str
+    lesion : int
+    assumed : tuple of Assumption
+
+    Raises
+    ------
+    ValueError
+        The network takes another size than the given one, or no square.
+    """
+    height, width, channels = network.input_shape[1:]
+    outputs = network.output_shape[-1]
+    if height is not None and (height != width or size not in (None, height)):
+        raise ValueError(
+            f"this network takes {height} x {width} pixels; a square of size={size or height} is "
+            "expected."
+        )
+    loaded = load_lesions(cases) if cases else []
+    scales = ["bytes", "unit", "symmetric"] if rescales else list(SCALES)
+    lesions = [0] if outputs == 1 else [-1, *range(outputs)]
+    sides = [height or size] if height or size else [DEFAULT_SIZE, 128]
+
+    def maps(images: np.ndarray, scale: str, lesion: int) -> np.ndarray:
+        batch = fill_channels(images, channels, scale)
+        values = np.asarray(network.predict_on_batch(batch), np.float64)
+        if logits:
+            values = 1.0 / (1.0 + np.exp(-np.clip(values, -500, 500)))
+        return 1.0 - values[..., 0] if lesion < 0 else values[..., lesion]
+
+    scores: dict[tuple[str, int], tuple[float, float]] = {}
+    chosen = scales[0], lesions[0]
+    if loaded:
+        for side in sides:
+            preparation = Preprocessing(side, bool(keep_aspect))
+            prepared = [preparation.apply(*case) for case in loaded]
+            images, truths = (
+                np.stack([getattr(p, k) for p in prepared]) for k in ("image", "mask")
+            )
+            for pair in product(scales, lesions):
+                scores[pair] = max(
+                    scores.get(pair, (-2.0, 0.0)), score_maps(maps(images, *pair), truths)
+                )
+        chosen = max(scores, key=lambda pair: scores[pair])
+    by = "validation" if loaded else "default"
+    points = []
+    for index, (name, values) in enumerate((("scale", scales), ("lesion", lesions))):
+        if len(values) > 1:
+            rivals = [score[0] for pair, score in scores.items() if pair[index] != chosen[index]]
+            margin = scores[chosen][0] - max(rivals) if rivals else None
+            others = tuple(value for value in values if value != chosen[index])
+            points.append(Assumption(POINTS[name], chosen[index], by, others, margin))
+    if logits:
+        points.append(Assumption("values of the output", "logits, through a sigmoid", "default"))
+    sizes = [height or size] if height or size else list(SIZES)
+    preprocessing, framing = frame(
+        lambda images: maps(images, *chosen), loaded, sizes, height or size, keep_aspect, progress
+    )
+    if height:  # in the file
+        framing = framing[1:]
+    threshold = Assumption("threshold", 0.5, "default")
+    return preprocessing, *chosen, (*points, *framing, threshold)
