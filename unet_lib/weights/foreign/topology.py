@@ -52,9 +52,10 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 # What else a layer's configuration says that does not change what it computes when applied.
 _IGNORED = {
     "name", "trainable", "dtype", "seed", "noise_shape", "batch_input_shape", "batch_shape",
-    "renorm_momentum", "renorm_clipping", "momentum", "synchronized", "renorm", "virtual_batch_size", "fused", "adjustment", "supports",
-    "autocast", "rms_scaling", "lora_rank", "lora_alpha", "quantization_config", "input_axes",
-    "build_config", "sparse", "ragged", "optional",
+    "renorm", "renorm_momentum", "renorm_clipping", "momentum", "synchronized", "fused",
+    "virtual_batch_size", "adjustment", "supports", "autocast", "rms_scaling", "lora_rank",
+    "lora_alpha", "quantization_config", "input_axes", "build_config", "sparse", "ragged",
+    "optional",
 }  # fmt: skip
 _IGNORED_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _ACTIVATIONS = {
