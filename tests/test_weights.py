@@ -206,9 +206,14 @@ def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(tmp_pat
     assert "into the root" in why and segmenter.threshold == 0.5
     for mine, theirs in zip(segmenter.network.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    # There is a run that would do, but the user's file is never passed over in silence.
-    with pytest.raises(WeightsError, match="model.weights.h5: these weights are of another"):
-        choose_model(config=UNetConfig(filters=8, depth=2), **options)
+    # Not of the configured network: read as what it is, never passed over for the run.
+    segmenter, why = choose_model(config=UNetConfig(filters=8, depth=2), **options)
+    assert "found out from the file" in why and "Training images unknown" in why
+    assert segmenter.about["architecture"]["widths"] == [4, 8, 16]
+    (tmp_path / "model.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n cut")
+    with pytest.raises(WeightsError, match="damaged HDF5 file"):
+        choose_model(config=CONFIG, **options)
+    network.save_weights(tmp_path / "model.weights.h5")
     inside = tmp_path / "runs" / "a" / "model" / "model.weights.h5"
     assert choose_model(inside, data="BUSI", fold=0)[0].threshold == 0.1  # its own settings
     named, why = choose_model(tmp_path / "model.weights.h5", config=CONFIG, **options)

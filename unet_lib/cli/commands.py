@@ -79,7 +79,7 @@ def evaluate(options: argparse.Namespace) -> int:
     source = _open(options)
     cases = source.cases if options.part == "all" else getattr(source.split, options.part)
     check_out(options.out, [case.image_path for case in cases])
-    segmenter = load_model(options)
+    segmenter = load_model(options, source.split.validation)
     about = {**source.about, "part": options.part}
     evaluation = evaluate_cases(segmenter, cases, about=about)
     report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
@@ -88,20 +88,25 @@ def evaluate(options: argparse.Namespace) -> int:
     return OK
 
 
-def load_model(options: argparse.Namespace) -> Any:
-    """Load the segmenter that ``--model`` names, and say which."""
+def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = None) -> Any:
+    """Load the segmenter that ``--model`` names, and say which.
+
+    What a file trained elsewhere does not tell is settled on `validation` cases.
+    """
     from unet_lib.images import Preprocessing
     from unet_lib.model import UNetConfig
     from unet_lib.weights import choose_model, load_segmenter
 
     names = ("size", "filters", "depth", "encoder")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.model.endswith(".h5"):
+    if options.model.endswith((".h5", ".keras")):
         preprocessing = Preprocessing(given.pop("size", Preprocessing().size))
         network = UNetConfig(**given)
-        segmenter, _ = choose_model(
-            options.model, data="", fold=0, config=network, preprocessing=preprocessing
-        )
+        segmenter, why = choose_model(
+            options.model, data="", fold=0, config=network, preprocessing=preprocessing,
+            validation=validation,
+        )  # fmt: skip
+        print(why)
     elif given:
         raise ValueError(
             f"--{', --'.join(given)}: only for a weights file (.weights.h5); {options.model} says "

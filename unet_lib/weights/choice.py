@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from unet_lib.dataset import Case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -15,6 +17,7 @@ from unet_lib.weights.folder import (
     read_settings,
     registered_models,
 )
+from unet_lib.weights.foreign import load_foreign_weights
 
 __all__ = ["choose_model"]
 
@@ -26,14 +29,16 @@ def choose_model(
     fold: int,
     config: UNetConfig | None = None,
     preprocessing: Preprocessing | None = None,
+    validation: Sequence[Case] | None = None,
     root: str | Path = ".",
 ) -> tuple[Segmenter, str]:
     """Load the model that a session uses, and say which one and why.
 
-    "auto" takes, in this order: ``model.weights.h5`` in the root, when it fits the configured
-    network; the newest finished run under ``runs/`` on the same data and fold; the registered
-    model trained without this fold (``<data>-fold<fold>``), else the first registered one. A
-    weights file that does not fit is an error, never passed over.
+    "auto" takes, in this order: ``model.weights.h5`` in the root; the newest finished run under
+    ``runs/`` on the same data and fold; the registered model trained without this fold
+    (``<data>-fold<fold>``), else the first registered one. A weights file that is not of the
+    configured network is read by `load_foreign_weights`; one that cannot be read is an error,
+    never passed over.
 
     Parameters
     ----------
@@ -46,6 +51,8 @@ def choose_model(
         Network of a bare weights file; the default one when left out.
     preprocessing : Preprocessing, optional
         Of a bare weights file, which does not say.
+    validation : sequence of Case, optional
+        Cases on which what a foreign file does not tell is settled; never test cases.
     root : str or Path
         Where ``model.weights.h5`` and ``runs/`` are looked for.
 
@@ -65,12 +72,13 @@ def choose_model(
         path = Path(model)
         if path.name == WEIGHTS and (path.parent / SETTINGS).is_file():
             return load_segmenter(path.parent), f"You named the model {path.parent}."
-        if str(model).endswith(".h5"):
-            return _bare(Path(model), config, preprocessing), f"You named the file {model}."
+        if path.suffix in (".h5", ".keras"):
+            segmenter, fit = _bare(path, config, preprocessing, validation)
+            return segmenter, f"You named the file {model}; {fit}"
         return load_segmenter(model), f"You named the model {model}."
     if file.is_file():
-        why = f"You put {WEIGHTS} into the root, and it fits the configured network."
-        return _bare(file, config, preprocessing), why
+        segmenter, fit = _bare(file, config, preprocessing, validation)
+        return segmenter, f"You put {WEIGHTS} into the root; {fit}"
     newest = _newest_run(Path(root) / "runs", data, fold)
     if newest:
         return load_segmenter(newest), f"The last finished run on {data}, fold {fold}: {newest}."
@@ -85,12 +93,26 @@ def choose_model(
     return load_segmenter(name), f"No run on {data}, fold {fold}; registered model {name}."
 
 
-def _bare(path: Path, config: UNetConfig | None, preprocessing: Preprocessing | None) -> Segmenter:
-    """Load a weights file into the configured network: threshold .5, origin unknown."""
+def _bare(
+    path: Path,
+    config: UNetConfig | None,
+    preprocessing: Preprocessing | None,
+    validation: Sequence[Case] | None,
+) -> tuple[Segmenter, str]:
+    """Load a weights file as the configured network, else as what it is; threshold .5."""
     preprocessing = preprocessing or Preprocessing()
     network = build_unet(config, preprocessing.size, pretrained=False)
-    load_weights_file(network, path)
-    return Segmenter(network, preprocessing, about={"name": path.name})
+    try:
+        load_weights_file(network, path)
+    except WeightsError:  # read again, which names damage as well
+        found = load_foreign_weights(path, validation)
+        assumed = "\n".join(f"  {point}" for point in found.assumed)
+        return found.segmenter(), (
+            "its network was found out from the file. Training images unknown. Assumed:\n" + assumed
+        )
+    return Segmenter(network, preprocessing, about={"name": path.name}), (
+        "it fits the configured network."
+    )
 
 
 def _newest_run(folder: Path, data: str, fold: int) -> Path | None:
