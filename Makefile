@@ -77,9 +77,5 @@ reproduce: $(VENV)/.runtime
 faults: $(VENV)/.dev
 	$(BIN)/python tests/faults.py --kills 50
 
-# All 1,000 damaged weights files; `make test` takes a tenth of them.
-damage: $(VENV)/.dev
-	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_damaged_weights.py
-
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage

@@ -501,7 +501,9 @@ def test_weights_file(constant, run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "model: bare.weights.h5, threshold 0.5, input 32 x 32" in shown
     assert lesions(tmp_path / "o")[0]["mean_probability"] == "0.7500"
-    refused(capsys, arguments, bare, "another network than the configured one")
+    assert main(arguments) == 0  # without the options: read as what it is
+    shown = capsys.readouterr().out
+    assert "found out from the file" in shown and "Training images unknown" in shown
     refused(capsys, [*arguments, "--filters", "0"], "filters must be")
     absent = str(tmp_path / "absent.weights.h5")
     refused(capsys, ["segment", "--model", absent, "--out", tmp_path / "o", image], absent)

@@ -91,7 +91,7 @@ def reshaped(path, rng, places):
 def swapped(path, rng, places):
     with h5py.File(path, "r+") as file:
         root, names = layers_of(file)
-        kind = rng.choice(["conv2d", "batch_normalization"])
+        kind = rng.choice(["conv2d", *["batch_normalization"] * ("batch_normalization" in names)])
         a, b = rng.sample([n for n in names if n.rsplit("_", 1)[0] == kind or n == kind], 2)
         root.move(a, "kept"), root.move(b, a), root.move("kept", b)
 
