@@ -249,6 +249,8 @@ def test_sorting_in_a_browser(browser, page):
 def test_no_page_wider_than_the_screen(browser, page, width):
     tab, complaints = opened(browser, page, viewport={"width": width, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    facts = tab.locator(".facts dd").first
+    assert facts.evaluate("e => e.offsetWidth") > 0.4 * width  # names leave room for what they say
     box = tab.locator(".scroll.wide")
     assert box.evaluate("e => e.scrollWidth > e.clientWidth")  # the table scrolls in its own box
     assert complaints == []
