@@ -95,15 +95,19 @@ def atlas(scores: list[CaseScore], pictures: dict[str, Picture], name: str) -> s
     """Write the page."""
     audit = read_audit()
     scores = sorted(scores, key=lambda score: (score.dice, score.name))
-    count = round(WORST * len(scores))
-    worst = {score.name for score in scores[:count]}
+    # Many are tied at 0: all that are as bad as the last of the worst 5 % belong to them.
+    limit = scores[round(WORST * len(scores)) - 1].dice
+    worst = {score.name for score in scores if score.dice <= limit}
+    count = len(worst)
     held = {s.name: factors(s, pictures[s.name], audit[s.name]) for s in scores}
     lines = [
         "# Failure atlas",
         "",
-        f"The {count} worst of the {len(scores)} lesion images (5 %) by Dice in the test parts of "
-        f"`experiments/{name}`, each scored by a network that had not seen it, against the rest. "
-        "Circumstances are measured on image and true mask, or come from `data/busi_audit.csv`. "
+        f"The worst of the {len(scores)} lesion images by Dice in the test parts of "
+        f"`experiments/{name}`: the {count} that score no more than {limit:.3f}, the limit of the "
+        "worst 5 % (those with the same score are taken too). Each was scored by a network that "
+        "had not seen it; they are compared with the rest. Circumstances are measured on image "
+        "and true mask, or come from `data/busi_audit.csv`. "
         "Made by `tools/failure_atlas.py`; an image can have several circumstances, and none of "
         "them is shown to be the cause.",
         "",

@@ -1,6 +1,6 @@
 """Give a model folder the statistics of its own training images: shift.json.
 
-    python tools/fit_monitor.py weights/busi-fold0 data/Dataset_BUSI_with_GT
+    python -m tools.fit_monitor weights/busi-fold0 data/Dataset_BUSI_with_GT
 
 Training stores them by itself; this is for folders that are older than the monitor. The images are
 those that segmenter.json lists as trained_on and validated_on; all of them must be there.

@@ -101,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _ours(settings: Path) -> WeightsEntry:
-    """Read an entry from the model's own folder and the report of its test."""
+    """Read an entry from the model's own folder."""
     stored = _read(settings)
     about, name = stored.get("about", {}), settings.parent.name
     path = settings.parent / "model.weights.h5"
@@ -114,17 +114,5 @@ def _ours(settings: Path) -> WeightsEntry:
         sha256=stored.get("weights_sha256"),
         licence="MIT",
         trained_on=f"{about.get('data', '?')}, {about.get('split', '?')}: {images} images",
-        results=_results(_ROOT / "experiments" / name / "summary.json"),
-    )
-
-
-def _results(summary: Path) -> str:
-    facts = _read(summary)
-    if not facts:
-        return "see CARD.md"
-    row = next(r for r in facts["per_image"] if r["label"] == "lesion images")
-    dice, about = row["means"]["dice"], facts["about"]
-    return (
-        f"Dice {dice['mean']:.3f} ({dice['low']:.3f} to {dice['high']:.3f}) per image on "
-        f"{row['images']} lesion images, {about['part']} part of {about['split']}"
+        results=about.get("results", "see CARD.md"),
     )

@@ -1,6 +1,6 @@
 """Recipes over folds, resumable, into a ledger; the model that is trained on everything."""
 
-from unet_lib.experiments.card import write_card
+from unet_lib.experiments.card import headline, write_card
 from unet_lib.experiments.crossvalidation import (
     CrossValidation,
     FoldScores,
@@ -28,6 +28,7 @@ __all__ = [
     "check_final",
     "compare_folds",
     "crossvalidate",
+    "headline",
     "load_crossvalidation",
     "normals_line",
     "per_image_table",

@@ -8,10 +8,12 @@ from pathlib import Path
 from unet_lib.experiments.crossvalidation import CrossValidation
 from unet_lib.experiments.tables import all_tables
 from unet_lib.files import write_atomic
+from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.report import group_bootstrap
 from unet_lib.weights.folder import CARD, SETTINGS
 
-__all__ = ["write_card"]
+__all__ = ["headline", "write_card"]
 
 
 def write_card(folder: str | Path, done: CrossValidation) -> Path:
@@ -36,10 +38,7 @@ def write_card(folder: str | Path, done: CrossValidation) -> Path:
     folder = Path(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     about, fold = settings["about"], settings["about"].get("fold")
-    scores = done.evaluations("test")
-    scores = scores if fold is None else {k: v for k, v in scores.items() if k == fold}
-    if not scores:
-        raise ValueError(f"{done.folder}: no test scores to write a card from; give --final.")
+    scores = _scores(done, fold)
     config = UNetConfig.from_dict(settings["network"])
     size = settings["preprocessing"]["size"]
     parameters = build_unet(config, size, pretrained=False).count_params()
@@ -65,6 +64,27 @@ def write_card(folder: str | Path, done: CrossValidation) -> Path:
         own=own if fold is not None else "images: it was trained on all of them",
     )
     return write_atomic(folder / CARD, text)
+
+
+def headline(done: CrossValidation, fold: int | None) -> str:
+    """Return the main score in a line, for a list of models; `fold` as in the model folder."""
+    lesions = join_tables(_scores(done, fold)).lesion_cases
+    dice = group_bootstrap(lesions.column("dice"), lesions.groups)
+    where = f"test part of {done.about['split']}, fold {fold}"
+    if fold is None:
+        where = f"of the recipe, cross-validated on {done.about['split']}; not of this very network"
+    return (
+        f"Dice {dice.mean:.3f} ({dice.low:.3f} to {dice.high:.3f}) per image on {len(lesions)} "
+        f"lesion images, {where}"
+    )
+
+
+def _scores(done: CrossValidation, fold: int | None) -> dict[int, Evaluation]:
+    scores = done.evaluations("test")
+    scores = scores if fold is None else {k: v for k, v in scores.items() if k == fold}
+    if not scores:
+        raise ValueError(f"{done.folder}: no test scores to write a card from; give --final.")
+    return scores
 
 
 def _network(config: UNetConfig) -> str:
@@ -121,8 +141,8 @@ trained on all of them, so no BUSI image can score it.
 _TEXT = """\
 # {name}
 
-U-Net for lesions in B-mode breast ultrasound; output: lesion probability of each pixel. **Not a
-medical device.**
+U-Net for lesions in B-mode breast ultrasound; output: lesion probability of each pixel.
+**Not a medical device.**
 
 | | |
 |---|---|
@@ -133,8 +153,8 @@ medical device.**
 {tables}
 ## Where it fails
 
-Small lesions, and near-duplicate pictures whose outlines contradict one another, are missed most:
-see `docs/failure_atlas.md`. It marks something on some images without a lesion.
+What the worst images have in common, in numbers: `docs/failure_atlas.md`. It marks something on
+some images without a lesion.
 
 ## Do not use it
 
