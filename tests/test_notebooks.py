@@ -191,7 +191,7 @@ def test_every_cell_ran_and_showed_what_it_should(name, executed):
         assert cell.execution_count, cell.source
         assert cell.outputs or {"parameters", "injected-parameters"} & set(tags), cell.source
     pictures = [o for c in code_of(notebook) for o in c.outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == {"Training_Unet": 5, "Testing_Unet": 5}[name]
+    assert len(pictures) == {"Training_Unet": 5, "Testing_Unet": 7}[name]
     assert "These are PHANTOMS" in shown(notebook)
 
 
