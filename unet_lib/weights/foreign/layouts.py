@@ -259,7 +259,6 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
         raise _Layout("attribute 'layer_names' has a name twice")
     used: set[str] = set()
     layers: list[StoredLayer] = []
-    written: _Written = defaultdict(list)
     for name in names:
         if f"{prefix}{name}" not in contents.groups:
             raise _Layout(f"layer {name!r} is named but has no group")
@@ -273,16 +272,15 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
             if leaf not in _ORDER or leaf in arrays:
                 raise _Layout(f"{path!r}: no array of a layer known here")
             arrays[leaf] = contents.arrays[path]
-            written[name].append(contents.addresses[path])
         layers.append(_legacy_layer(name, arrays))
     ignored = tuple(f"{p}/" for p in ("optimizer_weights", f"{prefix}top_level_model_weights"))
     left = [p for p in contents.arrays if p not in used and not p.startswith(ignored)]
     if left:
         raise _Layout(f"{left[0]!r} is stored but belongs to no layer that is named")
-    # By class; the order within a class is the list's.
+    # By class; the order within a class is the list's. Where the arrays lie says nothing here:
+    # names of another length (conv2d_99, conv2d_100) make HDF5 fill holes further up.
     kinds = sorted({layer.kind for layer in layers})
     layers = [layer for kind in kinds for layer in layers if layer.kind == kind]
-    _check_order(layers, written)
     text = contents.texts.get("@model_config", ("",))[0]
     config = _json(text) if text else None
     complete = all(layer.kind for layer in layers)
