@@ -230,9 +230,12 @@ def _check_order(layers: list[StoredLayer], written: _Written) -> None:
     for layer in layers:
         last = before.get((layer.kind, layer.shapes))
         if layer.arrays and last:
-            pairs = zip(written[layer.label], written[last.label], strict=True)
-            # Headers and values may fill a hole that is further up, all of a layer's hardly.
-            if all(mine < theirs for pair in pairs for mine, theirs in zip(*pair, strict=True)):
+            pairs = list(zip(written[layer.label], written[last.label], strict=True))
+            # A header or values may fill a hole that is further up; all headers and most values of
+            # a layer hardly do.
+            headers = all(mine[0] < theirs[0] for mine, theirs in pairs)
+            values = sum(mine[1] < theirs[1] for mine, theirs in pairs)
+            if headers and values > len(pairs) / 2:
                 raise _Layout(
                     f"{layer.label} was written before {last.label}: layers were renamed or "
                     "exchanged, or the file was rewritten by another program. Save it again from "

@@ -17,12 +17,11 @@ from unet_lib.inference import Segmenter
 from unet_lib.weights.foreign.applying import settle_topology
 from unet_lib.weights.foreign.graph import Node, build_graph
 from unet_lib.weights.foreign.layouts import StoredLayers, read_layers
-from unet_lib.weights.foreign.matching import Match, find_matches
+from unet_lib.weights.foreign.matching import Match, find_matches, input_channels
 from unet_lib.weights.foreign.reading import SCALES, resolve, run_nodes
 from unet_lib.weights.foreign.settling import (
     Assumption,
     Settled,
-    input_channels,
     settle,
 )
 from unet_lib.weights.foreign.topology import TopologyError, read_topology

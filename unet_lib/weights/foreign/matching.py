@@ -14,7 +14,7 @@ from unet_lib.weights.foreign.layouts import StoredLayer, StoredLayers
 from unet_lib.weights.foreign.possible import NORMS, possible_styles
 from unet_lib.weights.foreign.styles import Style, draft
 
-__all__ = ["Match", "find_matches"]
+__all__ = ["Match", "find_matches", "input_channels"]
 
 _CONVOLUTIONS = {"conv2d": (1, 2), "conv2d_transpose": (1, 2), "separable_conv2d": (2, 3)}
 _ACTIVATIONS = ("activation", "re_lu", "leaky_re_lu", "elu", "softmax")
@@ -93,6 +93,9 @@ def find_matches(stored: StoredLayers) -> tuple[list[Match], str]:
         found.setdefault(_meaning(nodes), Match(style, nodes))
     if found:
         matches = list(found.values())
+        channels = input_channels(matches[0])
+        if channels not in (1, 3):
+            return [], f"its first convolution takes {channels} channels; images have 1 or 3"
         regular = [match for match in matches if match.regular]
         return regular or matches, ""
     if nearest.progress < 0:
@@ -101,6 +104,12 @@ def find_matches(stored: StoredLayers) -> tuple[list[Match], str]:
             "convolutions, normalisations, poolings and up-samplings do not go together"
         )
     return [], str(nearest)
+
+
+def input_channels(match: Match) -> int:
+    """Return the channels of the input."""
+    first = next(node for node in match.nodes if node.kind in ("conv2d", "separable_conv2d"))
+    return first.stored.arrays[0].shape[2]
 
 
 def _unknown(stored: StoredLayers) -> str:

@@ -20,7 +20,7 @@ from unet_lib.weights.foreign.comparing import (
     score_maps,
 )
 from unet_lib.weights.foreign.layouts import StoredLayers
-from unet_lib.weights.foreign.matching import Match
+from unet_lib.weights.foreign.matching import Match, input_channels
 from unet_lib.weights.foreign.reading import (
     Reading,
     lesion_map,
@@ -29,7 +29,7 @@ from unet_lib.weights.foreign.reading import (
     run_nodes,
 )
 
-__all__ = ["POINTS", "Assumption", "Settled", "frame", "input_channels", "settle"]
+__all__ = ["POINTS", "Assumption", "Settled", "frame", "settle"]
 
 DEFAULT_SIZE = 256
 # A reading is judged at the wrong size where the true one is another; more sizes cost more time.
@@ -299,9 +299,3 @@ def _logits(
         return run_nodes(nodes, batch, tensors, known)
     parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
     return np.concatenate([run_nodes(nodes, part, tensors) for part in parts])
-
-
-def input_channels(match: Match) -> int:
-    """Return the channels of the input."""
-    first = next(node for node in match.nodes if node.kind in ("conv2d", "separable_conv2d"))
-    return first.stored.arrays[0].shape[2]
