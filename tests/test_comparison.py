@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from unet_lib import plots
 from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluations
 from unet_lib.plots import plot_precision_recall, plot_roc
 from unet_lib.report import (
@@ -208,3 +209,11 @@ def test_folds_that_do_not_belong_together_are_refused():
         merge_evaluations({0: FOLDS[0], 1: masks})
     with pytest.raises(ValueError, match="received no fold"):
         merge_evaluations({})
+
+
+@pytest.mark.parametrize("plot", [plots.plot_roc, plots.plot_precision_recall])
+def test_legends_of_merged_folds_stay_within_the_figure(plot):
+    figure = plot(merge_evaluations(FOLDS))
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width

@@ -257,10 +257,10 @@ def train_on_all(
 
 
 def publish(done: CrossValidation, folder: str | Path) -> Path:
-    """Copy everything but weights, for a repository, with a report of each part.
+    """Copy everything but weights, for a repository, with tables and the report of the test.
 
     Settings, histories and the scores of every image by fold; ``validation/`` and ``test/`` hold
-    the report of all folds together.
+    the tables of all folds together, ``test/`` the report too.
 
     Parameters
     ----------
@@ -279,14 +279,16 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
     for name in [DESCRIPTION, *names]:
         write_atomic(folder / name, (done.folder / name).read_text(encoding="utf-8"))
     for part in PARTS:
-        for fold, found in done.evaluations(part).items():
+        scores = done.evaluations(part)
+        for fold, found in scores.items():
             found.save(folder / f"fold{fold}" / part)
-        if scores := done.evaluations(part):
+        if scores:
+            tables = all_tables(scores, audited=done.about["data"] == "BUSI")
+            write_atomic(folder / part / "tables.md", tables)
+        if scores and part == "test":
             merged = merge_evaluations(scores)
             merged.about["model"] = done.name
             write_report(merged, folder / part)
-            tables = all_tables(scores, audited=done.about["data"] == "BUSI")
-            write_atomic(folder / part / "tables.md", tables)
     return folder
 
 

@@ -198,7 +198,7 @@ def plot_precision_recall(evaluation: Evaluation, *, banner: str | None = None) 
         share = f"guessing: {_number(counts.prevalence, 3)} (lesion share)"
         legend.append(Line2D([], [], color=style["color"], linestyle=":", label=share))
     title = "Precision-recall curve, pooled over pixels"
-    figure = _pixel_figure(evaluation, title, banner, legend, width=6.4, columns=2)
+    figure = _pixel_figure(evaluation, title, banner, legend, width=6.4, columns=1)
     axes = figure.add_subplot()
     for (_, histogram, counts, _), style in zip(pools, STYLES, strict=False):
         curve = histogram.precision_recall()
