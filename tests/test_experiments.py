@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +25,14 @@ from unet_lib.experiments import (
     train_on_all,
     write_card,
 )
+from unet_lib.experiments.crossvalidation import _claim
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
 from unet_lib.training import Recipe, TrainingConfig
 
+PUBLISHED = Path(__file__).parent.parent / "experiments"
 RECIPE = Recipe(
     network=UNetConfig(filters=4, depth=2),
     preprocessing=Preprocessing(32),
@@ -276,3 +279,17 @@ def test_ledger_and_folders_that_cannot_be_read(tmp_path):
         read_ledger(ledger)
     with pytest.raises(ValueError, match="crossvalidation.json: cannot be read"):
         load_crossvalidation(tmp_path)
+
+
+def test_digest_and_folder_of_a_recipe_outlive_a_new_setting(tmp_path):
+    """The published recipe was written before `UNetConfig.presence` existed."""
+    kept = load_crossvalidation(PUBLISHED / "lite0-128")
+    rows = [row for row in read_ledger(PUBLISHED / "ledger.csv") if row.name == "lite0-128"]
+    assert {row.digest for row in rows} == {kept.digest} == {"943e37cbf3f5"}
+    stored = (PUBLISHED / "lite0-128" / "crossvalidation.json").read_text(encoding="utf-8")
+    assert "presence" not in json.loads(stored)["recipe"]["network"]
+    (tmp_path / "crossvalidation.json").write_text(stored, encoding="utf-8")
+    _claim(tmp_path, kept.recipe, kept.about)
+    other = replace(kept.recipe, network=replace(kept.recipe.network, presence=True))
+    with pytest.raises(ValueError, match="tells of another recipe"):
+        _claim(tmp_path, other, kept.about)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -40,6 +41,7 @@ def test_config_round_trip_and_unknown_key():
         ({"encoder": "MobileNetV2", "input_channels": 2}, "1 or 3 with encoder"),
         ({"encoder": "EfficientNetLite0", "input_channels": 3}, "must be 1 with encoder"),
         ({"encoder": "EfficientNetLite0", "depth": 6}, "2 to 5 with encoder"),
+        ({"presence": 1}, "presence must be true or false; received 1"),
     ],
 )
 def test_wrong_configuration_says_what_is_allowed(wrong, message):
@@ -60,6 +62,21 @@ def test_output_has_the_size_of_any_input(normalization, upsampling):
         output = run(network, np.zeros((2, height, width, 1), "float32"))
         assert output.shape == (2, height, width, 1)
         assert (output > 0).all() and (output < 1).all()
+
+
+def test_presence_scales_all_pixels_of_an_image_alike():
+    config = UNetConfig(filters=4, depth=2, presence=True)
+    network = build_unet(config, 32)
+    images = np.random.default_rng(0).random((3, 32, 32, 1), dtype="float32")
+    parts = keras.Model(
+        network.input, [network.get_layer(name).output for name in ("lesion", "presence")]
+    )
+    lesion, presence = (keras.ops.convert_to_numpy(part) for part in parts(images))
+    assert presence.shape == (3, 1, 1, 1)
+    assert len(np.unique(presence)) == 3
+    np.testing.assert_allclose(run(network, images), lesion * presence, rtol=1e-6)
+    without = build_unet(dataclasses.replace(config, presence=False), 32)
+    assert network.count_params() == without.count_params() + 16 + 1
 
 
 def test_open_size_and_several_channels():

@@ -101,8 +101,18 @@ class CrossValidation:
 
 
 def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
-    """Tell a recipe on a split from any other: 12 hexadecimal digits."""
-    told = {"recipe": recipe.to_dict(), "data": data, "split": split, "normals": normals}
+    """Tell a recipe on a split from any other: 12 hexadecimal digits.
+
+    Only settings that differ from the default count, so that a setting added to the library later
+    leaves the digits of earlier recipes as they were.
+    """
+    changed = {
+        part: {name: value for name, value in settings.items() if value != default[name]}
+        for (part, settings), default in zip(
+            recipe.to_dict().items(), Recipe().to_dict().values(), strict=True
+        )
+    }
+    told = {"recipe": changed, "data": data, "split": split, "normals": normals}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -297,7 +307,10 @@ def _claim(folder: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
     wanted = {"recipe": recipe.to_dict(), **facts}
     path = folder / DESCRIPTION
     if path.is_file():
-        if _json(path) != wanted:
+        stored = _json(path)
+        # A setting that the library has got since has its default there.
+        stored["recipe"] = Recipe.from_dict(stored["recipe"]).to_dict()
+        if stored != wanted:
             raise ValueError(
                 f"{path}: tells of another recipe, split or data. Take another folder, or the "
                 "settings that it tells."

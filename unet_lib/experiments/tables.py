@@ -42,8 +42,8 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
     evaluations : mapping of int to Evaluation
         Test scores by fold.
     audited : bool
-        Add rows that need BUSI's audit list: images outside near-duplicate groups, and those that
-        Curated BUSI keeps.
+        Add rows that need BUSI's audit list: images outside near-duplicate groups, those that
+        Curated BUSI keeps, and those that do not show the axilla.
 
     Returns
     -------
@@ -64,6 +64,9 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
         )
         rows["kept by Curated BUSI"] = lesions.subset(
             lambda case: audit[_image(case.name)]["curated_busi_450"] == "1"
+        )
+        rows["without the axilla"] = lesions.subset(
+            lambda case: audit[_image(case.name)]["axilla"] == "0"
         )
     lines = [
         "| images | n | Dice | IoU | precision | recall | median Dice | missed |",

@@ -64,6 +64,9 @@ class UNetConfig(Settings):
     encoder_weights : {None, "imagenet"}
         Start of the encoder: random, or ImageNet (of EfficientNetLite0 in the repository, of
         `keras.applications` downloaded by Keras).
+    presence : bool
+        Multiply every pixel's probability by that of the image holding a lesion at all, which a
+        dense layer tells from the mean of the deepest features. It learns from the same loss.
 
     Raises
     ------
@@ -82,12 +85,15 @@ class UNetConfig(Settings):
     upsampling: str = "transposed"
     encoder: str = "plain"
     encoder_weights: str | None = None
+    presence: bool = False
 
     def __post_init__(self) -> None:
         for name in ("input_channels", "output_channels", "filters", "depth", "convolutions"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 self._refuse(name, "a whole number of at least 1", value)
+        if not isinstance(self.presence, bool):
+            self._refuse("presence", "true or false", self.presence)
         if self.kernel_size not in (1, 3, 5, 7):
             self._refuse("kernel_size", "1, 3, 5 or 7", self.kernel_size)
         if not 0 <= self.dropout < 1:

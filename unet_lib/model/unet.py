@@ -59,6 +59,7 @@ def build_unet(
     with _dtype_policy(precision):
         inputs = keras.Input((height, width, config.input_channels), name="image")
         x, skips = _encoder(config)(config, inputs, pretrained)
+        deepest = x
         for level, skip in reversed(list(enumerate(skips))):
             x = _up(config, x, skip, level)
         if config.encoder != "plain":  # its first skip is at half resolution
@@ -73,8 +74,26 @@ def build_unet(
             name="logits",
         )(x)
         outputs = layers.Activation("sigmoid", dtype="float32", name="lesion")(x)
+        if config.presence:
+            outputs = _gate(outputs, deepest)
     name = "unet" if config.encoder == "plain" else f"unet_{config.encoder.lower()}"
     return keras.Model(inputs, outputs, name=name)
+
+
+def _gate(outputs: Any, deepest: Any) -> Any:
+    """Multiply each pixel's probability by that of any lesion in the image."""
+    features = layers.GlobalAveragePooling2D(
+        keepdims=True, dtype="float32", name="presence_features"
+    )(deepest)
+    # Most images hold a lesion: start nearly open, so that the pixels learn from the beginning.
+    presence = layers.Dense(
+        1,
+        activation="sigmoid",
+        dtype="float32",
+        bias_initializer=keras.initializers.Constant(2.0),
+        name="presence",
+    )(features)
+    return layers.Multiply(dtype="float32", name="lesion_present")([outputs, presence])
 
 
 def _check_size(config: UNetConfig, height: int | None, width: int | None) -> None:

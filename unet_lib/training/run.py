@@ -201,11 +201,13 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
     split_csv = Folds.of_split(split)
     if (folder / SETTINGS).is_file() and resume:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["recipe"]
+        # A setting that the library has got since has its default there.
+        stored = Recipe.from_dict(stored).to_dict()
         differ = [
-            f"{part}.{key}: {stored.get(part, {}).get(key)!r} there, {value!r} now"
+            f"{part}.{key}: {stored[part][key]!r} there, {value!r} now"
             for part, values in recipe.to_dict().items()
             for key, value in values.items()
-            if stored.get(part, {}).get(key) != value
+            if stored[part][key] != value
         ]
         if Folds.read(folder / SPLIT).rows != split_csv.rows:
             differ.append("the split differs")
