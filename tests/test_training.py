@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from unet_lib.dataset import (
     Folds,
@@ -24,6 +26,7 @@ from unet_lib.dataset import (
 from unet_lib.files import FolderInUse, folder_lock
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.metrics import score_case
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.training import (
@@ -37,7 +40,7 @@ from unet_lib.training import (
     tune_threshold,
 )
 from unet_lib.training.state import averaged_weights
-from unet_lib.training.threshold import _choose
+from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_settings
 
 pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
@@ -337,6 +340,24 @@ def test_threshold_recovers_the_scale_of_known_probabilities(tmp_path):
     assert choice.met and choice.normals == 0 and choice.lesions == 4
     assert choice.chosen.cleaning == Cleaning()
     json.dumps(choice.to_dict())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tuning_scores_each_setting_as_the_report_does(seed):
+    rng = np.random.default_rng(seed)
+    noise = scipy.ndimage.gaussian_filter(rng.random((60, 70)), 3)
+    probabilities = np.interp(noise, (noise.min(), noise.max()), (0, 1)).astype("f4")
+    truth = np.roll(noise, 3, axis=1) > np.quantile(noise, 0.9)
+    if seed == 0:
+        truth[:] = False
+    found = _score_settings(truth, probabilities)
+    for (i, cleaning), (j, threshold) in itertools.product(
+        enumerate(CLEANINGS), enumerate(THRESHOLDS)
+    ):
+        mask = cleaning.apply(probabilities >= threshold, probabilities)
+        score = score_case(truth, mask, name="x")
+        expected = (score.dice, float(score.predicted_empty))
+        np.testing.assert_allclose(found[i, j], expected, rtol=1e-12)
 
 
 def test_threshold_needs_a_lesion(split):

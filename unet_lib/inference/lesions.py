@@ -11,7 +11,7 @@ import numpy as np
 from unet_lib.images import Region, pixel_size
 from unet_lib.settings import Settings
 
-__all__ = ["Cleaning", "Lesion", "find_lesions"]
+__all__ = ["Cleaning", "Lesion", "find_lesions", "measure_components"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,36 @@ class Cleaning(Settings):
 
     def apply(self, mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Return the mask, bool (H, W), without the components that are too small or too weak."""
-        if (self.minimum_area == 0 and self.minimum_peak == 0) or not mask.any():
+        if self == Cleaning() or not mask.any():
             return mask
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-        keep = stats[:, cv2.CC_STAT_AREA] >= self.minimum_area * mask.size
-        peaks = np.zeros(count, np.float32)
-        np.maximum.at(peaks, labels[mask], probabilities[mask])
-        keep &= peaks >= self.minimum_peak
+        labels, areas, peaks = measure_components(mask, probabilities)
+        return self.keeps(areas, peaks, mask.size)[labels]
+
+    def keeps(self, areas: np.ndarray, peaks: np.ndarray, pixels: int) -> np.ndarray:
+        """Tell which components, as `measure_components` gives them, stay: bool (N,)."""
+        keep = (areas >= self.minimum_area * pixels) & (peaks >= self.minimum_peak)
         keep[0] = False  # the background
-        return keep[labels]
+        return keep
+
+
+def measure_components(
+    mask: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label the connected components (8 neighbours) of a mask.
+
+    Returns
+    -------
+    labels : ndarray of int, shape (H, W)
+        0 is the background.
+    areas : ndarray of int, shape (N,)
+        Pixels of each label.
+    peaks : ndarray of float32, shape (N,)
+        Highest probability in each component.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, labels[mask], probabilities[mask])
+    return labels, stats[:, cv2.CC_STAT_AREA], peaks
 
 
 @dataclass(frozen=True)

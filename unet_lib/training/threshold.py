@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
 from unet_lib.inference import Cleaning, Segmenter
-from unet_lib.metrics import CaseScore, score_case
+from unet_lib.inference.lesions import measure_components
+from unet_lib.metrics.counts import check_probabilities
 
 __all__ = ["Candidate", "ThresholdChoice", "tune_threshold"]
 
@@ -114,8 +115,8 @@ def tune_threshold(
     ValueError
         No case has a lesion.
     """
-    settings = [(t, c) for c in CLEANINGS for t in THRESHOLDS]
-    scores: list[list[CaseScore]] = []
+    scores: list[np.ndarray] = []
+    has_lesion: list[bool] = []
     loaded = ((case, *load_case(case)) for case in cases)
     truths: list[tuple[Case, np.ndarray]] = []
 
@@ -128,39 +129,47 @@ def tune_threshold(
     steps = tqdm(cases, "tuning threshold", disable=not progress, unit="image")
     for _, probabilities in zip(steps, maps, strict=True):
         case, truth = truths.pop(0)
-        scores.append(_score_settings(case, truth, probabilities, settings))
-    lesions = [row for row in scores if row[0].has_lesion]
-    normals = [row for row in scores if not row[0].has_lesion]
+        try:
+            probabilities = check_probabilities(truth, probabilities)
+        except ValueError as error:
+            raise ValueError(f"{case.name}: {error}") from error
+        scores.append(_score_settings(truth, probabilities))
+        has_lesion.append(bool(truth.any()))
+    lesions = [row for row, lesion in zip(scores, has_lesion, strict=True) if lesion]
+    normals = [row for row, lesion in zip(scores, has_lesion, strict=True) if not lesion]
     if not lesions:
         raise ValueError(
             f"tune_threshold: none of the {len(cases)} validation images has a lesion; a threshold "
             "cannot be chosen. Give validation images with lesions."
         )
+    dice = np.mean(lesions, axis=0)[..., 0]
+    specificity = np.mean(normals, axis=0)[..., 1] if normals else np.full_like(dice, np.nan)
     candidates = tuple(
-        Candidate(
-            threshold,
-            cleaning,
-            float(np.mean([row[i].dice for row in lesions])),
-            float(np.mean([row[i].predicted_empty for row in normals])) if normals else np.nan,
-        )
-        for i, (threshold, cleaning) in enumerate(settings)
+        Candidate(threshold, cleaning, float(dice[i, j]), float(specificity[i, j]))
+        for i, cleaning in enumerate(CLEANINGS)
+        for j, threshold in enumerate(THRESHOLDS)
     )
     chosen = _choose(candidates)
     met = bool(np.isnan(chosen.specificity) or chosen.specificity >= LEAST_SPECIFICITY)
     return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
 
 
-def _score_settings(
-    case: Case,
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    settings: Sequence[tuple[float, Cleaning]],
-) -> list[CaseScore]:
-    masks = {t: probabilities >= t for t in THRESHOLDS}
-    return [
-        score_case(truth, cleaning.apply(masks[t], probabilities), name=case.name)
-        for t, cleaning in settings
-    ]
+def _score_settings(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return Dice and whether nothing is left, (cleanings, thresholds, 2), of one image.
+
+    A cleaning keeps whole components, so their pixels are counted once a threshold.
+    """
+    found = np.empty((len(CLEANINGS), len(THRESHOLDS), 2))
+    lesion = np.count_nonzero(truth)
+    for j, threshold in enumerate(THRESHOLDS):
+        labels, areas, peaks = measure_components(probabilities >= threshold, probabilities)
+        overlaps = np.bincount(labels[truth], minlength=len(areas))
+        for i, cleaning in enumerate(CLEANINGS):
+            keep = cleaning.keeps(areas, peaks, truth.size)
+            predicted = areas[keep].sum()
+            dice = 2 * overlaps[keep].sum() / (predicted + lesion) if lesion else np.nan
+            found[i, j] = dice, predicted == 0
+    return found
 
 
 def _choose(candidates: Sequence[Candidate]) -> Candidate:
