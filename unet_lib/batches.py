@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -119,6 +120,9 @@ class Batches(keras.utils.PyDataset):
         Channels of the network's input; grey is repeated.
     workers : int
         Threads that prepare the images of a batch.
+    accumulate : int
+        Parts into which each batch is cut (`TrainingConfig.accumulate`). Above 1, each item is such
+        a part, with weights that make the mean of a batch's parts the mean of its images.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         channels: int = 1,
         workers: int = 2,
+        accumulate: int = 1,
     ) -> None:
         # Keras' own worker threads run ahead into the next epoch, on JAX before `set_epoch`; these
         # threads work on one batch at a time, and Keras still overlaps it with the step.
@@ -144,29 +149,45 @@ class Batches(keras.utils.PyDataset):
         self.shuffle = shuffle
         self.seed = seed
         self.channels = channels
+        self.accumulate = accumulate
         self.set_epoch(0)
+
+    @property
+    def updates(self) -> int:
+        """Batches in an epoch, however many parts each has: updates of the weights."""
+        return -(-len(self.prepared) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches are asked for next; the first is 0."""
         order = np.arange(len(self.prepared))
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        batches = np.array_split(order, self.updates)
+        parts = [part for batch in batches for part in _parts(batch, self.accumulate)]
         # One assignment, so that a worker thread never sees the one without the other.
-        self._plan = (epoch, np.array_split(order, len(self)))
+        self._plan = (epoch, parts)
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return -(-len(self.prepared) // self.batch_size)
+        """Return the number of batches in an epoch, or of their parts."""
+        return self.updates * self.accumulate
 
-    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return images and masks, float32 (n, S, S, channels) and (n, S, S, 1)."""
+    def __getitem__(self, batch: int) -> tuple[Any, ...]:
+        """Return images and masks, float32 (n, S, S, channels) and (n, S, S, 1).
+
+        Of a batch in parts also the weights, float32 (n,).
+        """
         epoch, parts = self._plan
-        pairs = list(self._pool.map(lambda index: self._pair(epoch, int(index)), parts[batch]))
+        return self._arrays(epoch, *parts[batch])
+
+    def _arrays(self, epoch: int, indices: np.ndarray, weight: float) -> tuple[Any, ...]:
+        pairs = list(self._pool.map(lambda index: self._pair(epoch, int(index)), indices))
         images = np.stack([image for image, _ in pairs])
         if self.channels > 1:
             images = np.repeat(images, self.channels, axis=-1)
-        masks = np.stack([mask for _, mask in pairs])[..., None]
-        return images, masks.astype(np.float32)
+        masks = np.stack([mask for _, mask in pairs])[..., None].astype(np.float32)
+        if self.accumulate == 1:
+            return images, masks
+        return images, masks, np.full(len(indices), weight, np.float32)
 
     def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.prepared.images[index], self.prepared.masks[index]
@@ -174,3 +195,11 @@ class Batches(keras.utils.PyDataset):
             return image, mask
         rng = np.random.default_rng([self.seed, epoch, index])
         return self.augmentation.apply(image, mask, rng)
+
+
+def _parts(batch: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
+    """Cut a batch into parts, each with the weight of its images."""
+    parts = [(part, count * len(part) / len(batch)) for part in np.array_split(batch, count)]
+    # Fewer images than parts: the optimiser counts parts, so the empty ones repeat an image for
+    # nothing.
+    return [(part, weight) if len(part) else (batch[:1], 0.0) for part, weight in parts]

@@ -56,6 +56,7 @@ def train(options: argparse.Namespace) -> int:
             epochs=options.epochs,
             warmup_epochs=min(3.0, options.epochs / 5),
             batch_size=options.batch_size,
+            accumulate=options.accumulate,
             learning_rate=options.learning_rate,
             seed=options.seed,
             precision=options.precision,

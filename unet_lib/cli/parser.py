@@ -175,6 +175,12 @@ def _add_train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--size", type=int, default=128, help="side of the network's input in pixels")
     sub.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     sub.add_argument("--batch-size", type=int, default=8, help="images in a step")
+    sub.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        help="parts in which a step is computed, to save memory",
+    )
     sub.add_argument("--filters", type=int, default=16, help="filters of the first level")
     sub.add_argument("--depth", type=int, default=4, help="down-samplings")
     sub.add_argument(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from unet_lib.batches import Batches
 from unet_lib.files import atomic_path
 from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
+from unet_lib.training.accumulation import AccumulatingAdamW, UpdateSchedule
 from unet_lib.training.recipe import TrainingConfig
 from unet_lib.training.state import Progress, averaged_weights, load_state, save_state
 
@@ -33,7 +34,7 @@ def compile_network(network: keras.Model, config: TrainingConfig, steps: int) ->
     network : keras.Model
     config : TrainingConfig
     steps : int
-        Steps in an epoch.
+        Updates of the weights in an epoch.
     """
     total, warmup = config.epochs * steps, round(config.warmup_epochs * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -42,9 +43,11 @@ def compile_network(network: keras.Model, config: TrainingConfig, steps: int) ->
         warmup_target=config.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(
-        schedule,
+    parts = config.accumulate
+    optimizer = (AccumulatingAdamW if parts > 1 else keras.optimizers.AdamW)(
+        UpdateSchedule(schedule, parts) if parts > 1 else schedule,
         weight_decay=config.weight_decay,
+        gradient_accumulation_steps=parts if parts > 1 else None,
         use_ema=config.ema > 0,
         # In a short run an average over many steps would still hold the first, random weights.
         ema_momentum=max(0.0, min(config.ema, 1 - 20 / total)),

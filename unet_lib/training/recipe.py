@@ -23,7 +23,11 @@ class TrainingConfig(Settings):
     epochs : int
         Passes over the training images; 100 for real data.
     batch_size : int
-        Images in a step. Halve it when memory runs out.
+        Images in an update of the weights.
+    accumulate : int
+        Parts in which a batch is computed, one after the other, when memory runs out: half the
+        memory with 2. Must divide the batch size. Everything is counted in updates and comes out as
+        with 1, except that batch normalisation sees the images of a part alone.
     learning_rate : float
         Peak of AdamW's rate (Loshchilov & Hutter 2019, arXiv:1711.05101).
     warmup_epochs : float
@@ -52,6 +56,7 @@ class TrainingConfig(Settings):
 
     epochs: int = 100
     batch_size: int = 8
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup_epochs: float = 3.0
     weight_decay: float = 1e-4
@@ -68,6 +73,7 @@ class TrainingConfig(Settings):
         limits: dict[str, tuple[float, float]] = {
             "epochs": (1, 100_000),
             "batch_size": (1, 4096),
+            "accumulate": (1, self.batch_size),
             "learning_rate": (1e-9, 10),
             "warmup_epochs": (0, self.epochs),
             "weight_decay": (0, 1),
@@ -84,6 +90,11 @@ class TrainingConfig(Settings):
                 raise ValueError(
                     f"TrainingConfig: {name} must be from {low:g} to {high:g}; received {value!r}."
                 )
+        if not isinstance(self.accumulate, int) or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"TrainingConfig: accumulate must divide batch_size ({self.batch_size}); "
+                f"received {self.accumulate!r}."
+            )
         policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
         if self.precision not in policies:
             raise ValueError(

@@ -245,17 +245,18 @@ def _prepare(
         augmentation=recipe.augmentation,
         shuffle=True,
         seed=config.seed,
+        accumulate=config.accumulate,
         **common,
     )
     validation = None
     if split.validation:
         prepared = PreparedCases(split.validation, recipe.preprocessing, **options)
-        validation = Batches(prepared, config.batch_size, **common)
+        validation = Batches(prepared, config.batch_size // config.accumulate, **common)
     precision = config.precision
     if precision == "auto":
         precision = recommended_precision(depthwise=recipe.network.depthwise)
     network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
-    compile_network(network, config, len(batches))
+    compile_network(network, config, batches.updates)
     return network, batches, validation
 
 
