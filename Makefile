@@ -65,8 +65,10 @@ supply: $(VENV)/.dev
 	$(BIN)/python tools/licences.py > docs/licences.md
 	@echo "licences: docs/licences.md"
 
+# Speed, beside the peers of requirements-bench.txt; below 20 minutes on two quiet cores. Their
+# environment sees the packages of .venv too; a peer that cannot be installed is named.
 bench: $(VENV)/.runtime
-	$(BIN)/python -m benchmarks
+	bash tools/bench.sh $(BIN)/python
 
 # The README's row of the shipped model, from the images: minutes.
 reproduce: $(VENV)/.runtime
