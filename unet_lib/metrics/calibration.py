@@ -57,8 +57,8 @@ class Calibration:
         """
         truth, p = truth.ravel(), probabilities.ravel().astype(float)
         index = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-        weights = (None, truth, p, (p - truth) ** 2)
-        return cls(*(np.bincount(index, weight, BINS) for weight in weights))
+        pixels, lesion = (np.bincount(chosen, minlength=BINS) for chosen in (index, index[truth]))
+        return cls(pixels, lesion, *(np.bincount(index, w, BINS) for w in (p, (p - truth) ** 2)))
 
     def __add__(self, other: Calibration) -> Calibration:
         """Merge two into a new one."""

@@ -51,7 +51,7 @@ def bin_index(probabilities: np.ndarray) -> np.ndarray:
     p = np.abs(probabilities)  # -0.0 would have the sign bit set
     distance = np.minimum(p, np.float32(1) - p)
     index = (distance.view(np.uint32) >> DROPPED_BITS).astype(np.int64)
-    return np.where(p < np.float32(0.5), index, 2 * HALF - index)
+    return np.subtract(2 * HALF, index, out=index, where=p >= np.float32(0.5))
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _counts(values: np.ndarray | None) -> np.ndarray:
 
 
 def _bincount(index: np.ndarray) -> np.ndarray:
-    return np.bincount(index, minlength=BIN_COUNT).astype(np.uint64)
+    return np.bincount(index, minlength=BIN_COUNT).view(np.uint64)
 
 
 def _share(cumulative: np.ndarray) -> np.ndarray:

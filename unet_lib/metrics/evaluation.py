@@ -107,7 +107,7 @@ class Evaluation:
             As `score_case` and `ProbabilityHistogram.add`, or for a name that is there already.
         """
         score = score_case(truth, prediction, name=name, label=label, group=group, spacing=spacing)
-        table = CaseTable((*self.table.cases, score))
+        table = self.table.added(score)
         if probabilities is not None:
             key = label if score.has_lesion or label == "normal" else f"{label}{NO_LESION}"
             histogram = self.histograms.get(key, ProbabilityHistogram())
@@ -123,7 +123,7 @@ class Evaluation:
                 band_brier=band.brier,
                 band_ece=band.ece,
             )
-            table = CaseTable((*self.table.cases, score))
+            table = self.table.added(score)
         self.table = table
         return score
 
