@@ -1,6 +1,39 @@
-"""``python -m benchmarks``: every benchmark in turn."""
+"""``python -m benchmarks``: every benchmark in turn, the long ones in their short form."""
 
-from benchmarks.training_step import main
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+
+COMMANDS = (
+    ["imports"],
+    ["training_step", "--parts"],
+    ["training_step", "--filters", "32", "--size", "256"],
+    ["files"],
+    ["evaluation", "--monai-images", "60"],
+    ["roofline"],
+    ["growth", "--short"],
+    ["prediction"],
+)
+
+
+def main() -> None:
+    """Run each in a process of its own; end with 1 if one fails."""
+    failed = []
+    for name, *options in COMMANDS:
+        start = time.perf_counter()
+        if importlib.util.find_spec(f"benchmarks.{name}") is None:
+            failed.append(name)
+            continue
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options])
+        print(f"[{name} {' '.join(options)}: {time.perf_counter() - start:.0f} s]", flush=True)
+        if done.returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"benchmarks that failed: {', '.join(failed)}")
+
 
 if __name__ == "__main__":
     main()

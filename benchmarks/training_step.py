@@ -1,118 +1,191 @@
-"""What the fused batch normalisation and the kept memory are worth in a training step.
+"""A training step of the plain U-Net: this library, Keras as it comes, PyTorch; one network.
 
-Each variant runs in a process of its own, in turn, several times over; the table shows medians and
-the spread. ``python -m benchmarks.training_step [--size 128 --filters 16 --batch 8 --rounds 5]``
+``python -m benchmarks.training_step [--size 256 --filters 32 --batch 8 --rounds 5 --parts]``; the
+forward and backward pass, the loss and AdamW, on one batch in memory. ``--parts`` adds what the
+fused batch norm and the kept memory give by themselves.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
+import resource
 import statistics
-import subprocess
-import sys
-from pathlib import Path
+import time
+from typing import Any
 
-VARIANTS = {
-    "Keras as it comes": {"fused": False, "keep": False},
-    "fused batch norm": {"fused": True, "keep": False},
-    "memory kept": {"fused": False, "keep": True},
-    "both (this library)": {"fused": True, "keep": True},
-}
-STEPS = 6
+from benchmarks.measuring import interleaved, parser, report, serve, spread, table
+
+LIBRARY = {"fused": True, "keep": True}
+PLAIN = {"fused": False, "keep": False}
+PARTS = {"fused batch norm": (True, False), "memory kept": (False, True)}
+PRECISIONS = ("float32", "bfloat16")
 
 
-def measure(options: dict) -> dict[str, float]:
-    """Run in the child: images per second and page faults per step, `fit` on given batches."""
-    import resource
-    import time
+def variants(common: dict[str, Any], parts: bool = False) -> dict[str, tuple[dict, dict]]:
+    """Return every variant: settings of its process and the request."""
+    families = {"this library": {**LIBRARY, **common}, "Keras as it comes": {**PLAIN, **common}}
+    if parts:
+        for name, (fused, keep) in PARTS.items():
+            families[f"Keras, {name}"] = {"fused": fused, "keep": keep, **common}
+    found = {}
+    for precision in PRECISIONS:
+        for name, settings in families.items():
+            found[f"{name}, {precision}"] = (settings, {"precision": precision})
+        for compiled in (False, True):
+            request = {"precision": precision, "compiled": compiled}
+            how = "compiled" if compiled else "eager"
+            found[f"PyTorch {how}, {precision}"] = ({"torch": True, **common}, request)
+    return found
 
-    import keras
+
+def batch_of(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Return random images and masks, float32 (N, S, S, 1)."""
     import numpy as np
+
+    shape = (settings["batch"], settings["size"], settings["size"], 1)
+    images = np.random.default_rng(0).random(shape, dtype="float32")
+    return images, (images > 0.9).astype("float32")
+
+
+def keras_steps(settings: dict[str, Any], precision: str) -> Any:
+    """Return ``run(steps)``: `fit` of this library's network on the batch."""
+    import keras
 
     from unet_lib import backend
     from unet_lib.model import UNetConfig, unet
     from unet_lib.training import TrainingConfig, compile_network
 
-    if options["keep"]:
+    if settings["keep"]:
         backend.keep_freed_memory()
-    if not options["fused"]:
+    if not settings["fused"]:
         unet.BatchNormalization = keras.layers.BatchNormalization
-    side, batch = options["size"], options["batch"]
-    network = unet.build_unet(
-        UNetConfig(filters=options["filters"]), side, precision=options["precision"]
-    )
-    compile_network(network, TrainingConfig(), STEPS)
-    rng = np.random.default_rng(0)
-    images = rng.random((batch, side, side, 1), dtype="float32")
-    masks = (images > 0.9).astype("float32")
+    config = UNetConfig(filters=settings["filters"], encoder=settings.get("encoder", "plain"))
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    network = unet.build_unet(config, settings["size"], precision=policy)
+    compile_network(network, TrainingConfig(), 100)
+    batch = batch_of(settings)
 
     class Batches(keras.utils.PyDataset):
+        count = 1
+
         def __len__(self) -> int:
-            return STEPS
+            return self.count
 
         def __getitem__(self, index: int) -> tuple:
-            return images, masks
+            return batch
 
-    network.fit(Batches(), verbose=0)  # traces and warms up
-    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    network.fit(Batches(), verbose=0)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    batches = Batches()
+
+    def run(steps: int) -> None:
+        batches.count = steps
+        network.fit(batches, verbose=0)
+
+    return run
+
+
+def torch_steps(settings: dict[str, Any], precision: str, compiled: bool) -> Any:
+    """Return ``run(steps)``: PyTorch's loop, channels last."""
+    import torch
+
+    from benchmarks.torch_unet import TorchUNet, training_step
+
+    torch.manual_seed(0)
+    network = TorchUNet(settings["filters"]).to(memory_format=torch.channels_last)
+    step = training_step(torch.compile(network) if compiled else network, precision == "bfloat16")
+    images, masks = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in batch_of(settings))
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step(images, masks)
+
+    return run
+
+
+def child(settings: dict[str, Any]) -> None:
+    """Answer requests: the first builds and warms up, the following measure."""
+    runs: dict[str, Any] = {}
+
+    def answer(request: dict[str, Any]) -> dict[str, float]:
+        key, steps = json.dumps(request), settings["steps"]
+        start = time.perf_counter()
+        if key not in runs:
+            make = torch_steps if settings.get("torch") else keras_steps
+            runs[key] = make(settings, **request)
+            runs[key](3)
+            return {"start_seconds": time.perf_counter() - start}
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        runs[key](steps)
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return {
+            "images_per_second": steps * settings["batch"] / seconds,
+            "cpu_seconds_per_step": used / steps,
+            "faults_per_step": (after.ru_minflt - before.ru_minflt) / steps,
+        }
+
+    serve(answer)
+
+
+def medians(found: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
+    """Return the median of each variant that ran."""
     return {
-        "images_per_second": STEPS * batch / seconds,
-        "cpu_seconds_per_step": (
-            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        )
-        / STEPS,
-        "faults_per_step": (after.ru_minflt - before.ru_minflt) / STEPS,
-        "peak_mb": after.ru_maxrss / 1024,
+        name: statistics.median(row[key] for row in rows[1:])
+        for name, rows in found.items()
+        if "error" not in rows[-1]
     }
 
 
-def main() -> None:
+def ratios(rates: dict[str, float]) -> dict[str, float]:
+    """Return this library against the best of PyTorch and against Keras, in each precision."""
+    found = {}
+    for precision in PRECISIONS:
+        ours = rates[f"this library, {precision}"]
+        torch = [r for n, r in rates.items() if n.startswith("PyTorch") and precision in n]
+        if torch:
+            found[f"PyTorch's best, {precision}"] = ours / max(torch)
+        found[f"Keras as it comes, {precision}"] = ours / rates[f"Keras as it comes, {precision}"]
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Run all variants, interleaved."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=Path("runs/bench/training_step.json"))
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        print(json.dumps(measure(json.loads(options.child))))
+    options = parser(__doc__, "training_step")
+    options.add_argument("--size", type=int, default=128)
+    options.add_argument("--filters", type=int, default=16)
+    options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--steps", type=int, help="in a repetition; about 2 s by default")
+    options.add_argument("--parts", action="store_true")
+    given = options.parse_args(arguments)
+    if given.child:
+        child(json.loads(given.child))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-    common = {key: getattr(options, key) for key in ("size", "filters", "batch", "precision")}
-    for _ in range(options.rounds):
-        for name, variant in VARIANTS.items():
-            child = subprocess.run(
-                [sys.executable, "-m", "benchmarks.training_step", "--child",
-                 json.dumps({**common, **variant})],
-                capture_output=True, text=True, check=True, env={**os.environ},
-            )  # fmt: skip
-            found[name].append(json.loads(child.stdout.splitlines()[-1]))
-    base = statistics.median(row["images_per_second"] for row in found["Keras as it comes"])
-    print(f"training step, {common}, {options.rounds} rounds")
-    print(
-        "| variant | images/s (least to most) | ratio | CPU s/step | page faults/step | peak MB |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name, rows in found.items():
-        rates = sorted(row["images_per_second"] for row in rows)
-        middle = statistics.median(rates)
-        cpu, faults, peak = (
-            statistics.median(row[key] for row in rows)
-            for key in ("cpu_seconds_per_step", "faults_per_step", "peak_mb")
-        )
-        print(
-            f"| {name} | {middle:.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | {middle / base:.2f} "
-            f"| {cpu:.2f} | {faults:,.0f} | {peak:,.0f} |"
-        )
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"settings": common, "found": found}, indent=2) + "\n")
+    common = {key: getattr(given, key) for key in ("size", "filters", "batch")}
+    work = given.batch * (given.size / 128) ** 2 * given.filters / 16
+    common["steps"] = given.steps or max(2, round(64 / work))
+    found = interleaved("benchmarks.training_step", variants(common, given.parts), given.rounds)
+    rates = medians(found, "images_per_second")
+    best = ratios(rates)
+    rows = []
+    for name, answers in found.items():
+        if name not in rates:
+            rows.append([name, "does not run: " + answers[-1]["error"], "", "", "", ""])
+            continue
+        column = [row["images_per_second"] for row in answers[1:]]
+        precision = name.rsplit(", ", 1)[1]
+        rows.append([
+            name, spread(column, 2), f"{rates[name] / rates[f'this library, {precision}']:.2f}",
+            f"{medians(found, 'cpu_seconds_per_step')[name]:.2f}",
+            f"{medians(found, 'faults_per_step')[name]:,.0f}",
+            f"{answers[0]['start_seconds']:.0f}",
+        ])  # fmt: skip
+    head = [
+        "variant", "images/s (least to most)", "of this library", "CPU s/step",
+        "page faults/step", "start, s",
+    ]  # fmt: skip
+    text = table(f"Training step, {common}, {given.rounds} rounds", head, rows)
+    text += "\n" + "\n".join(f"this library / {name}: {value:.2f}" for name, value in best.items())
+    path = given.json.with_stem(f"{given.json.stem}_{given.filters}_{given.size}")
+    report(path, text, settings=common, ratios=best, found=found)
 
 
 if __name__ == "__main__":

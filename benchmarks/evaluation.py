@@ -1,0 +1,195 @@
+"""Scores of 780 full-size masks: this library against MONAI's metrics for the same scores.
+
+``BUSI_DIR=... python -m benchmarks.evaluation`` takes BUSI's masks, else drawn ones of its sizes.
+A prediction is the mask moved, grown or shrunk, some are empty, some false; the probabilities are
+the blurred prediction. Same scores: Dice, IoU, precision, recall, HD95, mean surface distance,
+surface Dice; this library also counts components. "All": with curves and calibration too, which
+MONAI does not have for pixels in bounded memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring import interleaved, parser, report, serve, spread, table
+
+SAME = ("dice", "iou", "precision", "recall", "mean_surface_distance", "surface_dice")
+
+
+def drawn_truths(count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw lesions: one or two ellipses with a wavy rim, an image in six empty, BUSI's sizes."""
+    truths = []
+    for number in range(count):
+        height, width = int(rng.integers(310, 700)), int(rng.integers(320, 900))
+        mask = np.zeros((height, width), bool)
+        rows, columns = np.ogrid[:height, :width]
+        for _ in range(0 if number % 6 == 0 else 1 + (number % 20 == 1)):
+            y, x = rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width
+            a, b = rng.uniform(0.05, 0.25) * height, rng.uniform(0.05, 0.25) * width
+            angle = np.arctan2((rows - y) / a, (columns - x) / b)
+            rim = 1 + 0.15 * np.sin(rng.integers(3, 9) * angle + rng.uniform(0, 6))
+            mask |= np.hypot((rows - y) / a, (columns - x) / b) < rim
+        truths.append(mask)
+    return truths
+
+
+def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return truth, prediction and probabilities of each image."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    folder = os.environ.get("BUSI_DIR")
+    if folder:
+        from unet_lib.dataset import find_cases, load_case
+
+        cases = find_cases(folder)
+        chosen = np.linspace(0, len(cases) - 1, min(count, len(cases))).astype(int)
+        truths = [load_case(cases[i])[1] for i in chosen]
+    else:
+        truths = drawn_truths(count, rng)
+    found = []
+    for truth in truths:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(rng.integers(1, 9)) + 1,) * 2)
+        change = cv2.dilate if rng.random() < 0.5 else cv2.erode
+        prediction = change(truth.astype(np.uint8), disc)
+        prediction = np.roll(prediction, rng.integers(-12, 13, 2), (0, 1))
+        if rng.random() < 0.05:
+            prediction[:] = 0
+        if rng.random() < 0.1:  # a false spot
+            y, x = (int(rng.integers(20, side - 20)) for side in truth.shape)
+            prediction[y - 10 : y + 10, x - 15 : x + 15] = 1
+        soft = cv2.GaussianBlur(prediction.astype(np.float32), (0, 0), 4)
+        found.append((truth, prediction.astype(bool), np.clip(soft, 0, 1)))
+    return found
+
+
+def ours(pairs: list, everything: bool) -> list[dict[str, float]]:
+    """Score with this library."""
+    from unet_lib.metrics import Evaluation, score_case
+
+    if everything:
+        evaluation = Evaluation()
+        for number, (truth, prediction, probabilities) in enumerate(pairs):
+            evaluation.add(truth, prediction, probabilities, name=str(number), label="benign")
+        evaluation.areas()
+        scores = evaluation.table.cases
+    else:
+        scores = [score_case(t, p, name=str(n)) for n, (t, p, _) in enumerate(pairs)]
+    return [{name: getattr(score, name) for name in (*SAME, "hd95")} for score in scores]
+
+
+def monai(pairs: list) -> list[dict[str, float]]:
+    """Score with MONAI's metrics, one image at a time (their sizes differ)."""
+    import torch
+    from monai.metrics import (
+        ConfusionMatrixMetric,
+        DiceMetric,
+        HausdorffDistanceMetric,
+        MeanIoU,
+        SurfaceDiceMetric,
+        SurfaceDistanceMetric,
+    )
+
+    metrics: dict[str, Any] = {
+        "dice": DiceMetric(),
+        "iou": MeanIoU(),
+        "hd95": HausdorffDistanceMetric(percentile=95),
+        "mean_surface_distance": SurfaceDistanceMetric(symmetric=True),
+        "surface_dice": SurfaceDiceMetric([5.0]),
+    }
+    confusion = ConfusionMatrixMetric(metric_name=("precision", "sensitivity"))
+    found = []
+    for truth, prediction, _ in pairs:
+        y, p = (torch.from_numpy(m)[None, None].float() for m in (truth, prediction))
+        row = {name: float(metric(p, y)) for name, metric in metrics.items()}
+        tp, fp, _, fn = (float(v) for v in confusion(p, y)[0, 0])
+        row["precision"] = tp / (tp + fp) if tp + fp else 0.0
+        row["recall"] = tp / (tp + fn) if tp + fn else 0.0
+        found.append(row)
+        for metric in (*metrics.values(), confusion):
+            metric.reset()
+    return found
+
+
+def child(settings: dict[str, Any]) -> None:
+    """Answer with seconds, memory and, the first time, the scores."""
+    given = pairs(settings["count"])
+
+    def answer(request: str) -> dict[str, Any]:
+        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        wall, used = time.perf_counter(), time.process_time()
+        found = monai(given) if request == "monai" else ours(given, request == "everything")
+        wall, used = time.perf_counter() - wall, time.process_time() - used
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"seconds": wall, "cpu_seconds": used, "more_mb": (peak - base) / 1024,
+                "scores": found}  # fmt: skip
+
+    serve(answer)
+
+
+def largest_difference(ours: list, theirs: list, truths: list, name: str) -> float:
+    """Compare where both masks hold something: there both define every score alike."""
+    differences = [
+        abs(a[name] - b[name])
+        for a, b, (truth, prediction, _) in zip(ours, theirs, truths, strict=True)
+        if truth.any() and prediction.any()
+    ]
+    return max(differences)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Score with all, interleaved."""
+    options = parser(__doc__, "evaluation")
+    options.add_argument("--images", type=int, default=780)
+    options.add_argument("--monai-images", type=int, default=780)
+    given = options.parse_args(arguments)
+    if given.child:
+        child(json.loads(given.child))
+        return
+    own, peer = {"count": given.images}, {"count": given.monai_images, "peer": True}
+    variants = {
+        "this library, same scores": (own, "same"),
+        "this library, all scores": (own, "everything"),
+        "MONAI": (peer, "monai"),
+    }
+    found = interleaved("benchmarks.evaluation", variants, given.rounds)
+    rows, rate = [], {}
+    for name, answers in found.items():
+        if "error" in answers[-1]:
+            rows.append([name, "does not run: " + answers[-1]["error"], "", "", ""])
+            continue
+        count = len(answers[0]["scores"])
+        seconds = [row["seconds"] for row in answers[1:]]
+        rate[name] = statistics.median(seconds) / count
+        more = max(row["more_mb"] for row in answers)
+        cpu = statistics.median(row["cpu_seconds"] for row in answers[1:])
+        rows.append([name, count, spread(seconds, 2), f"{cpu:.2f}", f"{more:.0f}"])
+    head = ["scores by", "images", "s (least to most)", "CPU s", "memory beyond the masks, MB"]
+    text = table(f"Evaluation at full size, {given.rounds} rounds", head, rows)
+    best, differences = {}, {}
+    if "MONAI" in rate:
+        best = {name: rate["MONAI"] / rate[name] for name in list(variants)[:2]}
+        text += "\n" + "\n".join(f"MONAI / {name}: {value:.1f}" for name, value in best.items())
+        if given.images == given.monai_images:
+            first = [found[name][0]["scores"] for name in ("this library, same scores", "MONAI")]
+            masks = pairs(given.images)
+            differences = {name: largest_difference(*first, masks, name) for name in SAME}
+            text += "\nlargest difference of a score (both masks with pixels): " + ", ".join(
+                f"{name} {value:.1e}" for name, value in differences.items()
+            )
+            text += "\nHD95 is not compared: MONAI takes the larger of two one-sided percentiles."
+    for answers in found.values():
+        for row in answers:
+            row.pop("scores", None)
+    report(given.json, text, ratios=best, differences=differences, found=found)
+
+
+if __name__ == "__main__":
+    main()
