@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--size", type=int, default=128)
     options.add_argument("--filters", type=int, default=16)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--steps", type=int, help="in a repetition; about 2 s by default")
+    options.add_argument("--steps", type=int, help="in a repetition; 24 images of the default size by default")
     options.add_argument("--parts", action="store_true")
     given = options.parse_args(arguments)
     if given.child:
@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     common = {key: getattr(given, key) for key in ("size", "filters", "batch")}
     work = given.batch * (given.size / 128) ** 2 * given.filters / 16
-    common["steps"] = given.steps or max(2, round(64 / work))
+    common["steps"] = given.steps or max(1, round(24 / work))
     found = interleaved("benchmarks.training_step", variants(common, given.parts), given.rounds)
     rates = medians(found, "images_per_second")
     best = ratios(rates)
