@@ -153,7 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--size", type=int, default=128)
     options.add_argument("--filters", type=int, default=16)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--steps", type=int, help="in a repetition; 24 images of the default size by default")
+    options.add_argument(
+        "--steps", type=int, help="in a repetition; 24 images of the default size by default"
+    )
     options.add_argument("--parts", action="store_true")
     given = options.parse_args(arguments)
     if given.child:
