@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +25,8 @@ __all__ = ["Batches", "PreparedCases"]
 class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
-    Arrays larger than the budget are kept in a temporary file instead of memory; the operating
-    system then holds in memory what fits.
+    Arrays larger than the budget are kept in temporary files instead of memory. Of these no more
+    than the budget stays mapped into the process; the operating system caches what fits.
 
     Parameters
     ----------
@@ -71,6 +73,9 @@ class PreparedCases:
         shape = (len(self.cases), side, side)
         self.on_disk = int(np.prod(shape)) * 5 > memory_mb * 1e6  # 4 bytes image, 1 byte mask
         self._folder = tempfile.TemporaryDirectory(prefix="unet_lib_") if self.on_disk else None
+        self._maps: list[mmap.mmap] = []
+        # Half: the system maps the neighbours of what is asked for, too.
+        self._used, self._allowed = 0, max(1, int(memory_mb * 1e6 / (side * side * 5)) // 2)
         self.images = self._allocate("images", (*shape, 1), np.float32)
         self.masks = self._allocate("masks", shape, bool)
         self.hashes = [""] * len(self.cases)
@@ -82,10 +87,27 @@ class PreparedCases:
     def _allocate(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         if self._folder is None:
             return np.empty(shape, dtype)
-        path = Path(self._folder.name) / f"{name}.npy"
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        with open(Path(self._folder.name) / name, "w+b") as file:
+            file.truncate(size)
+            self._maps.append(mmap.mmap(file.fileno(), size))
+        return np.frombuffer(self._maps[-1], dtype).reshape(shape)
+
+    def _release(self) -> None:
+        """Give mapped pages back when as many pictures were used as the budget holds."""
+        self._used += 1
+        if self._used >= self._allowed and hasattr(mmap, "MADV_DONTNEED"):
+            self._used = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)  # the file keeps what was written
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return image and mask at a position; views that must not be changed."""
+        self._release()
+        return self.images[index], self.masks[index]
 
     def _decode(self, index: int) -> None:
+        self._release()
         image, mask = load_case(self.cases[index])
         self.hashes[index] = content_hash(image)
         prepared = self.preprocessing.apply(image, mask)
@@ -190,7 +212,7 @@ class Batches(keras.utils.PyDataset):
         return images, masks, np.full(len(indices), weight, np.float32)
 
     def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self.prepared.images[index], self.prepared.masks[index]
+        image, mask = self.prepared.pair(index)
         if self.augmentation is None:
             return image, mask
         rng = np.random.default_rng([self.seed, epoch, index])
