@@ -74,7 +74,7 @@ def data(request: dict[str, Any]) -> dict[str, Any]:
     run(5)
     return {
         "images": len(cases), "reading_s": reading, "epoch_of_data_s": seconds,
-        "own_mb": own, "peak_mb": peak_mb(), "on_disk": prepared.on_disk,
+        "own_mb": own, "peak_mb": peak_mb(),
     }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def scoring(request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     evaluate_cases(segmenter, cases, progress=False)
     seconds = time.perf_counter() - start
-    return {"images": len(cases), "seconds": seconds, "own_mb": own_mb(), "peak_mb": peak_mb()}
+    return {"images": len(cases), "scoring_s": seconds, "own_mb": own_mb(), "peak_mb": peak_mb()}
 
 
 def step(request: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +122,9 @@ def exponent(rows: list[dict[str, Any]], x: str, y: str) -> str:
     return f"{math.log(last[y] / before[y]) / math.log(last[x] / before[x]):.2f}"
 
 
-def shown(title: str, rows: list[dict[str, Any]], x: str, keys: list[str]) -> str:
+def shown(title: str, rows: list[dict[str, Any]], x: str) -> str:
     """Return a table of the rows, the exponents below."""
+    keys = [key for key in rows[0] if key.endswith(("_s", "_mb"))]
     lines = [[f"{row[key]:,.2f}" if row[key] < 10 else f"{row[key]:,.0f}" for key in (x, *keys)]
              for row in rows]  # fmt: skip
     lines.append(["exponent, last two", *(exponent(rows, x, key) for key in keys)])
@@ -135,6 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, "growth", rounds=1)
     options.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10000])
     options.add_argument("--short", action="store_true", help="fewer rows, about two minutes")
+    options.add_argument("--only", nargs="+", default=["data", "scoring", "size", "batch"])
     given = options.parse_args(arguments)
     if given.child:
         kinds = {"data": data, "scoring": scoring, "step": step}
@@ -153,26 +155,24 @@ def main(arguments: list[str] | None = None) -> None:
         rows = {
             kind: [asked(kind, {"folder": str(folder / str(count))}) for count in counts]
             for kind in ("data", "scoring")
+            if kind in given.only
         }
-    rows["size"] = [
-        {"size": size, **asked("step", {"filters": 8, "size": size, "batch": 2})} for size in sizes
-    ]
-    rows["batch"] = [
-        {"batch": batch, **asked("step", {"filters": 8, "size": 128, "batch": batch})}
-        for batch in batches
-    ]
-    text = shown(
-        f"Training data, budget {BUDGET_MB} MB, {SIDE} px", rows["data"], "images",
-        ["reading_s", "epoch_of_data_s", "own_mb", "peak_mb"],
-    )  # fmt: skip
-    text += shown("Evaluation", rows["scoring"], "images", ["seconds", "own_mb", "peak_mb"])
-    text += shown("Training step, 8 filters, batch 2", rows["size"], "size", ["step_s", "peak_mb"])
-    text += shown("Training step, 8 filters, 128 px", rows["batch"], "batch", ["step_s", "peak_mb"])
+    for kind, values, other in (("size", sizes, {"batch": 2}), ("batch", batches, {"size": 128})):
+        if kind in given.only:
+            requests = [{"filters": 8, kind: value, **other} for value in values]
+            rows[kind] = [{**request, **asked("step", request)} for request in requests]
+    titles = {
+        "data": (f"Training data, budget {BUDGET_MB} MB, {SIDE} px", "images"),
+        "scoring": ("Evaluation", "images"),
+        "size": ("Training step, 8 filters, batch 2", "size"),
+        "batch": ("Training step, 8 filters, 128 px", "batch"),
+    }
+    text = "".join(shown(titles[kind][0], found, titles[kind][1]) for kind, found in rows.items())
     ratios = {
         f"{kind}, {key}": found[-1][key] / found[-2][key]
         for kind in ("data", "scoring")
         for key in ("own_mb", "peak_mb")
-        if len(found := rows[kind]) > 1
+        if len(found := rows.get(kind, [])) > 1
     }
     text += f"\n{counts[-1]:,} images / {counts[-2]:,} images: " + ", ".join(
         f"{name} {value:.2f}" for name, value in ratios.items()

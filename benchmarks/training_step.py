@@ -167,6 +167,9 @@ def main(arguments: list[str] | None = None) -> None:
     found = interleaved("benchmarks.training_step", variants(common, given.parts), given.rounds)
     rates = medians(found, "images_per_second")
     best = ratios(rates)
+    # Other processes cost PyTorch's spinning threads more than ours: the fastest repetitions, too.
+    ran = {name: found[name][1:] for name in rates}
+    fastest = ratios({n: max(a["images_per_second"] for a in rows) for n, rows in ran.items()})
     rows = []
     for name, answers in found.items():
         if name not in rates:
@@ -185,9 +188,12 @@ def main(arguments: list[str] | None = None) -> None:
         "page faults/step", "start, s",
     ]  # fmt: skip
     text = table(f"Training step, {common}, {given.rounds} rounds", head, rows)
-    text += "\n" + "\n".join(f"this library / {name}: {value:.2f}" for name, value in best.items())
+    text += "\n" + "\n".join(
+        f"this library / {name}: {value:.2f} (fastest repetitions {fastest[name]:.2f})"
+        for name, value in best.items()
+    )
     path = given.json.with_stem(f"{given.json.stem}_{given.filters}_{given.size}")
-    report(path, text, settings=common, ratios=best, found=found)
+    report(path, text, settings=common, ratios=best, fastest=fastest, found=found)
 
 
 if __name__ == "__main__":
