@@ -19,6 +19,7 @@ LIBRARY = {
     "PredictionError": "Masks or probabilities of another program do not fit the images.",
     "WeightsError": "A model folder or weights file cannot be used; nothing of it is loaded.",
     "TrainingError": "The training cannot go on.",
+    "ProcessLost": "One of several processes that train together is gone.",
     "ExportError": "A model cannot be written for another runtime, or gives other numbers there.",
     "DownloadError": "A download failed or gave something else than was asked for.",
     "FolderInUse": "Another process writes into the folder.",
@@ -32,7 +33,12 @@ LIBRARY = {
 REASONS = {"_Unsafe": "WeightsError", "_Refused": "DownloadError"}
 """Internal errors whose message becomes a part of the public one."""
 
-EXIT = {"DownloadError": 1, "ExportError": 1, "TrainingError": 1}  # of the command line; others: 2
+EXIT = {
+    "DownloadError": 1,
+    "ExportError": 1,
+    "ProcessLost": 1,
+    "TrainingError": 1,
+}  # of the command line; others: 2
 
 
 @dataclass(frozen=True)

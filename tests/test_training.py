@@ -234,9 +234,9 @@ def test_damaged_state_is_refused(split, tmp_path, monkeypatch):
 
 
 def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
-    from unet_lib.training import run
+    from unet_lib.training import preparing
 
-    build = run.build_unet
+    build = preparing.build_unet
 
     def poisoned(*args, **kwargs):
         network = build(*args, **kwargs)
@@ -244,7 +244,7 @@ def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
         kernel.assign(np.full(kernel.shape, np.nan))
         return network
 
-    monkeypatch.setattr(run, "build_unet", poisoned)
+    monkeypatch.setattr(preparing, "build_unet", poisoned)
     with pytest.raises(TrainingError, match="loss became nan in epoch 1, batch 1.*learning_rate"):
         train(split, tmp_path / "run", small_recipe(), progress=False)
 

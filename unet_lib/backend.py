@@ -150,6 +150,8 @@ def describe_hardware() -> str:
     else:
         units = sorted(_cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
         device = f"CPU, {os.cpu_count()} cores" + (f" ({', '.join(units)})" if units else "")
+    if backend == "jax" and module.process_count() > 1:
+        device += f", {module.process_count()} processes"
     return f"Keras {keras.__version__} on {backend} {version}, {device}"
 
 

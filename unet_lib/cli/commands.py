@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unet_lib.cli.processes import in_processes
+
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -39,7 +41,11 @@ def _open(options: argparse.Namespace, **more: Any) -> Any:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train on one fold."""
+    """Train on one fold, on one process or several."""
+    return in_processes(options, _train)
+
+
+def _train(options: argparse.Namespace) -> int:
     from unet_lib.images import Preprocessing
     from unet_lib.model import UNetConfig
     from unet_lib.training import Recipe, TrainingConfig, train
@@ -66,6 +72,8 @@ def train(options: argparse.Namespace) -> int:
     )
     source = _open(options, normals=not options.no_normals)
     run = train(source.split, options.out, recipe, about=source.about, resume=options.resume)
+    if run is None:  # of several processes the first one has the run
+        return OK
     result = {k: v for k, v in run.result.items() if k != "candidates"}
     print(json.dumps(result, indent=2))
     print(f"model: {run.folder / 'model'}")

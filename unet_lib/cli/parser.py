@@ -14,6 +14,7 @@ from typing import Any
 from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
 from unet_lib.cli.grouping import add_duplicates
+from unet_lib.cli.processes import add_processes
 from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
@@ -76,7 +77,9 @@ stays, and lesions.csv lists exactly that.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
+    options.arguments = arguments  # for the processes that a command starts
     try:
         with _terminated_like_interrupted():
             return options.run(options)
@@ -194,6 +197,7 @@ def _add_train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     sub.add_argument("--no-normals", action="store_true", help="leave class normal out")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_processes(sub)
 
 
 def _add_evaluate(sub: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from unet_lib.batches import Batches
 from unet_lib.files import atomic_path
 from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
 from unet_lib.training.accumulation import AccumulatingAdamW, UpdateSchedule
+from unet_lib.training.processes import Team
 from unet_lib.training.recipe import TrainingConfig
 from unet_lib.training.state import Progress, averaged_weights, load_state, save_state
 
@@ -75,9 +76,11 @@ class _Epochs(keras.callbacks.Callback):
         validation: Batches | None,
         config: TrainingConfig,
         bar: tqdm,
+        team: Team | None,
     ) -> None:
         super().__init__()
         self.folder, self.progress, self.config = folder, progress, config
+        self.team, self.writes = team, team is None or team.index == 0
         self.batches, self.validation, self.bar = batches, validation, bar
         self.started = 0.0
 
@@ -107,16 +110,20 @@ class _Epochs(keras.callbacks.Callback):
             loss = row.get("val_loss", 0.0)
             if self.validation is None or loss < progress.best_loss:
                 progress.best_epoch, progress.best_loss = epoch + 1, loss
-                with atomic_path(self.folder / BEST) as temporary:
-                    network.save_weights(temporary)
+                if self.writes:
+                    with atomic_path(self.folder / BEST) as temporary:
+                        network.save_weights(temporary)
         row["learning_rate"] = float(network.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.started
         progress.history.append(row)
         waited = progress.epochs - progress.best_epoch
         stop = bool(self.config.patience) and waited >= self.config.patience
         progress.finished = stop or progress.epochs >= self.config.epochs
+        if self.team:  # all stop at once, whatever they rounded
+            progress.finished = bool(self.team.share(b"stop" if progress.finished else b""))
         network.stop_training = progress.finished
-        save_state(self.folder / STATE, network, progress)
+        if self.writes:
+            save_state(self.folder / STATE, network, progress)
         shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
         if self.validation is not None:
             shown += (
@@ -134,13 +141,15 @@ def fit(
     folder: Path,
     *,
     show_progress: bool = True,
+    team: Team | None = None,
 ) -> Progress:
     """Train a compiled network, going on from the folder's state where there is one.
 
     Parameters
     ----------
     network : keras.Model
-        From `compile_network`; afterwards it holds the weights of the best epoch.
+        From `compile_network`; afterwards it holds the weights of the best epoch (with a team: of
+        the last).
     batches : Batches
     validation : Batches or None
         Chooses the best epoch. None: there is nothing to choose on, the last epoch is taken.
@@ -149,6 +158,8 @@ def fit(
         Gets ``state.npz`` after each epoch and ``best.weights.h5`` after each better one.
     show_progress : bool
         Show a progress bar with the time left.
+    team : Team, optional
+        Network and batches are its own; the first process alone writes.
 
     Returns
     -------
@@ -161,8 +172,7 @@ def fit(
     ValueError
         The state belongs to other settings.
     """
-    state = folder / STATE
-    progress = load_state(state, network) if state.exists() else Progress()
+    progress = load_state(folder / STATE, network, team)
     if not progress.finished:
         steps = len(batches)
         with tqdm(
@@ -178,7 +188,8 @@ def fit(
                 initial_epoch=progress.epochs,
                 shuffle=False,
                 verbose=0,
-                callbacks=[_Epochs(folder, progress, batches, validation, config, bar)],
+                callbacks=[_Epochs(folder, progress, batches, validation, config, bar, team)],
             )
-    network.load_weights(folder / BEST)
+    if team is None:
+        network.load_weights(folder / BEST)
     return progress

@@ -10,22 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from unet_lib.backend import (
-    enable_determinism,
-    keep_freed_memory,
-    recommended_precision,
-)
-from unet_lib.batches import Batches, PreparedCases
-from unet_lib.dataset import Folds, Split, TrainingImages
+from unet_lib.dataset import Folds, Split
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.plots import plot_history, save_figure
 from unet_lib.shift import fit_monitor
 from unet_lib.training.environment import environment
-from unet_lib.training.loop import BEST, STATE, compile_network, fit
+from unet_lib.training.loop import BEST, STATE, fit
+from unet_lib.training.preparing import prepare, training_images
+from unet_lib.training.processes import Team, find_team
 from unet_lib.training.recipe import Recipe
 from unet_lib.training.state import Progress
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
@@ -35,6 +29,7 @@ __all__ = ["Run", "load_run", "train"]
 
 SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
 CURVES, MODEL = "curves.png", "model"
+FINISHED = b"finished"
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,10 @@ def train(
     operating_point: tuple[float, Cleaning] | None = None,
     resume: bool = False,
     progress: bool = True,
-) -> Run:
+) -> Run | None:
     """Train on a split, choose the threshold on its validation part, save the model folder.
+
+    On JAX, all devices that it shows train together, those of other processes (`join`) included.
 
     Parameters
     ----------
@@ -95,6 +92,7 @@ def train(
     Returns
     -------
     Run
+        None in all but the first of several processes, which alone has a run folder.
 
     Raises
     ------
@@ -104,7 +102,8 @@ def train(
         Another process trains in the folder.
     ValueError
         The folder holds a run of other settings or another split, the training part is empty,
-        or there are validation images and an operating point, or neither.
+        there are validation images and an operating point, or neither, or devices cannot share a
+        batch evenly.
     ImageError, DatasetError
         A file cannot be used; the message names it.
     TrainingError
@@ -123,11 +122,22 @@ def train(
             f"train: {split.name} has validation images, so the threshold is chosen on them; "
             "leave operating_point out."
         )
+    team = find_team()
+    if team:
+        team.check(recipe.training)
+    if team and team.index > 0:
+        _follow(split, folder, recipe, team)
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
         _claim(folder, recipe, split, about or {}, resume)
-        if not (folder / RESULT).is_file():
-            _train(split, folder, recipe, about or {}, operating_point, progress)
+        finished = (folder / RESULT).is_file()
+        if team:
+            team.share(FINISHED if finished else b"")
+        if not finished:
+            _train(split, folder, recipe, about or {}, operating_point, progress, team)
+        elif team:
+            team.leave()
         for name in (STATE, BEST):  # large, and of no use any more
             (folder / name).unlink(missing_ok=True)
         return load_run(folder)
@@ -140,10 +150,15 @@ def _train(
     about: dict[str, Any],
     operating_point: tuple[float, Cleaning] | None,
     progress: bool,
+    team: Team | None,
 ) -> None:
     """Do what is left of a run."""
-    network, batches, validation = _prepare(split, recipe, progress)
-    done = fit(network, batches, validation, recipe.training, folder, show_progress=progress)
+    network, batches, validation = prepare(split, recipe, progress, team)
+    done = fit(
+        network, batches, validation, recipe.training, folder, show_progress=progress, team=team
+    )
+    if team:
+        team.leave()
     _write_history(folder / HISTORY, done.history)
     facts = {
         "name": folder.name,
@@ -152,7 +167,7 @@ def _train(
         "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "trained_on": sorted(case.name for case in split.train),
         "validated_on": sorted(case.name for case in split.validation),
-        "training_images": _training_images(batches, validation, about).to_dict(),
+        "training_images": training_images(batches, validation, about).to_dict(),
     }
     segmenter = _final_segmenter(recipe, folder / BEST, facts)
     choice = None
@@ -168,6 +183,14 @@ def _train(
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
     candidates = {"candidates": _candidates(choice)} if choice else {}
     _write_json(folder / RESULT, {**result, **candidates})
+
+
+def _follow(split: Split, folder: Path, recipe: Recipe, team: Team) -> None:
+    """Train as one of several processes, without a run folder."""
+    if team.share(b"") != FINISHED:
+        parts = prepare(split, recipe, False, team)
+        fit(*parts, recipe.training, folder, show_progress=False, team=team)
+    team.leave()
 
 
 def load_run(folder: str | Path) -> Run:
@@ -226,47 +249,6 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
         )
     split_csv.save(folder / SPLIT)
     _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **environment()})
-
-
-def _prepare(
-    split: Split, recipe: Recipe, progress: bool
-) -> tuple[keras.Model, Batches, Batches | None]:
-    config = recipe.training
-    keep_freed_memory()
-    if config.deterministic:
-        enable_determinism(config.seed)
-    else:
-        keras.utils.set_random_seed(config.seed)
-    options = {"workers": config.workers, "memory_mb": config.memory_mb, "progress": progress}
-    common = {"channels": recipe.network.input_channels, "workers": config.workers}
-    batches = Batches(
-        PreparedCases(split.train, recipe.preprocessing, **options),
-        config.batch_size,
-        augmentation=recipe.augmentation,
-        shuffle=True,
-        seed=config.seed,
-        accumulate=config.accumulate,
-        **common,
-    )
-    validation = None
-    if split.validation:
-        prepared = PreparedCases(split.validation, recipe.preprocessing, **options)
-        validation = Batches(prepared, config.batch_size // config.accumulate, **common)
-    precision = config.precision
-    if precision == "auto":
-        precision = recommended_precision(depthwise=recipe.network.depthwise)
-    network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
-    compile_network(network, config, batches.updates)
-    return network, batches, validation
-
-
-def _training_images(
-    batches: Batches, validation: Batches | None, about: dict[str, Any] | None
-) -> TrainingImages:
-    used = [part.prepared for part in (batches, validation) if part is not None]
-    cases = [case for part in used for case in part.cases]
-    hashes = [found for part in used for found in part.hashes]
-    return TrainingImages.of((about or {}).get("data"), cases, hashes)
 
 
 def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Segmenter:

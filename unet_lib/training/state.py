@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 
 from unet_lib.files import atomic_path
+from unet_lib.training.processes import Team
 
 __all__ = ["Progress", "averaged_weights", "load_state", "save_state"]
 
@@ -70,8 +72,17 @@ def save_state(path: Path, network: keras.Model, progress: Progress) -> None:
         np.savez(temporary, progress=json.dumps(vars(progress)), **arrays)
 
 
-def load_state(path: Path, network: keras.Model) -> Progress:
-    """Put the variables back and return the progress.
+def load_state(path: Path, network: keras.Model, team: Team | None = None) -> Progress:
+    """Put the variables back and return the progress; a new one where there is no state yet.
+
+    Parameters
+    ----------
+    path : Path
+        Read by the first process alone, which tells the others.
+    network : keras.Model
+        Compiled and built as when the state was saved.
+    team : Team, optional
+        All of its processes must call.
 
     Raises
     ------
@@ -79,8 +90,12 @@ def load_state(path: Path, network: keras.Model) -> Progress:
         The file is unreadable or belongs to another network or optimiser.
     """
     variables = _variables(network)
+    mine = path.read_bytes() if (team is None or team.index == 0) and path.exists() else b""
+    found = team.share(mine) if team else mine
+    if not found:
+        return Progress()
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(found), allow_pickle=False) as stored:
             progress = json.loads(str(stored["progress"]))
             arrays = [stored[f"v{i}"] for i in range(len(stored.files) - 1)]
     except (
@@ -96,6 +111,8 @@ def load_state(path: Path, network: keras.Model) -> Progress:
             f"{path}: holds {len(arrays)} arrays of another network or optimiser; expected "
             f"{len(shapes)}. Resume with the settings that the run was started with."
         )
+    if team:
+        arrays = team.place(arrays, shared=False)
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return Progress(**progress)
@@ -108,7 +125,7 @@ def averaged_weights(network: keras.Model) -> Iterator[None]:
     `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which rounds: a run that
     was resumed would differ from one that was not.
     """
-    trained = [keras.ops.convert_to_numpy(v.value) for v in network.trainable_variables]
+    trained = [keras.ops.copy(v.value) for v in network.trainable_variables]
     if network.optimizer.use_ema:
         network.optimizer.finalize_variable_values(network.trainable_variables)
         # On JAX the weights now share their arrays with the average, which `evaluate` would donate.
