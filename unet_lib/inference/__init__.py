@@ -1,8 +1,9 @@
 """From an image of any size to a mask at its own size, and the scores of many."""
 
+from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 from unet_lib.inference.scoring import evaluate_cases, show_cases
-from unet_lib.inference.segmenter import Segmentation, Segmenter, read_ahead
+from unet_lib.inference.segmenter import Segmentation, Segmenter
 
 __all__ = [
     "Cleaning",

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from unet_lib.backend import package_versions
 from unet_lib.dataset import Case, TrainingImages, content_hash, load_case, pixel_sizes
-from unet_lib.inference.segmenter import Segmenter, read_ahead
+from unet_lib.inference.ahead import read_ahead
+from unet_lib.inference.segmenter import Segmenter
 from unet_lib.metrics import Evaluation
 
 __all__ = ["evaluate_cases", "show_cases"]

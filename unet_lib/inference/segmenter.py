@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from unet_lib.backend import keep_freed_memory
-from unet_lib.images import Frame, Geometry, Preprocessing, as_image, read_frame, read_frames
+from unet_lib.images import (
+    Frame,
+    Geometry,
+    Prepared,
+    Preprocessing,
+    as_image,
+    read_frame,
+    read_frames,
+)
+from unet_lib.inference.ahead import ahead
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
+from unet_lib.model import fold_batch_norm
 from unet_lib.shift import Shift, ShiftMonitor, ShiftWarning
 
-__all__ = ["Segmentation", "Segmenter", "read_ahead"]
+__all__ = ["Segmentation", "Segmenter"]
+
+_FINISHED = 4  # segmentations at full size that wait for the caller
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,9 @@ class Segmenter:
     about: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     monitor: ShiftMonitor | None = None
+    _folded: tuple[keras.Model, list[np.ndarray], keras.Model] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -104,10 +119,14 @@ class Segmenter:
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
-        return next(self.iter_probabilities([image]))
+        prepared = self.preprocessing.apply(image)
+        values = self._predict(self._runner(several=False), prepared.image[None])[0]
+        return self.preprocessing.restore(values, prepared.geometry)
 
     def iter_probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the probabilities of each image in turn, holding one batch at a time.
+        """Yield the probabilities of each image in turn, holding a few batches at a time.
+
+        The images are taken and prepared in one thread, the network works ahead in another.
 
         Parameters
         ----------
@@ -118,15 +137,44 @@ class Segmenter:
         ------
         ndarray of float32, shape (H, W)
         """
-        images = iter(images)
-        size = 1 if self.batch_size < 1 else self.batch_size
-        while chunk := list(islice(images, size)):
-            prepared = [self.preprocessing.apply(image) for image in chunk]
-            maps = self._predict(np.stack([p.image for p in prepared]))
-            for item, values in zip(prepared, maps, strict=True):
-                yield self._restore(values, item.geometry)
+        for _, values, geometry in self._iter_maps((None, image) for image in images):
+            yield self.preprocessing.restore(values, geometry)
 
-    def _predict(self, batch: np.ndarray) -> np.ndarray:
+    def _iter_maps(
+        self, items: Iterable[tuple[Any, np.ndarray]]
+    ) -> Iterator[tuple[Any, np.ndarray, Geometry]]:
+        """Yield with each image's companion the map at the network's size and the geometry."""
+        # Threads of our own work on whole pictures; OpenCV's would only get in their way.
+        cv2.setNumThreads(0)
+        size = max(1, self.batch_size)
+        prepared = ((item, self.preprocessing.apply(image)) for item, image in items)
+        return ahead(self._maps(ahead(prepared, 2 * size), size), size)
+
+    def _maps(
+        self, prepared: Iterator[tuple[Any, Prepared]], size: int
+    ) -> Iterator[tuple[Any, np.ndarray, Geometry]]:
+        run = None
+        while chunk := list(islice(prepared, size)):
+            run = run or self._runner(several=len(chunk) > 1)
+            batch = np.stack([ready.image for _, ready in chunk])
+            for (item, ready), values in zip(chunk, self._predict(run, batch), strict=True):
+                yield item, values, ready.geometry
+
+    def _runner(self, several: bool) -> Callable[[np.ndarray], Any]:
+        """Return what computes the maps of a batch, for the weights of this moment."""
+        # One image alone is done before the folded network is built: half a second.
+        if not several:
+            return self.network.predict_on_batch
+        network, weights = self.network, self.network.get_weights()
+        if (
+            not self._folded
+            or self._folded[0] is not network
+            or not all(map(np.array_equal, self._folded[1], weights))
+        ):
+            self._folded = network, weights, fold_batch_norm(network)
+        return self._folded[2].predict_on_batch
+
+    def _predict(self, run: Callable[[np.ndarray], Any], batch: np.ndarray) -> np.ndarray:
         channels = self.network.input_shape[-1]
         if channels > 1:
             batch = np.repeat(batch, channels, axis=-1)
@@ -135,10 +183,7 @@ class Segmenter:
         if 1 < count < self.batch_size:
             fill = np.zeros((self.batch_size - count, *batch.shape[1:]), batch.dtype)
             batch = np.concatenate([batch, fill])
-        return np.asarray(self.network.predict_on_batch(batch))[:count, ..., 0]
-
-    def _restore(self, values: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return self.preprocessing.restore(values.astype(np.float32), geometry)
+        return np.asarray(run(batch))[:count, ..., 0].astype(np.float32, copy=False)
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Apply threshold and cleaning to probabilities (H, W); bool (H, W)."""
@@ -169,7 +214,9 @@ class Segmenter:
     def segment_files(
         self, paths: Sequence[str | Path], *, progress: bool = True
     ) -> Iterator[tuple[Path, Segmentation]]:
-        """Segment every frame of many files, reading ahead while the network works.
+        """Segment every frame of many files.
+
+        Reading, the network and what follows it work in a thread each, beside the caller's.
 
         Yields
         ------
@@ -183,18 +230,17 @@ class Segmenter:
             A file cannot be read. Images before it in the same batch are not yielded.
         """
         bar = tqdm(desc="segmenting", total=len(paths), disable=not progress, unit="file")
-        kept: list[tuple[Path, Frame, np.ndarray]] = []
+        items = ((item, item[2]) for item in _frames_of(paths))
 
-        def images() -> Iterator[np.ndarray]:
-            for item in _ahead(_frames_of(paths), 2 * self.batch_size):
-                kept.append(item)
-                yield item[2]
+        def found() -> Iterator[tuple[Path, Segmentation]]:
+            for (path, frame, image), values, geometry in self._iter_maps(items):
+                probabilities = self.preprocessing.restore(values, geometry)
+                yield path, self._found(image, probabilities, frame)
 
         with bar:
-            for probabilities in self.iter_probabilities(images()):
-                path, frame, image = kept.pop(0)
-                bar.update(frame.number == frame.count)
-                yield path, self._found(image, probabilities, frame)
+            for path, segmentation in ahead(found(), _FINISHED):
+                bar.update(segmentation.frame.number == segmentation.frame.count)
+                yield path, segmentation
 
     def _found(
         self, image: np.ndarray, probabilities: np.ndarray, frame: Frame | None
@@ -207,25 +253,3 @@ def _frames_of(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Frame, np.nd
     for path in map(Path, paths):
         for frame in read_frames(path):
             yield path, frame, as_image(frame.pixels, path)
-
-
-def _ahead(items: Iterator[Any], ahead: int) -> Iterator[Any]:
-    """Yield the items in order, the next ones being made in a thread of their own."""
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(next, items, end) for _ in range(ahead)]
-        while (item := waiting.pop(0).result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item
-
-
-def read_ahead(read: Any, items: Sequence[Any], ahead: int) -> Iterator[Any]:
-    """Yield ``read(item)`` in order, at most `ahead` results waiting; bounds the memory."""
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(read, item) for item in items[:ahead]]
-        following = iter(items[ahead:])
-        while waiting:
-            result = waiting.pop(0).result()
-            for item in islice(following, 1):
-                waiting.append(pool.submit(read, item))
-            yield result

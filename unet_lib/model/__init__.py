@@ -1,7 +1,15 @@
 """The U-Net and its settings."""
 
 from unet_lib.model.config import ENCODERS, UNetConfig
+from unet_lib.model.folding import fold_batch_norm
 from unet_lib.model.summary import NetworkSummary, summarise_network
 from unet_lib.model.unet import build_unet
 
-__all__ = ["ENCODERS", "NetworkSummary", "UNetConfig", "build_unet", "summarise_network"]
+__all__ = [
+    "ENCODERS",
+    "NetworkSummary",
+    "UNetConfig",
+    "build_unet",
+    "fold_batch_norm",
+    "summarise_network",
+]

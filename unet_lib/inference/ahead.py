@@ -1,0 +1,45 @@
+"""Work done ahead in threads, in order and with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+__all__ = ["ahead", "read_ahead"]
+
+
+def ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
+    """Yield the items in order, the next ones being made in a thread of their own.
+
+    Parameters
+    ----------
+    items : iterable
+        Only that thread takes from it. Its exception is raised in its place in the order.
+    count : int
+        At most so many finished items wait.
+    """
+    items, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = [pool.submit(next, items, end) for _ in range(max(1, count))]
+        while (item := waiting.pop(0).result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item
+    finally:  # also when the caller stops early: nothing further is begun
+        pool.shutdown(cancel_futures=True)
+        if hasattr(items, "close"):
+            items.close()
+
+
+def read_ahead(read: Any, items: Sequence[Any], count: int) -> Iterator[Any]:
+    """Yield ``read(item)`` in order, made by two threads; at most `count` results wait."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(read, item) for item in items[:count]]
+        following = iter(items[count:])
+        while waiting:
+            result = waiting.pop(0).result()
+            for item in islice(following, 1):
+                waiting.append(pool.submit(read, item))
+            yield result
