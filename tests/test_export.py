@@ -10,9 +10,9 @@ import pytest
 from unet_lib.cli import main
 from unet_lib.files import sha256
 from unet_lib.images import Preprocessing
-from unet_lib.inference import Segmenter
+from unet_lib.inference import Segmenter, converting, runtimes
 from unet_lib.model import UNetConfig, build_unet
-from unet_lib.weights import ExportError, export_segmenter, runtimes
+from unet_lib.weights import ExportError, export_segmenter
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="Keras exports from TensorFlow"
@@ -46,22 +46,18 @@ def test_exported_model_gives_the_same_probabilities(segmenter, tmp_path, format
 def test_a_model_that_computes_something_else_is_not_kept(segmenter, tmp_path, monkeypatch):
     if importlib.util.find_spec("tf2onnx") is None:
         pytest.skip("tf2onnx is not installed (requirements-export.txt)")
-    from unet_lib.weights import export
-
-    wrong = export._Format(
+    wrong = converting.Format(
         ("model.onnx",), ("onnx",), lambda path: (lambda batch: batch * 0 + 0.9, "wrong 1.0")
     )
-    monkeypatch.setitem(export._FORMATS, "onnx", wrong)
+    monkeypatch.setitem(converting.FORMATS, "onnx", wrong)
     with pytest.raises(ExportError, match="differ from Keras' by up to 0"):
         export_segmenter(segmenter, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_package_is_named(segmenter, tmp_path, monkeypatch, capsys):
-    from unet_lib.weights import export
-
-    absent = export._Format(("model.onnx",), ("no_such_package",), runtimes.onnx)
-    monkeypatch.setitem(export._FORMATS, "onnx", absent)
+    absent = converting.Format(("model.onnx",), ("no_such_package",), runtimes.onnx)
+    monkeypatch.setitem(converting.FORMATS, "onnx", absent)
     with pytest.raises(ExportError, match="no-such-package.*requirements-export.txt"):
         export_segmenter(segmenter, tmp_path / "out", "onnx")
     arguments = ["--model", "busi-fold0", "--format", "onnx", "--out", str(tmp_path / "out")]

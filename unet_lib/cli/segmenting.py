@@ -58,6 +58,8 @@ def segment(options: argparse.Namespace) -> int:
             _write_lesions(options.out / "lesions.csv", rows)
     empty = sum(row[2] == 0 for row in rows)
     more = f" with {len(written)} frames" if len(written) > len(paths) else ""
+    if options.engine != "keras":
+        print(f"engine: {segmenter.engine_used}")
     print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {options.out}")
     if unlike:
         print(

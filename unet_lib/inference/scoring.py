@@ -90,6 +90,7 @@ def evaluate_cases(
             spacing=sizes.get(case.name),
         )
     about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
+    about["engine"] = segmenter.engine_used
     about["data_sha256"] = _data_hash(cases, hashes, masks)
     python, backend = platform.python_version(), keras.backend.backend()
     about["versions"] = {"python": python, "backend": backend, **package_versions()}

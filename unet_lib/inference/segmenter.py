@@ -25,8 +25,8 @@ from unet_lib.images import (
     read_frames,
 )
 from unet_lib.inference.ahead import ahead
+from unet_lib.inference.engines import Engine, check_engine, make_engine
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
-from unet_lib.model import fold_batch_norm
 from unet_lib.shift import Shift, ShiftMonitor, ShiftWarning
 
 __all__ = ["Segmentation", "Segmenter"]
@@ -85,11 +85,18 @@ class Segmenter:
         Images that the network sees at once.
     monitor : ShiftMonitor, optional
         Statistics of the training images, see `unet_lib.shift`.
+    engine : {"keras", "auto", "openvino", "onnx"}
+        What computes the probabilities. The others need `requirements-export.txt` and Keras on
+        TensorFlow, take seconds to make, and give Keras' probabilities to 1e-4; see
+        `unet_lib.inference.engines.make_engine`, also for what "auto" does.
+    precision : {"float32", "bfloat16"}
+        bfloat16 is not possible with "onnx".
 
     Raises
     ------
     ValueError
-        The network's input does not fit the preprocessing.
+        The network's input does not fit the preprocessing, or unknown engine or precision.
+        Prediction raises ExportError where the engine cannot be used.
     """
 
     network: keras.Model
@@ -99,12 +106,15 @@ class Segmenter:
     about: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     monitor: ShiftMonitor | None = None
-    _folded: tuple[keras.Model, list[np.ndarray], keras.Model] | None = field(
+    engine: str = "keras"
+    precision: str = "float32"
+    _ready: tuple[keras.Model, list[np.ndarray], Engine] | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         keep_freed_memory()
+        check_engine(self.engine, self.precision)
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
         if shape not in ((side, side), (None, None)):
@@ -116,6 +126,11 @@ class Segmenter:
             raise ValueError(
                 f"Segmenter: threshold must lie between 0 and 1; received {self.threshold!r}."
             )
+
+    @property
+    def engine_used(self) -> str:
+        """Runtime and precision; with "auto" also the choice, once it was made."""
+        return self._ready[2].description if self._ready else f"{self.engine}, {self.precision}"
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
@@ -163,16 +178,19 @@ class Segmenter:
     def _runner(self, several: bool) -> Callable[[np.ndarray], Any]:
         """Return what computes the maps of a batch, for the weights of this moment."""
         # One image alone is done before the folded network is built: half a second.
-        if not several:
+        if not several and (self.engine, self.precision) == ("keras", "float32"):
             return self.network.predict_on_batch
         network, weights = self.network, self.network.get_weights()
         if (
-            not self._folded
-            or self._folded[0] is not network
-            or not all(map(np.array_equal, self._folded[1], weights))
+            not self._ready
+            or self._ready[0] is not network
+            or not all(map(np.array_equal, self._ready[1], weights))
         ):
-            self._folded = network, weights, fold_batch_norm(network)
-        return self._folded[2].predict_on_batch
+            engine = make_engine(
+                network, self.preprocessing, self.engine, self.precision, self.batch_size
+            )
+            self._ready = network, weights, engine
+        return self._ready[2].run
 
     def _predict(self, run: Callable[[np.ndarray], Any], batch: np.ndarray) -> np.ndarray:
         channels = self.network.input_shape[-1]

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from unet_lib.files import sha256, write_atomic
-from unet_lib.inference import Segmenter
-from unet_lib.phantoms import make_phantom
-from unet_lib.weights import runtimes
+from unet_lib.inference import Segmenter, runtimes
+from unet_lib.inference.converting import (
+    FORMATS,
+    TOLERANCE,
+    ExportError,
+    check_images,
+    check_possible,
+    convert,
+)
 
 __all__ = ["ExportError", "TOLERANCE", "export_segmenter"]
-
-TOLERANCE = 1e-4
-"""Largest accepted difference of a probability between Keras and the runtime, in float32."""
-
-
-class ExportError(RuntimeError):
-    """A model could not be exported; nothing was written."""
-
-
-@dataclass(frozen=True)
-class _Format:
-    files: tuple[str, ...]  # the first is the one that Keras is given
-    packages: tuple[str, ...]
-    run: Callable[[Path], tuple[runtimes.Run, str]]
-
-
-_FORMATS = {
-    "onnx": _Format(("model.onnx",), ("onnx", "tf2onnx", "onnxruntime"), runtimes.onnx),
-    "litert": _Format(("model.tflite",), ("ai_edge_litert",), runtimes.litert),
-    "openvino": _Format(("model.xml", "model.bin"), ("openvino",), runtimes.openvino),
-}
 
 
 def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> Path:
@@ -89,18 +70,19 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
         A package is missing, Keras does not run on TensorFlow, the conversion fails, the file
         needs TensorFlow's own operations, or its probabilities differ.
     """
-    if format not in _FORMATS:
-        raise ValueError(f"format {format!r}: expected one of {', '.join(_FORMATS)}.")
-    kind, folder = _FORMATS[format], Path(folder)
-    _check_possible(segmenter, format, kind)
-    batch = _check_images(segmenter)
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r}: expected one of {', '.join(FORMATS)}.")
+    kind, folder = FORMATS[format], Path(folder)
+    check_possible(segmenter.network, format)
+    channels = segmenter.network.input_shape[-1]
+    batch = check_images(segmenter.preprocessing, channels)
     # Before the export, not only for comparison: Keras refuses a network that was never called.
     expected = np.asarray(segmenter.network.predict_on_batch(batch))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
             drafts = [Path(temporary) / name for name in kind.files]
-            checked = _convert(segmenter.network, format, drafts[0], batch, expected)
+            _, checked = convert(segmenter.network, format, Path(temporary), batch, expected)
             settings = {"runtime_settings": runtimes.SETTINGS.get(format, {})}
             description = {**_describe(segmenter, drafts), **settings, "checked": checked}
             for draft in drafts:
@@ -111,78 +93,6 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
         with suppress(OSError):
             folder.rmdir()  # where nothing could be written: only an empty folder goes
     return model
-
-
-def _convert(
-    network: keras.Model, format: str, path: Path, batch: np.ndarray, expected: np.ndarray
-) -> dict[str, Any]:
-    """Write the model, run it, compare; returns what was checked."""
-    try:
-        network.export(str(path), format=format, verbose=False)
-        run, runtime = _FORMATS[format].run(path)
-        return {"runtime": runtime, **_compare(run, batch, expected)}
-    except ExportError:
-        raise
-    except Exception as error:  # converters and runtimes raise whatever they like
-        raise ExportError(
-            f"{format}: the conversion failed with Keras {keras.__version__} "
-            f"({type(error).__name__}: {error}). Nothing was written."
-        ) from error
-
-
-def _check_possible(segmenter: Segmenter, format: str, kind: _Format) -> None:
-    absent = [name for name in kind.packages if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ExportError(
-            f"{format}: needs the package {', '.join(absent).replace('_', '-')}. Run: pip install "
-            "-r requirements-export.txt"
-        )
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ExportError(
-            f"{format}: Keras exports this format from TensorFlow; it runs on {backend} now. Set "
-            "the environment variable KERAS_BACKEND=tensorflow for this command."
-        )
-    kinds = {layer.compute_dtype for layer in segmenter.network.layers}
-    if kinds != {"float32"}:
-        raise ExportError(
-            f"{format}: the network computes in {', '.join(sorted(kinds))}. Save it and load it "
-            "with load_segmenter, which gives float32."
-        )
-
-
-def _check_images(segmenter: Segmenter) -> np.ndarray:
-    """Return a batch of two phantoms, noise and black."""
-    side, channels = segmenter.preprocessing.size, segmenter.network.input_shape[-1]
-    pictures = [make_phantom(kind, seed=5)[0] for kind in ("benign", "malignant")]
-    images = [(picture.astype(np.float32) / 255.0)[..., None] for picture in pictures]
-    prepared = [segmenter.preprocessing.apply(image).image for image in images]
-    noise = np.random.default_rng(5).random((side, side, 1), dtype=np.float32)
-    return np.repeat(np.stack([*prepared, noise, np.zeros_like(noise)]), channels, axis=-1)
-
-
-def _compare(run: runtimes.Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """Compare the runtime with Keras on a batch; raise ExportError where they differ."""
-    largest = 0.0
-    for part in (slice(None), slice(0, 1)):  # a batch, and one image alone
-        found = run(batch[part])
-        if found.shape != expected[part].shape:
-            raise ExportError(
-                f"the exported model returns {found.shape}, Keras {expected[part].shape}. Nothing "
-                "was written."
-            )
-        largest = max(largest, float(np.abs(found - expected[part]).max()))
-    if not largest <= TOLERANCE:  # also NaN
-        raise ExportError(
-            f"the exported model's probabilities differ from Keras' by up to {largest:.3g}; at "
-            f"most {TOLERANCE:g} is accepted. Nothing was written."
-        )
-    return {
-        "images": len(batch),
-        "largest_difference": largest,
-        "tolerance": TOLERANCE,
-        "range_of_probabilities": [float(expected.min()), float(expected.max())],
-    }
 
 
 def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from unet_lib.downloads.registry import WEIGHTS_FOLDER as REGISTRY
 from unet_lib.files import atomic_path, read_json, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.inference.engines import check_engine
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.shift import ShiftMonitor
 from unet_lib.weights.check import WeightsError, load_weights_file
@@ -65,7 +66,13 @@ def save_segmenter(
     return folder
 
 
-def load_segmenter(model: str | Path, *, batch_size: int = 8) -> Segmenter:
+def load_segmenter(
+    model: str | Path,
+    *,
+    batch_size: int = 8,
+    engine: str = "keras",
+    precision: str = "float32",
+) -> Segmenter:
     """Load a registered model or a model folder, checking every part of it.
 
     Parameters
@@ -75,17 +82,20 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8) -> Segmenter:
         ``model/``, or the name of a model in the repository's ``weights/``.
     batch_size : int
         Images that the network sees at once.
+    engine, precision : str
+        What computes, and in what; see `Segmenter`.
 
     Returns
     -------
     Segmenter
-        In float32.
+        Its network in float32.
 
     Raises
     ------
     WeightsError
         Nothing of that name, a missing, damaged or changed file, or settings that do not fit.
     """
+    check_engine(engine, precision)
     folder = find_folder(model)
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
@@ -110,6 +120,8 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8) -> Segmenter:
             {"name": folder.name, **settings["about"], "weights_sha256": found},
             batch_size,
             read_monitor(folder),
+            engine,
+            precision,
         )
     except WeightsError:
         raise
