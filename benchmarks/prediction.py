@@ -1,0 +1,229 @@
+"""Prediction from file to mask: this library against each engine used alone the obvious way.
+
+The obvious way is a loop over the files: read, resize, run one image, resize back, threshold. Ours
+is ``segment`` for one image and ``segment_files`` for many; it also keeps the aspect ratio, cleans
+the mask and measures how far the image is from the training images. Files are phantoms of about
+500 x 600 pixels as PNG; no results are written. PyTorch runs the plain network only.
+
+``python -m benchmarks.prediction [--network plain|busi-fold0] [--images 100] [--rounds 5]``
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measuring
+
+_START = time.perf_counter()
+_FILTERS, _SIDE = 32, 256
+_ALONE = 5  # repetitions of one image within an answer
+
+
+def _variants(network: str) -> dict[str, dict[str, str]]:
+    found = {
+        "Keras predict": {"peer": "keras"},
+        "ONNX Runtime": {"peer": "onnx"},
+        "OpenVINO, float32": {"peer": "openvino", "precision": "float32"},
+        "OpenVINO as it comes": {"peer": "openvino", "precision": "default"},
+    }
+    if network == "plain":
+        for mode in ("eager", "compiled"):
+            for precision in ("float32", "bfloat16"):
+                found[f"PyTorch {mode}, {precision}"] = {"peer": mode, "precision": precision}
+    for engine in ("keras", "onnx", "openvino", "auto"):
+        found[f"ours, {engine}, float32"] = {"engine": engine, "precision": "float32"}
+    for engine in ("openvino", "auto"):
+        found[f"ours, {engine}, bfloat16"] = {"engine": engine, "precision": "bfloat16"}
+    return found
+
+
+def _segmenter(name: str, **options: str) -> Any:
+    import keras
+
+    from unet_lib.images import Preprocessing
+    from unet_lib.inference import Segmenter
+    from unet_lib.model import UNetConfig, build_unet
+    from unet_lib.weights import load_segmenter
+
+    if name != "plain":
+        return load_segmenter(name, **options)
+    keras.utils.set_random_seed(0)
+    network = build_unet(UNetConfig(filters=_FILTERS), _SIDE)
+    return Segmenter(network, Preprocessing(_SIDE), **options)
+
+
+def _obvious(run: Callable[[Any], Any], side: int) -> Callable[[Path], Any]:
+    """Return the loop's body: from a file to its mask."""
+    import cv2
+    import numpy as np
+
+    def segment(path: Path) -> Any:
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        values = run(small.astype(np.float32)[None, ..., None] / 255.0)
+        return cv2.resize(np.asarray(values).reshape(side, side), image.shape[::-1]) >= 0.5
+
+    return segment
+
+
+def _peer(settings: dict[str, str]) -> Callable[[Any], Any]:
+    peer, folder = settings["peer"], Path(settings["folder"])
+    if peer == "keras":
+        network = _segmenter(settings["network"]).network
+        return lambda batch: network.predict(batch, verbose=0)
+    if peer == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+        name = session.get_inputs()[0].name
+        return lambda batch: session.run(None, {name: batch})[0]
+    if peer == "openvino":
+        import openvino
+
+        hints = {"INFERENCE_PRECISION_HINT": "f32"} if settings["precision"] == "float32" else {}
+        compiled = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", hints)
+        return lambda batch: compiled(batch)[0]
+    return _torch(peer == "compiled", settings["precision"] == "bfloat16", folder)
+
+
+def _torch(compiled: bool, bfloat16: bool, folder: Path) -> Callable[[Any], Any]:
+    import torch
+
+    from benchmarks.torch_unet import TorchUNet, count_parameters
+
+    network = TorchUNet(_FILTERS).eval().to(memory_format=torch.channels_last)
+    expected = json.loads((folder / "parameters.json").read_text())
+    if count_parameters(network) != expected:
+        raise ValueError(f"{count_parameters(network)} parameters, Keras' network has {expected}")
+    network = torch.compile(network) if compiled else network
+
+    def run(batch: Any) -> Any:
+        images = torch.from_numpy(batch).permute(0, 3, 1, 2)  # channels last already
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return network(images).numpy()
+
+    return run
+
+
+def _child(settings: dict[str, str]) -> None:
+    paths = sorted(Path(settings["folder"]).glob("*.png"))
+    if "peer" in settings:
+        side = _SIDE if settings["network"] == "plain" else 128
+        one = _obvious(_peer(settings), side)
+
+        def many() -> None:
+            for path in paths:
+                one(path)
+
+        used = lambda: ""  # noqa: E731
+    else:
+        segmenter = _segmenter(
+            settings["network"], engine=settings["engine"], precision=settings["precision"]
+        )
+        one = segmenter.segment
+
+        def many() -> None:
+            for _ in segmenter.segment_files(paths, progress=False):
+                pass
+
+        used = lambda: segmenter.engine_used  # noqa: E731
+    first: list[float] = []
+
+    def answer(_request: Any) -> dict[str, Any]:
+        if not first:  # the warm-up: everything compiles, and 25 images are run at least
+            one(paths[0])
+            first.append(time.perf_counter() - _START)
+            for _ in range(max(1, 25 // len(paths))):
+                many()
+        alone = []
+        for _ in range(_ALONE):
+            start = time.perf_counter()
+            one(paths[0])
+            alone.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        many()
+        rate = len(paths) / (time.perf_counter() - start)
+        milliseconds = 1e3 * statistics.median(alone)
+        return {"rate": rate, "alone_ms": milliseconds, "first_s": first[0], "engine": used()}
+
+    measuring.serve(answer)
+
+
+def _prepare(folder: Path, network: str, images: int) -> None:
+    """Write phantoms and the exported network."""
+    from unet_lib.images import write_image
+    from unet_lib.phantoms import make_phantom
+    from unet_lib.weights import export_segmenter
+
+    for number in range(images):
+        kind = ("benign", "malignant", "normal")[number % 3]
+        write_image(folder / f"{number:04}.png", make_phantom(kind, seed=number)[0])
+    segmenter = _segmenter(network)
+    (folder / "parameters.json").write_text(json.dumps(segmenter.network.count_params()))
+    for format in ("onnx", "openvino"):
+        export_segmenter(segmenter, folder, format)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run all variants, interleaved."""
+    parser = measuring.parser(__doc__, "prediction")
+    parser.add_argument("--network", choices=("plain", "busi-fold0"), default="busi-fold0")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--only", nargs="+", help="variants whose names hold one of these words")
+    options = parser.parse_args(arguments)
+    if options.child:
+        _child(json.loads(options.child))
+        return
+    chosen = {
+        name: settings
+        for name, settings in _variants(options.network).items()
+        if not options.only or any(word in name for word in options.only)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare(Path(folder), options.network, options.images)
+        common = {"network": options.network, "folder": folder}
+        found = measuring.interleaved(
+            "benchmarks.prediction",
+            {name: ({**common, **settings}, None) for name, settings in chosen.items()},
+            options.rounds,
+        )
+    rows, rates = [], {}
+    for name, answers in found.items():
+        if "error" in answers[-1]:
+            rows.append([name, answers[-1]["error"], "", "", ""])
+            continue
+        counted = answers[1:]
+        rates[name] = statistics.median(a["rate"] for a in counted)
+        rows.append(
+            [
+                name,
+                measuring.spread([a["rate"] for a in counted]),
+                measuring.spread([a["alone_ms"] for a in counted]),
+                f"{answers[0]['first_s']:.1f}",
+                counted[-1]["engine"],
+            ]
+        )
+    ratios = {
+        f"{name} / {peer}": rates[name] / rates[peer]
+        for name in rates
+        for peer in rates
+        if name.startswith("ours") and not peer.startswith("ours")
+    }
+    title = (
+        f"prediction, file to mask, {options.network}, {options.images} images, "
+        f"{options.rounds} rounds"
+    )
+    head = ("variant", f"images/s of {options.images}", "one image, ms", "start to first mask, s",
+            "engine")  # fmt: skip
+    text = measuring.table(title, head, rows)
+    measuring.report(options.json, text, ratios=ratios, found=found)
+
+
+if __name__ == "__main__":
+    main()
