@@ -155,8 +155,8 @@ def _child(settings: dict[str, str]) -> None:
     measuring.serve(answer)
 
 
-def _prepare(folder: Path, network: str, images: int) -> None:
-    """Write phantoms and the exported network."""
+def _prepare(folder: Path, network: str, images: int, peers: set[str | None]) -> None:
+    """Write phantoms, and the network as far as peers need its file."""
     from unet_lib.images import write_image
     from unet_lib.phantoms import make_phantom
     from unet_lib.weights import export_segmenter
@@ -166,7 +166,7 @@ def _prepare(folder: Path, network: str, images: int) -> None:
         write_image(folder / f"{number:04}.png", make_phantom(kind, seed=number)[0])
     segmenter = _segmenter(network)
     (folder / "parameters.json").write_text(json.dumps(segmenter.network.count_params()))
-    for format in ("onnx", "openvino"):
+    for format in peers & {"onnx", "openvino"}:
         export_segmenter(segmenter, folder, format)
 
 
@@ -186,7 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not options.only or any(word in name for word in options.only)
     }
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(Path(folder), options.network, options.images)
+        peers = {settings.get("peer") for settings in chosen.values()}
+        _prepare(Path(folder), options.network, options.images, peers)
         common = {"network": options.network, "folder": folder}
         found = measuring.interleaved(
             "benchmarks.prediction",
