@@ -37,9 +37,7 @@ def _variants(network: str) -> dict[str, dict[str, str]]:
             for precision in ("float32", "bfloat16"):
                 found[f"PyTorch {mode}, {precision}"] = {"peer": mode, "precision": precision}
     for engine in ("keras", "onnx", "openvino", "auto"):
-        found[f"ours, {engine}, float32"] = {"engine": engine, "precision": "float32"}
-    for engine in ("openvino", "auto"):
-        found[f"ours, {engine}, bfloat16"] = {"engine": engine, "precision": "bfloat16"}
+        found[f"ours, {engine}"] = {"engine": engine}
     return found
 
 
@@ -123,9 +121,7 @@ def _child(settings: dict[str, str]) -> None:
 
         used = lambda: ""  # noqa: E731
     else:
-        segmenter = _segmenter(
-            settings["network"], engine=settings["engine"], precision=settings["precision"]
-        )
+        segmenter = _segmenter(settings["network"], engine=settings["engine"])
         one = segmenter.segment
 
         def many() -> None:

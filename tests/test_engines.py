@@ -59,19 +59,6 @@ def test_engines_give_the_same_masks_in_float32(engine, pictures, expected):
     assert segmenter.engine_used.startswith(engine) and "float32" in segmenter.engine_used
 
 
-@pytest.mark.parametrize("engine", ["keras", "openvino"])
-def test_bfloat16_is_near_and_is_bfloat16(engine, pictures):
-    need(engine)
-    expected = list(tiny().iter_probabilities(pictures))
-    segmenter = tiny(engine=engine, precision="bfloat16")
-    found = list(segmenter.iter_probabilities(pictures))
-    for mine, keras_own in zip(found, expected, strict=True):
-        assert mine.dtype == np.float32
-        assert np.abs(mine - keras_own).mean() < engines.BFLOAT16_TOLERANCE
-    if engine == "keras":  # OpenVINO leaves bfloat16 to processors that have it
-        assert max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) > 1e-5
-
-
 def test_auto_takes_another_engine_only_when_faster_and_says_so(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(engines, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
@@ -86,19 +73,17 @@ def test_auto_takes_another_engine_only_when_faster_and_says_so(monkeypatch):
     choose = engines._fastest
 
     def chosen(**seconds):
-        def make(network, preprocessing, name, precision):
+        def make(network, preprocessing, name):
             if name not in seconds:
                 raise ExportError(f"{name}: differs by 0.3")
             return delayed(name, seconds[name])
 
         monkeypatch.setattr(engines, "make_engine", make)
-        return choose(network, Preprocessing(16), "float32", 8).description
+        return choose(network, Preprocessing(16), 8).description
 
     assert chosen(keras=0.03, openvino=0.01, onnx=0.03).startswith("openvino 1, float32 (auto: ")
     assert chosen(keras=0.0300, openvino=0.0295).startswith("keras 1")
     assert "onnx: differs by 0.3" in chosen(keras=0.01, openvino=0.03)
-    with pytest.raises(ExportError, match="none can be used in float32.*keras: differs"):
-        chosen()
 
 
 def test_an_engine_that_computes_something_else_is_refused(monkeypatch, pictures):
@@ -112,24 +97,9 @@ def test_an_engine_that_computes_something_else_is_refused(monkeypatch, pictures
         segmenter.segment(pictures[0])
 
 
-def test_bfloat16_too_far_off_is_refused(monkeypatch, pictures):
-    monkeypatch.setattr(engines, "BFLOAT16_TOLERANCE", 1e-9)
-    with pytest.raises(ExportError, match="in bfloat16 the probabilities.*precision='float32'"):
-        tiny(precision="bfloat16").segment(pictures[0])
-
-
 def test_wrong_names_and_missing_packages(monkeypatch, tmp_path, capsys):
     with pytest.raises(ValueError, match="engine 'tpu': expected one of keras, auto"):
         load_segmenter(SHIPPED, engine="tpu")
-    with pytest.raises(ValueError, match="precision 'int8': expected one of float32, bfloat16"):
-        load_segmenter(SHIPPED, precision="int8")
-    with pytest.raises(ValueError, match="'onnx' computes in float32 only"):
-        load_segmenter(SHIPPED, engine="onnx", precision="bfloat16")
-    subclassed = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Conv2D(1, 1)])
-    with pytest.raises(ExportError, match="cannot be rebuilt in bfloat16"):
-        Segmenter(subclassed, Preprocessing(16), precision="bfloat16").segment(
-            np.zeros((16, 16, 1), "float32")
-        )
     absent = converting.Format(("model.xml",), ("no_such_package",), runtimes.openvino)
     monkeypatch.setitem(converting.FORMATS, "openvino", absent)
     folder = make_phantoms(tmp_path / "p", 2, progress=False)

@@ -103,11 +103,9 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
     What a file trained elsewhere does not tell is settled on `validation` cases.
     """
     from unet_lib.images import Preprocessing
-    from unet_lib.inference.engines import check_engine
     from unet_lib.model import UNetConfig
     from unet_lib.weights import choose_model, load_segmenter
 
-    check_engine(options.engine, options.precision)
     names = ("size", "filters", "depth", "encoder")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.model.endswith((".h5", ".keras")):
@@ -125,7 +123,7 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
         )
     else:
         segmenter = load_segmenter(options.model)
-    segmenter.engine, segmenter.precision = options.engine, options.precision
+    segmenter.engine = options.engine
     print(
         f"model: {segmenter.about['name']}, threshold {segmenter.threshold:g}, input "
         f"{segmenter.preprocessing.size} x {segmenter.preprocessing.size}",

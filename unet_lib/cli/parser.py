@@ -231,12 +231,6 @@ def _add_model(sub: argparse.ArgumentParser) -> None:
         help="what computes; others than keras need requirements-export.txt and some seconds to "
         "start, and are for many images; auto measures them",
     )
-    sub.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="bfloat16 moves probabilities a little; fast on processors with units for it",
-    )
     bare = sub.add_argument_group(
         "for a weights file",
         "A model folder says these itself. A file (NAME.weights.h5) does not: give what it was "

@@ -65,17 +65,9 @@ def flex_operations(path: Path) -> list[str]:
     return sorted({code.decode() for code in codes if code and code.startswith(b"Flex")})
 
 
-def openvino(path: Path, precision: str = "float32") -> tuple[Run, str]:
-    """Open an OpenVINO model on the CPU; returns the function and the version.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.xml`` file; ``.bin`` lies beside it.
-    precision : {"float32", "bfloat16"}
-    """
+def openvino(path: Path) -> tuple[Run, str]:
+    """Open an OpenVINO model on the CPU in float32; returns the function and the version."""
     import openvino as runtime
 
-    hint = {"INFERENCE_PRECISION_HINT": "bf16"} if precision == "bfloat16" else SETTINGS["openvino"]
-    compiled = runtime.Core().compile_model(str(path), "CPU", hint)
+    compiled = runtime.Core().compile_model(str(path), "CPU", SETTINGS["openvino"])
     return lambda batch: compiled(batch)[0], f"openvino {version('openvino')}"

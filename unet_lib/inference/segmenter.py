@@ -89,13 +89,11 @@ class Segmenter:
         What computes the probabilities. The others need `requirements-export.txt` and Keras on
         TensorFlow, take seconds to make, and give Keras' probabilities to 1e-4; see
         `unet_lib.inference.engines.make_engine`, also for what "auto" does.
-    precision : {"float32", "bfloat16"}
-        bfloat16 is not possible with "onnx".
 
     Raises
     ------
     ValueError
-        The network's input does not fit the preprocessing, or unknown engine or precision.
+        The network's input does not fit the preprocessing, or an unknown engine.
         Prediction raises ExportError where the engine cannot be used.
     """
 
@@ -107,14 +105,13 @@ class Segmenter:
     batch_size: int = 8
     monitor: ShiftMonitor | None = None
     engine: str = "keras"
-    precision: str = "float32"
     _ready: tuple[keras.Model, list[np.ndarray], Engine] | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         keep_freed_memory()
-        check_engine(self.engine, self.precision)
+        check_engine(self.engine)
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
         if shape not in ((side, side), (None, None)):
@@ -130,7 +127,7 @@ class Segmenter:
     @property
     def engine_used(self) -> str:
         """Runtime and precision; with "auto" also the choice, once it was made."""
-        return self._ready[2].description if self._ready else f"{self.engine}, {self.precision}"
+        return self._ready[2].description if self._ready else f"{self.engine}, float32"
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
@@ -178,7 +175,7 @@ class Segmenter:
     def _runner(self, several: bool) -> Callable[[np.ndarray], Any]:
         """Return what computes the maps of a batch, for the weights of this moment."""
         # One image alone is done before the folded network is built: half a second.
-        if not several and (self.engine, self.precision) == ("keras", "float32"):
+        if not several and self.engine == "keras":
             return self.network.predict_on_batch
         network, weights = self.network, self.network.get_weights()
         if (
@@ -186,9 +183,7 @@ class Segmenter:
             or self._ready[0] is not network
             or not all(map(np.array_equal, self._ready[1], weights))
         ):
-            engine = make_engine(
-                network, self.preprocessing, self.engine, self.precision, self.batch_size
-            )
+            engine = make_engine(network, self.preprocessing, self.engine, self.batch_size)
             self._ready = network, weights, engine
         return self._ready[2].run
 

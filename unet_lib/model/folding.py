@@ -13,19 +13,9 @@ from keras import layers
 __all__ = ["fold_batch_norm"]
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose)
-_BETWEEN = (
-    layers.Activation,
-    layers.Add,
-    layers.Concatenate,
-    layers.Cropping2D,
-    layers.MaxPooling2D,
-    layers.ReLU,
-    layers.SpatialDropout2D,
-    layers.UpSampling2D,
-)
 
 
-def fold_batch_norm(network: keras.Model, precision: str = "float32") -> keras.Model:
+def fold_batch_norm(network: keras.Model) -> keras.Model:
     """Return a network for prediction without the batch normalisations that follow a convolution.
 
     In prediction such a layer scales and shifts each channel by constants, and so does the
@@ -37,8 +27,6 @@ def fold_batch_norm(network: keras.Model, precision: str = "float32") -> keras.M
     ----------
     network : keras.Model
         Left as it is; the result has its own weights.
-    precision : {"float32", "mixed_bfloat16"}
-        Dtype policy of the convolutions before the last one, and of what lies between them.
 
     Returns
     -------
@@ -48,8 +36,7 @@ def fold_batch_norm(network: keras.Model, precision: str = "float32") -> keras.M
         that Keras does not tell (subclassed models, layers used twice, models within models).
     """
     pairs = _pairs(network)
-    low = _before_last_convolution(network) if precision != "float32" else set()
-    if not pairs and not low:
+    if not pairs:
         return network
     dropped = {norm.name for norm in pairs.values()}
 
@@ -59,8 +46,6 @@ def fold_batch_norm(network: keras.Model, precision: str = "float32") -> keras.M
             config["kernel_initializer"] = "zeros"
         if layer.name in pairs:
             config["use_bias"] = True
-        if layer.name in low:
-            config["dtype"] = precision
         return type(layer).from_config(config)
 
     def call(layer: layers.Layer, *args: Any, **kwargs: Any) -> Any:
@@ -99,20 +84,6 @@ def _pairs(network: keras.Model) -> dict[str, layers.BatchNormalization]:
         ):
             found[convolution.name] = norm
     return found
-
-
-def _before_last_convolution(network: keras.Model) -> set[str]:
-    """Return the layers of images before the last convolution, which gives the logits."""
-    if not _sources(network):
-        return set()
-    names = [layer.name for layer in network.layers]
-    found = (i for i, layer in enumerate(network.layers) if isinstance(layer, _CONVOLUTIONS))
-    last = max(found, default=0)
-    return {
-        name
-        for name in names[:last]
-        if isinstance(network.get_layer(name), (*_CONVOLUTIONS, *_BETWEEN))
-    }
 
 
 def _sources(network: keras.Model) -> dict[str, list[str]]:

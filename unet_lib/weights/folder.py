@@ -71,7 +71,6 @@ def load_segmenter(
     *,
     batch_size: int = 8,
     engine: str = "keras",
-    precision: str = "float32",
 ) -> Segmenter:
     """Load a registered model or a model folder, checking every part of it.
 
@@ -82,8 +81,8 @@ def load_segmenter(
         ``model/``, or the name of a model in the repository's ``weights/``.
     batch_size : int
         Images that the network sees at once.
-    engine, precision : str
-        What computes, and in what; see `Segmenter`.
+    engine : str
+        What computes; see `Segmenter`.
 
     Returns
     -------
@@ -95,7 +94,7 @@ def load_segmenter(
     WeightsError
         Nothing of that name, a missing, damaged or changed file, or settings that do not fit.
     """
-    check_engine(engine, precision)
+    check_engine(engine)
     folder = find_folder(model)
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
@@ -121,7 +120,6 @@ def load_segmenter(
             batch_size,
             read_monitor(folder),
             engine,
-            precision,
         )
     except WeightsError:
         raise
