@@ -3,7 +3,7 @@
 ``python -m benchmarks.growth [--images 100 1000 10000] [--short]``: reading and one augmented pass
 over all images and a few training steps within a fixed cache budget (``memory_mb``), scoring of
 all images, then steps of growing size and batch. Each row is a process of its own, so that its
-peak memory is its own. The pictures are 100 phantoms under many names. ``--short`` for `make
+peak memory is its own. The pictures are 20 phantoms under many names. ``--short`` for `make
 bench`.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.measuring import Worker, parser, report, serve, table
 from benchmarks.training_step import LIBRARY, keras_steps
 
-PICTURES, BUDGET_MB, SIDE = 100, 64, 128
+PICTURES, BUDGET_MB, SIDE = 20, 64, 128
 SIZES, BATCHES = (128, 256, 512, 1024), (1, 2, 4, 8, 16, 32, 64)
 
 
