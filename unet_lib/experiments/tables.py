@@ -11,7 +11,7 @@ from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.metrics.merging import common_about
 from unet_lib.plots import describe
 from unet_lib.report import group_bootstrap, share_interval
-from unet_lib.report.texts import banner, escape, explained, with_interval
+from unet_lib.report.texts import banner, escape, explained, number, with_interval
 
 __all__ = ["all_tables", "normals_line", "per_image_table", "pooled_table", "size_table"]
 
@@ -117,8 +117,8 @@ def pooled_table(evaluations: Mapping[int, Evaluation]) -> str:
         c = cases.pooled()
         auc = np.mean([found.histogram(lesion_only=only).auc for found in evaluations.values()])
         shown = (c.precision, c.recall, c.f1, c.iou, c.mean_iou)
-        scores = " | ".join(f"{value:.3f}" for value in shown)
-        lines.append(f"| {name} | {len(cases)} | {scores} | {auc:.4f} |")
+        scores = " | ".join(map(number, shown))
+        lines.append(f"| {name} | {len(cases)} | {scores} | {number(auc, 4)} |")
     return "\n".join(lines)
 
 
