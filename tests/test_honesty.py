@@ -16,7 +16,7 @@ from test_inference import dark_is_lesion
 from test_plots import draw_all, words
 
 from unet_lib import plots
-from unet_lib.dataset import TrainingImages, content_hash, find_cases, load_case
+from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
 from unet_lib.experiments.ledger import LedgerRow
 from unet_lib.experiments.tables import all_tables
 from unet_lib.images import Preprocessing
@@ -29,8 +29,8 @@ from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
 from unet_lib.predictions import find_predictions
 from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
-from unet_lib.training import tune_threshold
-from unet_lib.weights import WeightsError, load_segmenter, save_segmenter
+from unet_lib.training import train, tune_threshold
+from unet_lib.weights import ForeignWeights, WeightsError, load_segmenter, save_segmenter
 from unet_lib.weights.export import ExportError, _compare
 
 # --- every figure and page ------------------------------------------------------------------
@@ -292,12 +292,35 @@ def test_a_threshold_is_not_tuned_on_test_images(cases):
     assert seen(segmenter, cases[4:]) is True and seen(segmenter, cases[5:]) is False
 
 
+def test_an_operating_point_needs_a_split_without_test_images(cases, tmp_path):
+    """It may have been chosen on them; the threshold of a split with validation images neither."""
+    point = (0.5, Cleaning())
+    for split, words in (
+        (Split(tuple(cases[:3]), (), tuple(cases[3:]), "s"), "may have been chosen on them"),
+        (Split(tuple(cases[:3]), tuple(cases[3:]), (), "s"), "the threshold is chosen on them"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train(split, tmp_path / "run", operating_point=point, progress=False)
+    twice = Split(tuple(cases[:3]), tuple(cases[2:4]), (), "s")
+    with pytest.raises(SplitError, match="listed more than once"):
+        train(twice, tmp_path / "twice", progress=False)
+
+
 def test_images_that_tuned_a_network_from_elsewhere_are_no_test(cases):
     segmenter = Segmenter(dark_is_lesion(32), Preprocessing(32))
     tune_threshold(segmenter, cases[:4], progress=False)
     assert seen(segmenter, cases) is True
     assert seen(segmenter, cases[4:]) is None  # what trained it is still not known
     assert SEEN_BANNER in plots.banner_for({"seen_in_training": seen(segmenter, cases[:1])})
+
+
+def test_weights_from_elsewhere_say_which_images_settled_their_reading(cases):
+    used = tuple(content_hash(load_case(case)[0]) for case in cases[:2])
+    foreign = ForeignWeights(
+        dark_is_lesion(32), {}, (), Preprocessing(32), "unit", 0, "w.h5", calibrated_on=used
+    )
+    assert seen(foreign.segmenter(), cases) is True
+    assert seen(foreign.segmenter(), cases[2:]) is None
 
 
 def test_an_evaluation_says_what_chose_its_threshold(cases):
