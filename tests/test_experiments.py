@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,7 +203,7 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
         model = done.folder / "fold0" / "model"
         card = write_card(model, final).read_text(encoding="utf-8")
         assert all(PHANTOM_BANNER in text for text in (card, tables, headline(final, 0)))
-        assert "no interval" in headline(final, 0) and "nan" not in card + tables
+        assert "no interval" in headline(final, 0) and not re.search(r"\bnan\b", card + tables)
         assert "phantoms, fold 0 of" in card and "## Results on the test part of fold 0" in card
         assert f"| lesion images | {len(final.folds[0].test.table.lesion_cases)} |" in card
         with pytest.raises(ValueError, match="no test scores to write a card from"):
@@ -244,7 +245,7 @@ def test_command(data, tmp_path, capsys):
     ) == 0  # fmt: skip
     shown = capsys.readouterr().out
     assert "a, test images of fold 1" in shown
-    assert "Dice less a's on the same images" in shown and shown.count(PHANTOM_BANNER) == 3
+    assert "Dice less a's on the same images" in shown and shown.count(PHANTOM_BANNER) >= 3
     rows = read_ledger(tmp_path / "ledger.csv")
     assert [(row.name, row.part, row.against) for row in rows] == [
         ("a", "validation", ""), ("a", "test", ""), ("b", "validation", "a")

@@ -295,11 +295,11 @@ def test_a_threshold_is_not_tuned_on_test_images(cases):
 def test_an_operating_point_needs_a_split_without_test_images(cases, tmp_path):
     """It may have been chosen on them; the threshold of a split with validation images neither."""
     point = (0.5, Cleaning())
-    for split, words in (
+    for split, message in (
         (Split(tuple(cases[:3]), (), tuple(cases[3:]), "s"), "may have been chosen on them"),
         (Split(tuple(cases[:3]), tuple(cases[3:]), (), "s"), "the threshold is chosen on them"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             train(split, tmp_path / "run", operating_point=point, progress=False)
     twice = Split(tuple(cases[:3]), tuple(cases[2:4]), (), "s")
     with pytest.raises(SplitError, match="listed more than once"):
