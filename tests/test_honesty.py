@@ -21,6 +21,7 @@ from unet_lib.experiments.ledger import LedgerRow
 from unet_lib.experiments.tables import all_tables
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
+from unet_lib.inference.converting import ExportError, _compare
 from unet_lib.metrics import Calibration, CaseScore, Evaluation, ProbabilityHistogram, score_case
 from unet_lib.metrics.merging import merge_evaluations
 from unet_lib.model import UNetConfig, build_unet
@@ -31,7 +32,6 @@ from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
 from unet_lib.training import train, tune_threshold
 from unet_lib.weights import ForeignWeights, WeightsError, load_segmenter, save_segmenter
-from unet_lib.weights.export import ExportError, _compare
 
 # --- every figure and page ------------------------------------------------------------------
 

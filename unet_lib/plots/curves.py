@@ -58,11 +58,8 @@ def plot_history(
     caption = describe(about, images, f"{len(history)} epochs", marked)
     title = "Training curves (scores of every epoch at the network's image size; no test)"
     figure = new_figure(9.6, 2.8, title, caption, about=about, banner=banner)
-    panels = {
-        "loss": "loss, mean per image",
-        "accuracy": "pixel accuracy, pooled",
-        "dice": "mean Dice per lesion image",
-    }
+    panels = {"loss": "loss, mean per image", "accuracy": "pixel accuracy, pooled"}
+    panels["dice"] = "mean Dice per lesion image"
     for position, (key, name) in enumerate(panels.items()):
         axes = figure.add_subplot(1, 3, position + 1)
         _draw_epochs(axes, epochs, history, key)
@@ -108,10 +105,8 @@ def plot_threshold_curve(
         nothing is predicted, at each threshold; nan where there is no such image.
     lesions, normals : int
         Number of images with and without a lesion.
-    chosen : float, optional
-        The threshold taken, shown as a line.
-    required : float, optional
-        Specificity that was asked for, shown as a line.
+    chosen, required : float, optional
+        The threshold taken and the specificity that was asked for, shown as lines.
     about, banner
         As in `plot_history`.
 
