@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from unet_lib.experiments import (
     check_final,
     compare_folds,
     crossvalidate,
+    headline,
     load_crossvalidation,
     normals_line,
     per_image_table,
@@ -30,6 +32,7 @@ from unet_lib.images import Preprocessing
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
+from unet_lib.plots import PHANTOM_BANNER
 from unet_lib.training import Recipe, TrainingConfig
 
 PUBLISHED = Path(__file__).parent.parent / "experiments"
@@ -199,6 +202,8 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
         assert per_image_table(final.evaluations("test")) in tables
         model = done.folder / "fold0" / "model"
         card = write_card(model, final).read_text(encoding="utf-8")
+        assert all(PHANTOM_BANNER in text for text in (card, tables, headline(final, 0)))
+        assert "no interval" in headline(final, 0) and not re.search(r"\bnan\b", card + tables)
         assert "phantoms, fold 0 of" in card and "## Results on the test part of fold 0" in card
         assert f"| lesion images | {len(final.folds[0].test.table.lesion_cases)} |" in card
         with pytest.raises(ValueError, match="no test scores to write a card from"):
@@ -240,7 +245,7 @@ def test_command(data, tmp_path, capsys):
     ) == 0  # fmt: skip
     shown = capsys.readouterr().out
     assert "a, test images of fold 1" in shown
-    assert "Dice less a's on the same images" in shown
+    assert "Dice less a's on the same images" in shown and shown.count(PHANTOM_BANNER) >= 3
     rows = read_ledger(tmp_path / "ledger.csv")
     assert [(row.name, row.part, row.against) for row in rows] == [
         ("a", "validation", ""), ("a", "test", ""), ("b", "validation", "a")

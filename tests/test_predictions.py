@@ -89,17 +89,20 @@ def test_the_report_is_that_of_the_same_evaluation(tiny_busi, cases, tmp_path, c
     assert main(["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "out")]) == 0
     about = {
         **{"seen_in_training": None, "model": "theirs", "data": "Dataset_BUSI_with_GT"},
-        **{"data_kind": "clinical", "part": "all"},
+        **{"data_kind": "clinical", "part": "all images", "split": "none"},
+        "threshold": "that of the given masks",
+        "threshold_chosen": "not recorded: nobody can tell on which images",
         "groups": "near-duplicates found by the library (0 images in 0 groups)",
     }
-    expected = Evaluation(about=about)
+    saved = Evaluation.load(tmp_path / "out")
+    measured = {key: saved.about[key] for key in ("data_sha256", "predictions_sha256", "versions")}
+    expected = Evaluation(about={**about, **measured})
     for case in cases:
         mask = cv2.imread(str(folder / f"{case.name}_pred.png"), 0) > 0
         p = np.load(folder / f"{case.name}_prob.npy")
         truth = load_case(case)[1]
         expected.add(truth, mask, p, name=case.name, label=case.label, group=case.group)
-    saved = Evaluation.load(tmp_path / "out")
-    assert saved.table == expected.table and saved.about == about
+    assert saved.table == expected.table and saved.about == expected.about
     text = (tmp_path / "out" / "report.md").read_text()
     assert text == write_report(expected, tmp_path / "again").read_text()
     out = capsys.readouterr().out
@@ -227,8 +230,9 @@ def test_what_does_not_fit_is_one_clear_error_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((3, 3, 2), 0.5), r"expected probabilities \(H, W\)"),
-        (np.array([["a"]]), "expected probabilities"),
+        (np.full((3, 3, 2), 0.5), r"expected float probabilities \(H, W\)"),
+        (np.array([["a"]]), "expected float probabilities"),
+        (np.zeros((3, 3), np.uint8), "got uint8 .* Divide 8-bit values by 255"),
         (b"text", "not an array file"),
         (None, r"benign \(1\): probabilities must lie in \[0, 1\], got 0 to 255"),
     ],
@@ -240,7 +244,7 @@ def test_a_map_that_is_none_is_refused(cases, tmp_path, values, message):
         path.write_bytes(values)
     else:
         truth = load_case(cases[0])[1]
-        np.save(path, truth * 255 if values is None else values)
+        np.save(path, truth * 255.0 if values is None else values)
     with pytest.raises(ValueError, match=message):
         find_predictions(folder, cases).evaluate(progress=False)
 

@@ -77,6 +77,7 @@ def test_own_folder(own):
     assert "Data: clinic, 20 images" in source.message
     assert json.loads(json.dumps(source.about)) == {
         "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0,
+        "parts": {"train": 14, "validation": 2, "test": 4},
         "groups": "near-duplicates found by the library (0 images in 0 groups)",
     }  # fmt: skip
 

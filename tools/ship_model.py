@@ -16,7 +16,7 @@ from pathlib import Path
 from unet_lib.experiments import headline, load_crossvalidation, write_card
 from unet_lib.files import atomic_path, write_atomic
 from unet_lib.weights import load_segmenter
-from unet_lib.weights.folder import MONITOR, SETTINGS, WEIGHTS
+from unet_lib.weights.folder import MONITOR, SETTINGS, WEIGHTS, settings_digest
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +35,7 @@ def main() -> None:
         shutil.copyfile(source / WEIGHTS, temporary)
     settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
     settings["about"]["name"] = options.name
+    settings["settings_sha256"] = settings_digest(settings)  # absent in older folders
     settings["about"]["results"] = headline(done, settings["about"].get("fold"))
     if (source / MONITOR).is_file():
         write_atomic(target / MONITOR, (source / MONITOR).read_bytes())

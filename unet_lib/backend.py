@@ -5,12 +5,10 @@ A backend is taken from `sys.modules`, never imported for its own sake: Keras ha
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ __all__ = [
     "describe_hardware",
     "enable_determinism",
     "keep_freed_memory",
-    "package_versions",
     "recommended_precision",
 ]
 
@@ -153,16 +150,6 @@ def describe_hardware() -> str:
     if backend == "jax" and module.process_count() > 1:
         device += f", {module.process_count()} processes"
     return f"Keras {keras.__version__} on {backend} {version}, {device}"
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that a result may depend on."""
-    names = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
-    found = {}
-    for name in names:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def enable_determinism(seed: int) -> None:

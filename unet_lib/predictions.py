@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +14,23 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, load_case, pixel_sizes
+from unet_lib.dataset import Case, content_hash, data_hash, load_case, pixel_sizes
 from unet_lib.images import IMAGE_SUFFIXES, read_image, read_masks
 from unet_lib.metrics import Evaluation
+from unet_lib.phantoms import phantom_kind
+from unet_lib.versions import NUMERIC, package_versions
 
 __all__ = ["PredictionError", "Predictions", "find_predictions"]
 
 MASK_ENDINGS = ("", "_pred", "_mask")
 PROBABILITY_ENDING, PROBABILITY_SUFFIXES = "_prob", {*IMAGE_SUFFIXES, ".npy"}
 _PASSED_OVER = "_overlay"
+# Curves and calibration use the maps, everything else the masks; no threshold is chosen here.
+_UNKNOWN = {
+    "seen_in_training": None,
+    "threshold": "that of the given masks",
+    "threshold_chosen": "not recorded: nobody can tell on which images",
+}
 _MANY = 5  # names shown in one message
 
 
@@ -85,14 +95,16 @@ class Predictions:
         Parameters
         ----------
         about : dict, optional
-            As `Evaluation.about`.
+            As `Evaluation.about`. SHA-256 of data and predictions and versions are added; phantoms
+            are told as such.
         progress : bool
             Show a progress bar.
 
         Returns
         -------
         Evaluation
-            Whether the images were training images of the model is not known.
+            Whether the images were training images of the model, and on which images the
+            threshold behind the masks was chosen, is not known, and it says so.
 
         Raises
         ------
@@ -100,13 +112,27 @@ class Predictions:
             As `read`; the message names the file.
         """
         sizes = pixel_sizes(self.cases)
-        evaluation = Evaluation(about={"seen_in_training": None, **(about or {})})
+        about = {**_UNKNOWN, **(about or {}), **phantom_kind(self.cases)}
+        evaluation = Evaluation(about=about)
+        hashes: dict[str, list[str]] = {"image": [], "truth": [], "prediction": []}
         for case in tqdm(self.cases, "scoring", disable=not progress, unit="image"):
-            _, truth, mask, probabilities = self.read(case)
+            image, truth, mask, probabilities = self.read(case)
+            given = content_hash(mask[..., None])
+            if probabilities is not None:
+                given += hashlib.sha256(probabilities.tobytes()).hexdigest()
+            for kind, found in (
+                ("image", content_hash(image)),
+                ("truth", content_hash(truth[..., None])),
+                ("prediction", given),
+            ):
+                hashes[kind].append(found)
             evaluation.add(
                 truth, mask, probabilities, name=case.name, label=case.label, group=case.group,
                 spacing=sizes.get(case.name),
             )  # fmt: skip
+        about["data_sha256"] = data_hash(self.cases, hashes["image"], hashes["truth"])
+        about["predictions_sha256"] = data_hash(self.cases, hashes["truth"], hashes["prediction"])
+        about["versions"] = {"python": platform.python_version(), **package_versions(NUMERIC)}
         return evaluation
 
     def show(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -239,9 +265,10 @@ def _read_map(path: Path) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise PredictionError(f"{path}: not an array file of NumPy ({error}).") from error
-    if values.ndim != 2 or values.dtype.kind not in "fiub" or not values.size:
+    if values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise PredictionError(
-            f"{path}: expected probabilities (H, W) in [0, 1], got {values.dtype} {values.shape}."
+            f"{path}: expected float probabilities (H, W) in [0, 1], got {values.dtype} "
+            f"{values.shape}. Divide 8-bit values by 255."
         )
     return values.astype(np.float32)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from unet_lib.dataset import (
     BUSI_FOLDS,
+    PARTS,
     Case,
     Folds,
     Split,
@@ -70,15 +71,14 @@ class DataSource:
             "data_kind": self.kind,
             "split": self.split.name,
             "fold": self.fold,
+            "parts": {part: len(getattr(self.split, part)) for part in PARTS},
             "groups": self.groups,
         } | ({"own_split": self.leaks} if self.leaks else {})
 
     @property
     def message(self) -> str:
         """What was taken, in a sentence or two."""
-        parts = ", ".join(
-            f"{len(getattr(self.split, part))} {part}" for part in ("train", "validation", "test")
-        )
+        parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in PARTS)
         what = f"Data: {self.name}, {len(self.cases)} images; split {self.split.name}: {parts}."
         if self.leaks:
             what += f" The data set's own split: {self.leaks} ({self.groups})."

@@ -94,6 +94,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         record,
         train_on_all,
     )
+    from unet_lib.plots import banner_for
     from unet_lib.source import open_dataset
 
     recipe = read_recipe(options.recipe, options.set)
@@ -122,7 +123,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
     )
     for part in ("validation", "test") if options.final else ("validation",):
         row = record(done, ledger, part, against=against, note=options.note)
-        print(row.to_text(), flush=True)
+        print("\n".join(filter(None, (banner_for(done.about), row.to_text()))), flush=True)
     if options.publish:
         publish(done, options.publish)
     if options.all:

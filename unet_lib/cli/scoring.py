@@ -63,7 +63,7 @@ def _score(options: argparse.Namespace) -> int:
     report = write_report(evaluation, options.out, show=predictions.show)
     print(report.read_text(encoding="utf-8"))
     if other is not None:
-        print(_compare(evaluation.table, other(), about["model"], options).read_text("utf-8"))
+        print(_compare(evaluation, other(), options).read_text("utf-8"))
     print(f"report and figures: {options.out}")
     return 0
 
@@ -76,7 +76,8 @@ def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], S
         cases, groups = grouped_cases(options.folder)
         name, kind = identify(options.folder, cases)
         print(f"Data: {name}, all {len(cases)} images. Groups: {groups}.", flush=True)
-        facts = {"data": name, "data_kind": kind, "part": "all", "groups": groups}
+        facts = {"data": name, "data_kind": kind, "groups": groups}
+        facts |= {"split": "none", "part": "all images"}
         return facts, cases, cases
     source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
     print(source, flush=True)
@@ -107,9 +108,10 @@ def _other(
     return lambda: other.evaluate().table
 
 
-def _compare(ours: Any, theirs: Any, name: str, options: argparse.Namespace) -> Path:
+def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
     from unet_lib.report import compare, write_comparison
 
+    ours, about = evaluation.table, evaluation.about
     names = {case.name for case in ours}
     chosen = theirs.subset(lambda case: case.name in names)
     if len(chosen) < len(theirs):
@@ -117,4 +119,5 @@ def _compare(ours: Any, theirs: Any, name: str, options: argparse.Namespace) -> 
               "left out of the comparison.")  # fmt: skip
     second = options.compare.resolve()
     second = second.parent.name if second.is_file() else second.name
-    return write_comparison(compare(ours, chosen), options.out, name, second)
+    found = compare(ours, chosen)
+    return write_comparison(found, options.out, about["model"], second, about=about)

@@ -16,7 +16,7 @@ from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, Spl
 from unet_lib.dataset.groups import GROUPS_FILE, duplicate_pairs, find_groups, join_groups
 from unet_lib.dataset.layout import BUSI_NAME, find_cases
 from unet_lib.dataset.places import locate_dataset
-from unet_lib.dataset.training_images import TrainingImages, content_hash
+from unet_lib.dataset.training_images import TrainingImages, content_hash, data_hash
 
 __all__ = [
     "BUSI_AUDIT",
@@ -39,6 +39,7 @@ __all__ = [
     "TrainingImages",
     "check_cases",
     "content_hash",
+    "data_hash",
     "duplicate_pairs",
     "find_cases",
     "find_duplicates",

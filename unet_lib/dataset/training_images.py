@@ -11,6 +11,10 @@ import numpy as np
 
 from unet_lib.dataset.cases import Case
 
+TUNED_ON = "tuned_on"
+"""Key of ``Segmenter.about``: `content_hash` of images that chose a threshold or a reading of a
+weights file after training."""
+
 METHOD = "first 64 bits of SHA-256 of height, width and grey values of 16 bit"
 
 
@@ -35,6 +39,22 @@ def content_hash(image: np.ndarray) -> str:
     values = np.rint(image.astype(np.float32) * np.float32(65535)).astype("<u2")
     size = f"{image.shape[0]} x {image.shape[1]};".encode()
     return hashlib.sha256(size + values.tobytes()).hexdigest()[:16]
+
+
+def data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> str:
+    """Return the SHA-256 of names, pictures and masks, the same for any order of the cases.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    images, masks : sequence of str
+        `content_hash` of each picture and of each mask, as (H, W, 1).
+    """
+    lines = sorted(
+        f"{case.name}\t{image}\t{mask}\n"
+        for case, image, mask in zip(cases, images, masks, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)

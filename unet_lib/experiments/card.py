@@ -10,7 +10,9 @@ from unet_lib.experiments.tables import all_tables
 from unet_lib.files import write_atomic
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.plots import banner_for
 from unet_lib.report import group_bootstrap
+from unet_lib.report.texts import NO_INTERVAL, banner
 from unet_lib.weights.folder import CARD, SETTINGS
 
 __all__ = ["headline", "write_card"]
@@ -57,10 +59,11 @@ def write_card(folder: str | Path, done: CrossValidation) -> Path:
     own = f"outside the test part of fold {fold}: it was trained on them"
     text = _TEXT.format(
         name=about["name"],
+        banner=f"\n{banner(done.about)}\n" if banner(done.about) else "",
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
         images=f"the test part of fold {fold}" if fold is not None else _folds(scores),
         whose="" if fold is not None else _OTHERS,
-        tables=all_tables(scores, audited=about["data"] == "BUSI"),
+        tables=all_tables(scores, name=about["name"], audited=about["data"] == "BUSI"),
         own=own if fold is not None else "images: it was trained on all of them",
     )
     return write_atomic(folder / CARD, text)
@@ -73,9 +76,12 @@ def headline(done: CrossValidation, fold: int | None) -> str:
     where = f"test part of {done.about['split']}, fold {fold}"
     if fold is None:
         where = f"of the recipe, cross-validated on {done.about['split']}; not of this very network"
+    sure = NO_INTERVAL
+    if dice.known:
+        sure = f"95 % interval {dice.low:.3f} to {dice.high:.3f}"
+    warning = "".join(f"{line}: " for line in banner_for(done.about).splitlines())
     return (
-        f"Dice {dice.mean:.3f} ({dice.low:.3f} to {dice.high:.3f}) per image on {len(lesions)} "
-        f"lesion images, {where}"
+        f"{warning}Dice {dice.mean:.3f} ({sure}) per image on {len(lesions)} lesion images, {where}"
     )
 
 
@@ -143,7 +149,7 @@ _TEXT = """\
 
 U-Net for lesions in B-mode breast ultrasound; output: lesion probability of each pixel.
 **Not a medical device.**
-
+{banner}
 | | |
 |---|---|
 {facts}

@@ -16,6 +16,7 @@ from unet_lib.experiments.tables import all_tables
 from unet_lib.files import write_atomic
 from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation, merge_evaluations
+from unet_lib.phantoms import phantom_kind
 from unet_lib.report import write_report
 from unet_lib.training import Recipe, Run, train
 from unet_lib.training.run import HISTORY, RESULT, SETTINGS
@@ -167,7 +168,7 @@ def crossvalidate(
     folder, recipe = Path(folder), recipe or Recipe()
     chosen = range(folds.count) if which is None else sorted(set(which))
     facts = {"data": "", "data_kind": "clinical", **(about or {})}
-    facts = {key: facts[key] for key in ("data", "data_kind")}
+    facts = {key: facts[key] for key in ("data", "data_kind")} | phantom_kind(cases)
     facts |= {"split": folds.name, "folds": folds.count, "normals": normals}
     _claim(folder, recipe, facts)
     for fold in chosen:
@@ -293,7 +294,7 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
         for fold, found in scores.items():
             found.save(folder / f"fold{fold}" / part)
         if scores:
-            tables = all_tables(scores, audited=done.about["data"] == "BUSI")
+            tables = all_tables(scores, name=done.name, audited=done.about["data"] == "BUSI")
             write_atomic(folder / part / "tables.md", tables)
         if scores and part == "test":
             merged = merge_evaluations(scores)

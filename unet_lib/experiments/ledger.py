@@ -12,6 +12,7 @@ from typing import Any
 from unet_lib.experiments.crossvalidation import CrossValidation, recipe_digest
 from unet_lib.experiments.scores import PairedDifference, compare_folds, summarise_folds
 from unet_lib.files import write_atomic
+from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
 
 __all__ = ["LedgerRow", "check_final", "read_ledger", "record"]
@@ -87,18 +88,21 @@ class LedgerRow:
     def to_text(self) -> str:
         """Return the main scores in a few lines."""
         lines = [
-            f"{self.name}, {self.part} images of fold {self.folds}: {self.lesion_images} with a "
-            "lesion (an image counts in each fold that it is in)",
-            f"Dice per image {self.dice:.3f} ({self.dice_low:.3f} to {self.dice_high:.3f}), benign "
-            f"{self.benign:.3f}, malignant {self.malignant:.3f}; lesions missed {self.missed:.1%}; "
-            f"images without a lesion left empty {self.specificity:.1%}",
-            f"pooled pixels of lesion images: Mean IoU {self.mean_iou:.3f}, precision "
-            f"{self.precision:.3f}, recall {self.recall:.3f}, F1 {self.f1:.3f}; AUC {self.auc:.4f}",
+            f"{self.name}, {self.part} images of fold {self.folds} of {self.split} ({self.data}): "
+            f"{self.lesion_images} with a lesion (an image counts in each fold that it is in)",
+            f"Dice per image {number(self.dice)} ({_limits(self.dice_low, self.dice_high)}), "
+            f"benign {number(self.benign)}, malignant {number(self.malignant)}; lesions missed "
+            f"{number(100 * self.missed, 1)} %; images without a lesion left empty "
+            f"{number(100 * self.specificity, 1)} %",
+            f"pooled pixels of lesion images: Mean IoU {number(self.mean_iou)}, precision "
+            f"{number(self.precision)}, recall {number(self.recall)}, F1 {number(self.f1)}; AUC "
+            f"{number(self.auc, 4)}",
         ]
         if self.against:
+            limits = _limits(self.difference_low, self.difference_high)
             lines.append(
-                f"Dice less {self.against}'s on the same images: {self.difference:+.3f} "
-                f"({self.difference_low:+.3f} to {self.difference_high:+.3f}), p = {self.p:.3f}"
+                f"Dice less {self.against}'s on the same images: {number(self.difference)} "
+                f"({limits}), p = {number(self.p)}"
             )
         return "\n".join(lines)
 
@@ -234,6 +238,10 @@ def _changed(recipe: Recipe, normals: bool) -> str:
     for part, values in recipe.to_dict().items():
         words += [f"{part}.{k}={v}" for k, v in values.items() if v != plain[part][k]]
     return "; ".join(words if normals else [*words, "normals=no"]) or "default"
+
+
+def _limits(low: float, high: float) -> str:
+    return NO_INTERVAL if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def _read(kind: Any, text: str) -> Any:

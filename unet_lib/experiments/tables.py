@@ -8,16 +8,30 @@ import numpy as np
 
 from unet_lib.dataset import read_audit
 from unet_lib.metrics import Evaluation, join_tables
-from unet_lib.report import Interval, group_bootstrap, share_interval
+from unet_lib.metrics.merging import common_about
+from unet_lib.plots import describe
+from unet_lib.report import group_bootstrap, share_interval
+from unet_lib.report.texts import banner, escape, explained, number, with_interval
 
 __all__ = ["all_tables", "normals_line", "per_image_table", "pooled_table", "size_table"]
 
 _SIZES = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 1.01))
 
 
-def all_tables(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
-    """Return the tables of this module below each other; parameters as `per_image_table`."""
-    return f"""\
+def all_tables(evaluations: Mapping[int, Evaluation], *, name: str, audited: bool = False) -> str:
+    """Return the tables of this module below each other, with what they are of.
+
+    Parameters
+    ----------
+    evaluations, audited
+        As `per_image_table`.
+    name : str
+        Of the model or recipe.
+    """
+    about = {**common_about(evaluations), "model": name}
+    images = sum(len(found.table) for found in evaluations.values())
+    warning = f"{banner(about)}\n\n" if banner(about) else ""
+    tables = f"""\
 Per image, at original size, mean (95 % interval over near-duplicate groups):
 
 {per_image_table(evaluations, audited=audited)}
@@ -32,6 +46,8 @@ Per image, by the size of the lesion:
 
 {size_table(evaluations)}
 """
+    told = f"{describe(about, f'{images} images')}"
+    return f"{warning}{escape(told)}\n\n{explained(tables).rstrip()}\n"
 
 
 def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
@@ -75,7 +91,7 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
     for name, table in rows.items():
         groups = [case.group or case.name for case in table]
         means = [
-            _shown(group_bootstrap(table.column(score), groups))
+            with_interval(group_bootstrap(table.column(score), groups))
             for score in ("dice", "iou", "precision", "recall")
         ]
         missed = table.column("missed")
@@ -101,8 +117,8 @@ def pooled_table(evaluations: Mapping[int, Evaluation]) -> str:
         c = cases.pooled()
         auc = np.mean([found.histogram(lesion_only=only).auc for found in evaluations.values()])
         shown = (c.precision, c.recall, c.f1, c.iou, c.mean_iou)
-        scores = " | ".join(f"{value:.3f}" for value in shown)
-        lines.append(f"| {name} | {len(cases)} | {scores} | {auc:.4f} |")
+        scores = " | ".join(map(number, shown))
+        lines.append(f"| {name} | {len(cases)} | {scores} | {number(auc, 4)} |")
     return "\n".join(lines)
 
 
@@ -116,8 +132,8 @@ def normals_line(evaluations: Mapping[int, Evaluation]) -> str:
     area = 100 * normals.column("false_positive_area").mean()
     return (
         f"Images without a lesion: {empty.sum()} of {len(normals)} left empty, specificity "
-        f"{_shown(share_interval(empty, groups))}; mean false-positive area {area:.2f} % of the "
-        "image."
+        f"{with_interval(share_interval(empty, groups))}; mean false-positive area {area:.2f} % of "
+        "the image."
     )
 
 
@@ -129,7 +145,7 @@ def size_table(evaluations: Mapping[int, Evaluation]) -> str:
         table = lesions.subset(_between(low, high))
         if len(table):
             groups = [case.group or case.name for case in table]
-            dice = _shown(group_bootstrap(table.column("dice"), groups))
+            dice = with_interval(group_bootstrap(table.column("dice"), groups))
             missed = table.column("missed")
             size = f"{100 * low:g} to {100 * high:g}" if high <= 1 else f"above {100 * low:g}"
             lines.append(f"| {size} | {len(table)} | {dice} | {missed.sum()} |")
@@ -143,9 +159,3 @@ def _image(name: str) -> str:
 
 def _between(low: float, high: float) -> Callable[..., bool]:
     return lambda case: low <= (case.tp + case.fn) / (case.height * case.width) < high
-
-
-def _shown(interval: Interval) -> str:
-    if not interval.known:
-        return f"{interval.mean:.3f} (-)"
-    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -9,6 +9,8 @@ import numpy as np
 
 from unet_lib.settings import Settings
 
+_ROUNDING = 1e-5  # how far arithmetic may carry a probability out of [0, 1]
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -149,12 +151,14 @@ class Preprocessing(Settings):
         Returns
         -------
         ndarray of float32, shape (H, W)
-            Clipped to ``[0, 1]``. Enlarged bilinearly, shrunk by area mean.
+            Enlarged bilinearly, shrunk by area mean; what rounding moves out of ``[0, 1]`` is
+            cut.
 
         Raises
         ------
         ValueError
-            The map is not S x S, holds NaN, or the geometry belongs to another size.
+            The map is not S x S, holds NaN or values outside ``[0, 1]``, or the geometry belongs
+            to another size.
         """
         square = (self.size, self.size)
         if probabilities.shape not in (square, (*square, 1)):
@@ -165,7 +169,15 @@ class Preprocessing(Settings):
         if inside.shape != (geometry.resized_height, geometry.resized_width):
             raise ValueError(f"{geometry} does not fit into a square of {self.size} pixels.")
         if not np.isfinite(inside).all():
-            raise ValueError("The probabilities hold NaN or infinite values.")
+            raise ValueError(
+                "The probabilities hold NaN or infinite values: the network is broken."
+            )
+        low, high = float(inside.min()), float(inside.max())
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ValueError(
+                f"The network gives values from {low:g} to {high:g}; probabilities lie in [0, 1]. "
+                "End it with a sigmoid."
+            )
         return np.clip(_resize(inside, geometry.height, geometry.width), 0.0, 1.0)
 
 

@@ -117,6 +117,12 @@ def check_images(preprocessing: Preprocessing, channels: int) -> np.ndarray:
 
 def _compare(run: runtimes.Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     """Compare the runtime with Keras on a batch; raise ExportError where they differ."""
+    low, high = float(expected.min()), float(expected.max())
+    if not (low >= 0 and high <= 1):  # also NaN
+        raise ExportError(
+            f"the network gives values from {low:g} to {high:g}; probabilities lie in [0, 1]. End "
+            "it with a sigmoid. Nothing was written."
+        )
     largest = 0.0
     for part in (slice(None), slice(0, 1)):  # a batch, and one image alone
         found = run(batch[part])
@@ -135,5 +141,5 @@ def _compare(run: runtimes.Run, batch: np.ndarray, expected: np.ndarray) -> dict
         "images": len(batch),
         "largest_difference": largest,
         "tolerance": TOLERANCE,
-        "range_of_probabilities": [float(expected.min()), float(expected.max())],
+        "range_of_probabilities": [low, high],
     }

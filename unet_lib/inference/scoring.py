@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.backend import package_versions
-from unet_lib.dataset import Case, TrainingImages, content_hash, load_case, pixel_sizes
+from unet_lib.dataset import (
+    Case,
+    TrainingImages,
+    content_hash,
+    data_hash,
+    load_case,
+    pixel_sizes,
+)
+from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.segmenter import Segmenter
 from unet_lib.metrics import Evaluation
+from unet_lib.phantoms import phantom_kind
+from unet_lib.versions import package_versions
 
 __all__ = ["evaluate_cases", "show_cases"]
 
@@ -35,9 +44,10 @@ def evaluate_cases(
     cases : sequence of Case
         Images with masks.
     about : dict, optional
-        What to say of data and split; the model's facts are added, ``seen_in_training`` (True,
-        False, or None when the model does not say) and ``training_overlap``, see
-        `TrainingImages.overlap`.
+        What to say of data and split. The model's facts are added and cannot be overwritten:
+        threshold and what it was chosen on, cleaning, preprocessing, SHA-256;
+        ``seen_in_training`` (True, False, or None when the model does not say) and
+        ``training_overlap``, see `TrainingImages.overlap`; phantoms are told as such.
     progress : bool
         Show a progress bar.
 
@@ -56,13 +66,14 @@ def evaluate_cases(
     if not cases:
         raise ValueError("evaluate_cases: received no cases; expected at least one.")
     facts = {
-        "model": segmenter.about.get("name", "unnamed"),
         "model_sha256": segmenter.about.get("weights_sha256"),
         "threshold": segmenter.threshold,
+        "threshold_chosen": _threshold_chosen(segmenter),
         "cleaning": segmenter.cleaning.to_dict(),
         "preprocessing": segmenter.preprocessing.to_dict(),
     }
-    about = {**facts, **(about or {})}
+    name = segmenter.about.get("name", "unnamed")
+    about = {"model": name, **(about or {}), **facts, **phantom_kind(cases)}
     evaluation = Evaluation(about=about)
     known = TrainingImages.from_about(segmenter.about)
     sizes = pixel_sizes(cases)
@@ -91,7 +102,7 @@ def evaluate_cases(
         )
     about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
     about["engine"] = segmenter.engine_used
-    about["data_sha256"] = _data_hash(cases, hashes, masks)
+    about["data_sha256"] = data_hash(cases, hashes, masks)
     python, backend = platform.python_version(), keras.backend.backend()
     about["versions"] = {"python": python, "backend": backend, **package_versions()}
     return evaluation
@@ -128,13 +139,17 @@ def _load(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
     return image, truth, content_hash(image)
 
 
-def _data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> str:
-    """Hash names, pictures and masks: the same for the same data in any order of files."""
-    lines = sorted(
-        f"{case.name}\t{image}\t{mask}\n"
-        for case, image, mask in zip(cases, images, masks, strict=True)
-    )
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+def _threshold_chosen(segmenter: Segmenter) -> str:
+    """Tell on which images threshold and cleaning were chosen, as far as the model says."""
+    about, run = segmenter.about, segmenter.about.get("training")
+    if not isinstance(run, Mapping) or "threshold" not in run:
+        return "not recorded: nobody can tell on which images"
+    now = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
+    if any(run.get(key) != value for key, value in now.items()):
+        return "changed after training: nobody can tell on which images"
+    if "validation_dice" in run:
+        return f"on {run['lesions'] + run['normals']} validation images"
+    return f"beforehand, by {about.get('operating_point_from', 'whoever trained it')}"
 
 
 def _seen(
@@ -145,10 +160,15 @@ def _seen(
     data: str | None,
 ) -> dict[str, Any]:
     """Tell whether cases were used to train the model or to choose it, and which."""
+    tuned = TrainingImages(None, frozenset(model.get(TUNED_ON, ())), frozenset())
     if known is not None:
+        known = replace(known, hashes=known.hashes | tuned.hashes)
         overlap = known.overlap(data, cases, hashes)
         leaked = bool(overlap["in_training"] or overlap["near_duplicates"])
         return {"seen_in_training": leaked, "training_overlap": overlap}
+    overlap = tuned.overlap(data, cases, hashes)
+    if overlap["in_training"]:
+        return {"seen_in_training": True, "training_overlap": overlap}
     # A model folder from before there were hashes: equal names of one data set are enough to warn,
     # but other names do not make a test.
     used = {*model.get("trained_on", ()), *model.get("validated_on", ())}

@@ -93,8 +93,9 @@ class Segmenter:
     Raises
     ------
     ValueError
-        The network's input does not fit the preprocessing, or an unknown engine.
-        Prediction raises ExportError where the engine cannot be used.
+        The network's input does not fit the preprocessing, its output is not one probability for
+        each pixel, or an unknown engine. Prediction raises ExportError where the engine cannot be
+        used.
     """
 
     network: keras.Model
@@ -119,6 +120,14 @@ class Segmenter:
                 f"Segmenter: the network takes {shape[0]} x {shape[1]} pixels, the preprocessing "
                 f"gives {side} x {side}. Build the network with size={side}."
             )
+        if len(self.network.output_shape) != 4 or self.network.output_shape[-1] != 1:
+            raise ValueError(
+                f"Segmenter: the network's output is {self.network.output_shape}; expected (N, S, "
+                "S, 1), the probability of lesion. Give a network that ends with this channel."
+            )
+        self._check_threshold()
+
+    def _check_threshold(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError(
                 f"Segmenter: threshold must lie between 0 and 1; received {self.threshold!r}."
@@ -200,6 +209,7 @@ class Segmenter:
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Apply threshold and cleaning to probabilities (H, W); bool (H, W)."""
+        self._check_threshold()  # it may have been set since
         return self.cleaning.apply(probabilities >= self.threshold, probabilities)
 
     def segment(self, image: str | Path | np.ndarray) -> Segmentation:

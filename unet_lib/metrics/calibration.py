@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet_lib.metrics.counts import NAN, ratio
+from unet_lib.metrics.counts import NAN, check_probabilities, ratio
 
 BINS = 15
 """Bins of equal width of the expected calibration error: bin i holds i / 15 <= p < (i + 1) / 15."""
@@ -54,8 +54,16 @@ class Calibration:
         Returns
         -------
         Calibration
+
+        Raises
+        ------
+        ValueError
+            For a `truth` that is not bool, another shape, a nan, or a value outside [0, 1].
         """
-        truth, p = truth.ravel(), probabilities.ravel().astype(float)
+        if np.asarray(truth).dtype != bool:
+            raise ValueError(f"the true mask must be bool, got dtype {np.asarray(truth).dtype}")
+        p = check_probabilities(truth, probabilities).ravel().astype(float)
+        truth = truth.ravel()
         index = np.minimum((p * BINS).astype(np.int64), BINS - 1)
         pixels, lesion = (np.bincount(chosen, minlength=BINS) for chosen in (index, index[truth]))
         return cls(pixels, lesion, *(np.bincount(index, w, BINS) for w in (p, (p - truth) ** 2)))

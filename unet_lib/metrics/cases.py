@@ -17,6 +17,7 @@ COMPONENT_FIELDS = ("components", "components_found", "predicted_components", "f
 CONTOUR_FIELDS = ("hd95", "mean_surface_distance", "surface_dice")
 CALIBRATION_FIELDS = ("brier", "ece", "band_brier", "band_ece")
 SPACING_FIELDS = ("pixel_height_mm", "pixel_width_mm")
+SHARES = ("surface_dice", *CALIBRATION_FIELDS)
 # They follow from the pixels themselves and are kept exactly; nan where not known.
 MEASURED_FIELDS = (*COMPONENT_FIELDS, *CONTOUR_FIELDS, *CALIBRATION_FIELDS, *SPACING_FIELDS)
 
@@ -98,8 +99,9 @@ class CaseScore:
             )
         for name in MEASURED_FIELDS:
             value = float(getattr(self, name))
-            if value < 0 or math.isinf(value):
-                raise ValueError(f"{self.name}: {name} must be 0 or more, or unknown, got {value}")
+            if value < 0 or math.isinf(value) or (name in SHARES and value > 1):
+                limits = "from 0 to 1" if name in SHARES else "0 or more"
+                raise ValueError(f"{self.name}: {name} must be {limits}, or unknown, got {value}")
             object.__setattr__(self, name, NAN if math.isnan(value) else value)
 
     def __eq__(self, other: object) -> bool:

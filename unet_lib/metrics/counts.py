@@ -150,15 +150,23 @@ def check_same_shape(truth: np.ndarray, other: np.ndarray, what: str) -> None:
 
 
 def check_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return `probabilities` as float32 (H, W) after checking shape, nan and range.
+    """Return `probabilities` as float32, in the shape of `truth`, after all checks.
 
     Raises
     ------
     ValueError
-        For another shape than `truth`, a nan, or a value outside [0, 1].
+        For another shape than `truth`, integers, a nan, or a value outside [0, 1].
     """
-    probabilities = np.asarray(probabilities, dtype=np.float32)
+    probabilities = np.asarray(probabilities)
+    if probabilities.dtype.kind != "f":  # an 8-bit map of 0 and 1 would pass for certainty
+        raise ValueError(
+            f"probabilities must be floats in [0, 1], got dtype {probabilities.dtype}; divide an "
+            "8-bit map by 255"
+        )
+    probabilities = probabilities.astype(np.float32, copy=False)
     check_same_shape(truth, probabilities, "probability map")
+    if not probabilities.size:
+        return probabilities
     low, high = float(probabilities.min()), float(probabilities.max())
     if np.isnan(low):  # min() passes a nan on
         count = int(np.isnan(probabilities).sum())

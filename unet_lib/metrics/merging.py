@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -72,12 +72,13 @@ def merge_evaluations(evaluations: Mapping[int, Evaluation]) -> Evaluation:
         for key, histogram in found.histograms.items():
             histograms[key] = histograms.get(key, ProbabilityHistogram()) + histogram
     areas = () if without else tuple(FoldAreas.of(f, e) for f, e in evaluations.items())
-    about = _common([found.about for found in evaluations.values()])
+    about = common_about(evaluations)
     return Evaluation(join_tables(evaluations), histograms, about, areas)
 
 
-def _common(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def common_about(evaluations: Mapping[int, Evaluation]) -> dict[str, Any]:
     """Keep what all agree on, and list the values of the rest; one fold that saw is enough."""
+    abouts = [found.about for found in evaluations.values()]
     about: dict[str, Any] = {}
     for key in dict.fromkeys(key for found in abouts for key in found):
         values = [found.get(key) for found in abouts]

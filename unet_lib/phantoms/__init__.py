@@ -5,7 +5,7 @@ ultrasound and are neither trivial nor impossible, but a score on them says noth
 """
 
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, make_phantom, phantom_pictures
-from unet_lib.phantoms.writing import GENERATOR, is_phantoms, make_phantoms
+from unet_lib.phantoms.writing import GENERATOR, is_phantoms, make_phantoms, phantom_kind
 
 __all__ = [
     "GENERATOR",
@@ -15,5 +15,6 @@ __all__ = [
     "is_phantoms",
     "make_phantom",
     "make_phantoms",
+    "phantom_kind",
     "phantom_pictures",
 ]

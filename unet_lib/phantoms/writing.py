@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER
+from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER, Case
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
 
-__all__ = ["GENERATOR", "is_phantoms", "make_phantoms"]
+__all__ = ["GENERATOR", "is_phantoms", "make_phantoms", "phantom_kind"]
 
 #: Raised whenever the same seed gives other pictures, so that a stored folder is made anew.
 GENERATOR = 1
@@ -101,6 +102,16 @@ def is_phantoms(path: str | os.PathLike) -> bool:
     path = Path(path).absolute()
     places = [path, *path.parents[:2], path / BUSI_NAME, path / "archive" / BUSI_NAME]
     return any((place / PHANTOM_MARKER).is_file() for place in places)
+
+
+def phantom_kind(cases: Iterable[Case]) -> dict[str, str]:
+    """Return ``{"data_kind": "phantoms"}`` if any case is a phantom, else nothing.
+
+    Whoever scores or trains adds this to what is said of the data, so that the banner of phantoms
+    does not rest on a caller who says so.
+    """
+    folders = {case.image_path.parent for case in cases}
+    return {"data_kind": "phantoms"} if any(map(is_phantoms, folders)) else {}
 
 
 def _write(phantom: Phantom, root: Path) -> int:

@@ -32,7 +32,8 @@ def plot_history(
         One row an epoch: ``epoch`` (from 1), ``loss``, ``accuracy``, ``dice`` and the same with
         ``val_`` in front. A value that is absent is left out.
     about : mapping, optional
-        As `Evaluation.about`; says which model and data and decides on the banner.
+        As `Evaluation.about`; says which model and data and decides on the banner. ``parts``:
+        numbers of images by part, as `DataSource.about` has them.
     banner : str, optional
         In place of the banner that `about` asks for.
 
@@ -51,10 +52,14 @@ def plot_history(
     validation = _series(history, "val_loss")
     best = None if np.isnan(validation).all() else int(epochs[np.nanargmin(validation)])
     marked = "" if best is None else f"grey line: lowest validation loss, epoch {best}"
-    caption = describe(about, f"{len(history)} epochs", marked)
-    title = "Training curves (scores of every epoch at the network's image size)"
+    parts = (about or {}).get("parts") or {}
+    counts = [f"{parts[part]} {part} images" for part in ("train", "validation") if part in parts]
+    images = " and ".join(counts) or "number of images not given"
+    caption = describe(about, images, f"{len(history)} epochs", marked)
+    title = "Training curves (scores of every epoch at the network's image size; no test)"
     figure = new_figure(9.6, 2.8, title, caption, about=about, banner=banner)
-    panels = {"loss": "loss", "accuracy": "pixel accuracy", "dice": "mean Dice per lesion image"}
+    panels = {"loss": "loss, mean per image", "accuracy": "pixel accuracy, pooled"}
+    panels["dice"] = "mean Dice per lesion image"
     for position, (key, name) in enumerate(panels.items()):
         axes = figure.add_subplot(1, 3, position + 1)
         _draw_epochs(axes, epochs, history, key)
@@ -84,10 +89,10 @@ def plot_threshold_curve(
     dice: Sequence[float],
     specificity: Sequence[float],
     *,
+    lesions: int,
+    normals: int,
     chosen: float | None = None,
     required: float | None = 0.8,
-    lesions: int | None = None,
-    normals: int | None = None,
     about: Mapping[str, Any] | None = None,
     banner: str | None = None,
 ) -> Figure:
@@ -98,12 +103,10 @@ def plot_threshold_curve(
     thresholds, dice, specificity : sequence of float
         Same length. Mean Dice per lesion image and share of images without a lesion in which
         nothing is predicted, at each threshold; nan where there is no such image.
-    chosen : float, optional
-        The threshold taken, shown as a line.
-    required : float, optional
-        Specificity that was asked for, shown as a line.
-    lesions, normals : int, optional
+    lesions, normals : int
         Number of images with and without a lesion.
+    chosen, required : float, optional
+        The threshold taken and the specificity that was asked for, shown as lines.
     about, banner
         As in `plot_history`.
 
@@ -111,9 +114,8 @@ def plot_threshold_curve(
     -------
     matplotlib.figure.Figure
     """
-    with_lesion = "lesion images" if lesions is None else f"{lesions} lesion images"
-    without = "images without lesion" if normals is None else f"{normals} images without lesion"
-    title = "Choice of the threshold on validation data (per image)"
+    with_lesion, without = f"{lesions} lesion images", f"{normals} images without lesion"
+    title = "Choice of the threshold on validation data (per image; no test)"
     figure = new_figure(8.6, 3.6, title, describe(about), about=about, banner=banner)
     axes = figure.add_subplot()
     axes.plot(thresholds, dice, marker="o", markersize=4, **STYLES[0],

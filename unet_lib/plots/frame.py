@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"  # on white paper
 SKY, AMBER = "#56B4E9", "#E69F00"  # on dark ultrasound
 LINE = 0.19  # inches a line of small text takes
 DPI = 110
+_FOLD = re.compile(r", fold \d+$")
 
 
 class NotebookFigure(Figure):
@@ -39,7 +41,7 @@ def banner_for(about: Mapping[str, Any] | None) -> str:
     Parameters
     ----------
     about : mapping or None
-        `Evaluation.about`; its keys ``data_kind`` and ``seen_in_training`` decide.
+        `Evaluation.about`; its keys ``data_kind``, ``seen_in_training`` and ``own_split`` decide.
 
     Returns
     -------
@@ -47,14 +49,20 @@ def banner_for(about: Mapping[str, Any] | None) -> str:
         One warning a line.
     """
     about = about or {}
-    lines = [PHANTOM_BANNER] if about.get("data_kind") == "phantoms" else []
+    # Of merged folds the kinds are listed; one that is of phantoms is enough.
+    lines = [PHANTOM_BANNER] if "phantoms" in str(about.get("data_kind")) else []
     if about.get("seen_in_training"):
         lines.append(SEEN_BANNER)
+    leaks = str(about.get("own_split") or "0 of")
+    if not leaks.startswith("0 of"):
+        lines.append(f"LEAKING SPLIT of the data set's authors: {leaks}")
     return "\n".join(lines)
 
 
-def describe(about: Mapping[str, Any] | None, *more: str) -> str:
-    """Say in one line which model, data, fold, part and threshold a figure shows.
+def describe(about: Mapping[str, Any] | None, *more: str, model: bool = True) -> str:
+    """Say in one line which model, data, split, fold, part and threshold a figure shows.
+
+    Model, data and fold are named as unknown where they are; parts that are no test say so.
 
     Parameters
     ----------
@@ -62,15 +70,30 @@ def describe(about: Mapping[str, Any] | None, *more: str) -> str:
         `Evaluation.about` or any mapping with some of these keys; others are left out.
     *more : str
         Further parts, for example "156 images".
+    model : bool
+        Whether a model has to do with it.
 
     Returns
     -------
     str
         For example "model: unet · data: BUSI · fold: 0 · part: test · 156 images".
     """
-    keys = ("model", "data", "fold", "part", "threshold")
-    about = about or {}
-    parts = [f"{key}: {about[key]}" for key in keys if about.get(key) not in (None, "")]
+    known = {key: value for key, value in (about or {}).items() if value not in (None, "")}
+    named = {"model": known.get("model", "not named")} if model else {}
+    named["data"] = known.get("data", "not named")
+    if "split" in known:  # of merged folds one name, and the folds by themselves
+        names = (_FOLD.sub("", name) for name in str(known["split"]).split("; "))
+        named["split"] = "; ".join(dict.fromkeys(names))
+    if "fold" in known or "split" not in known:
+        named["fold"] = known.get("fold", "not named")
+    if "part" in known:
+        no_test = known["part"] in ("train", "validation")
+        named["part"] = f"{known['part']} (no test)" if no_test else known["part"]
+    if model and "threshold" in known:
+        named["threshold"] = known["threshold"]
+    parts = [f"{key}: {value}" for key, value in named.items()]
+    if model and "seen_in_training" in (about or {}) and "seen_in_training" not in known:
+        parts.append("training images unknown")
     return " · ".join([*parts, *(part for part in more if part)])
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from unet_lib.metrics import score_case
+from unet_lib.metrics.counts import check_mask, check_probabilities, check_same_shape
 from unet_lib.plots.frame import AMBER, SKY, describe, new_figure
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def plot_examples(
     columns = min(columns, len(examples))
     rows = -(-len(examples) // columns)
     tall = [_row_height(examples[r * columns : (r + 1) * columns], 1.6) for r in range(rows)]
-    caption = describe(about, _count(len(examples), "image"), "mask: white = lesion")
+    counted = _count(len(examples), "image")
+    caption = describe(about, counted, "mask: white = lesion", "no scores", model=False)
     figure = new_figure(
         3.4 * columns, sum(tall) + 0.3 * rows, title, caption, about=about, banner=banner
     )
@@ -114,7 +116,8 @@ def plot_augmentation(
     rows = -(-len(draws) // columns)
     height = rows * (_row_height([(image,)], 2.1) + 0.25)
     legend = [_handle(TRUTH, "mask, moved by the same warp as the image")]
-    caption = describe(about, f"seed {seed}")
+    changes = f"1 image, {count} changes of it, seed {seed}"
+    caption = describe(about, changes, "no scores", model=False)
     figure = new_figure(
         2.2 * columns, height, "One training image and random changes of it", caption,
         about=about, banner=banner, legend=legend,
@@ -154,9 +157,17 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        Without rows, or when truth and mask differ in shape.
+        Without rows; when truth, mask and probabilities differ in shape, masks are not bool, or
+        probabilities are not in [0, 1].
     """
     _require(rows, "prediction")
+    for _, truth, probabilities, mask, name in rows:
+        try:
+            check_probabilities(check_mask(mask, "the predicted mask"), probabilities)
+            if truth is not None:
+                check_same_shape(check_mask(truth, "the true mask"), mask, "predicted mask")
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     side, text_width = 1.9, 1.35
     headers = ("input", "true mask", "predicted probability", "overlay")
     tall = [_row_height([row], side) for row in rows]
@@ -164,7 +175,7 @@ def plot_predictions(
     caption = describe(
         about,
         _count(len(rows), "image"),
-        "scores on the left: of this one image",
+        "scores on the left: per image, of this one",
         "probability: black 0, white 1",
     )
     figure = new_figure(

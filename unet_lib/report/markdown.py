@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from unet_lib.metrics import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.calibration import BINS
 from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
-from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE
 from unet_lib.report.texts import (
     banner,
     escape,
+    explained,
     leaks,
     listed,
     number,
@@ -82,7 +82,7 @@ def sections(summary: Summary) -> list[tuple[str, str]]:
         ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
     ]
     seen = ("Training images among these", leaks(about, summary.images))
-    return [seen, *((f"{heading}{suffix}", body) for heading, body in scored)]
+    return [seen, *((f"{heading}{suffix}", explained(body)) for heading, body in scored)]
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -109,8 +109,7 @@ def _per_image(rows: Sequence[PerImageSummary]) -> str:
     note = (
         "One score for each image at its original size, then the mean. A missed lesion scores 0, "
         "an empty prediction on a lesion has precision 0; images without a lesion are not in here. "
-        'Intervals: bootstrap of the mean over near-duplicate groups; "(-)" means too few to tell: '
-        f"fewer than {MIN_GROUPS} groups, or all equal."
+        "Intervals: bootstrap of the mean over near-duplicate groups."
     )
     return _join(*_means_and_medians(rows, PER_IMAGE), note)
 
@@ -195,8 +194,8 @@ def _normals(summary: Summary) -> str:
     )
     note = (
         "Specificity: share of these images in which no pixel is predicted. They have no Dice "
-        "or IoU. Intervals of shares: Wilson's over groups (none below "
-        f"{MIN_GROUPS_SHARE} groups), the exact binomial one where all or none are left empty."
+        "or IoU. Intervals of shares: Wilson's over groups, the exact binomial one where all or "
+        "none are left empty."
     )
     return _join(table(header, [row]), note)
 

@@ -17,8 +17,10 @@ from unet_lib.metrics import (
     FoldAreas,
     PixelCounts,
 )
+from unet_lib.plots.frame import banner_for
 from unet_lib.report import markdown
 from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
+from unet_lib.report.texts import NO_LIMITS
 
 PER_IMAGE_SCORES = (
     *("dice", "iou", "precision", "recall"),
@@ -176,7 +178,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a dict for strict JSON; undefined numbers are None."""
-        plain = asdict(self)
+        plain = {**preamble(self.about), **asdict(self)}
         for row, pooled in zip(plain["pooled"], self.pooled, strict=True):
             row["scores"] = {name: getattr(pooled.counts, name) for name in POOLED_SCORES}
         return json_able(plain)
@@ -276,6 +278,15 @@ def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[Po
             scores += [part.brier, part.ece]
         rows.append(PooledSummary(label, len(table), table.pooled(), *scores))
     return tuple(rows)
+
+
+def preamble(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a JSON file says before its numbers: the warning, and what None limits mean."""
+    warning = {"warning": text} if (text := banner_for(about)) else {}
+    return {
+        **warning,
+        "intervals": f"95 %; low and high are null where nothing is known: {NO_LIMITS}",
+    }
 
 
 def json_able(value: Any) -> Any:

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from unet_lib.plots.frame import banner_for
-from unet_lib.report.intervals import Interval
+from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
 
 SHOWN_NAMES = 30
+NO_LIMITS = (
+    f"fewer than {MIN_GROUPS} near-duplicate groups ({MIN_GROUPS_SHARE} for a share), or all equal"
+)
+"""When a mean has no interval."""
+NO_INTERVAL = f"no interval, too few images to tell: {NO_LIMITS}"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -23,6 +28,13 @@ def with_interval(interval: Interval, digits: int = 3, scale: float = 1.0) -> st
         number(v * scale, digits) for v in (interval.mean, interval.low, interval.high)
     )
     return f"{mean} ({low} to {high})" if interval.known else f"{mean} (-)"
+
+
+def explained(text: str) -> str:
+    """Say below a text what "(-)" means, where it holds one."""
+    if "(-)" not in text:
+        return text
+    return f'{text.rstrip()}\n\n"(-)": {NO_INTERVAL}.'
 
 
 def escape(text: object) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from unet_lib.files import atomic_path, write_atomic
 from unet_lib.metrics import Evaluation
 from unet_lib.plots import (
+    describe,
     plot_calibration,
     plot_confusion_matrix,
     plot_dice_by_size,
@@ -19,11 +21,16 @@ from unet_lib.plots import (
     plot_roc,
     save_figure,
 )
-from unet_lib.report.comparison import Comparison, comparison_markdown
+from unet_lib.report.comparison import (
+    OF_LESION_IMAGES,
+    OF_NORMAL_IMAGES,
+    Comparison,
+    comparison_markdown,
+)
 from unet_lib.report.outlines import Show
 from unet_lib.report.page import Chart, render_page
-from unet_lib.report.summary import Summary, json_able, summarise
-from unet_lib.report.texts import escape, number
+from unet_lib.report.summary import Summary, json_able, preamble, summarise
+from unet_lib.report.texts import banner, escape, number
 
 REPORT, SUMMARY, PAGE, COMPARISON = "report.md", "summary.json", "report.html", "comparison.md"
 
@@ -76,7 +83,12 @@ def write_report(
 
 
 def write_comparison(
-    comparisons: Sequence[Comparison], folder: str | Path, first: str, second: str
+    comparisons: Sequence[Comparison],
+    folder: str | Path,
+    first: str,
+    second: str,
+    *,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a comparison beside a report: ``comparison.md`` and ``comparison.json``.
 
@@ -88,6 +100,8 @@ def write_comparison(
         Made when absent.
     first, second : str
         Names of the two.
+    about : mapping, optional
+        As `Evaluation.about` of the first; says which images and decides on the warning.
 
     Returns
     -------
@@ -95,13 +109,23 @@ def write_comparison(
         ``comparison.md``.
     """
     folder = Path(folder)
-    plain = {"first": first, "second": second, "scores": [asdict(one) for one in comparisons]}
+    about = about or {}
+    scores = [asdict(one) for one in comparisons]
+    plain = {**preamble(about), "first": first, "second": second, "scores": scores}
+    plain["about"] = dict(about)
     text = json.dumps(json_able(plain), indent=2, allow_nan=False)
     write_atomic(folder / Path(COMPARISON).with_suffix(".json"), text + "\n")
-    title = f"# {escape(first)} compared with {escape(second)}\n\n"
-    return write_atomic(
-        folder / COMPARISON, title + comparison_markdown(comparisons, first, second)
-    )
+    title = f"# {escape(first)} compared with {escape(second)}"
+    counts = [
+        f"{next((one.difference.n for one in comparisons if one.score in scores), 0)} {words}"
+        for scores, words in (
+            (OF_LESION_IMAGES, "lesion images"),
+            (OF_NORMAL_IMAGES, "images without a lesion"),
+        )
+    ]
+    images = escape(describe(about, *counts, model=False))
+    blocks = [title, banner(about), images, comparison_markdown(comparisons, first, second)]
+    return write_atomic(folder / COMPARISON, "\n\n".join(block for block in blocks if block))
 
 
 def _write(path: Path, text: str) -> None:

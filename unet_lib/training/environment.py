@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unet_lib.backend import describe_hardware, package_versions
+from unet_lib.backend import describe_hardware
+from unet_lib.versions import package_versions
 
 __all__ = ["environment"]
 

@@ -14,7 +14,8 @@ from unet_lib.dataset import Folds, Split
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
-from unet_lib.plots import plot_history, save_figure
+from unet_lib.phantoms import phantom_kind
+from unet_lib.plots import banner_for, plot_history, save_figure
 from unet_lib.shift import fit_monitor
 from unet_lib.training.environment import environment
 from unet_lib.training.loop import BEST, STATE, fit
@@ -44,7 +45,7 @@ class Run:
         One row an epoch: epoch, loss, accuracy, dice, val_loss, val_accuracy, val_dice,
         learning_rate, seconds.
     result : dict
-        Best epoch, its validation loss and Dice, threshold, cleaning, hours, images of each part.
+        Best epoch, its validation loss and Dice, threshold, cleaning, hours; of phantoms a warning.
     segmenter : Segmenter
         With the weights of the best epoch, in float32.
     """
@@ -82,7 +83,8 @@ def train(
         JSON-able facts on the data, kept with the model: ``data``, ``data_kind``, ``fold``.
     operating_point : tuple of float and Cleaning, optional
         Threshold and cleaning, known beforehand (from a cross-validation): for a split without a
-        validation part, of which all epochs are trained and the last one is taken.
+        validation part and without a test part, of which all epochs are trained and the last one
+        is taken.
     resume : bool
         Go on with an interrupted run of the same settings and split; start where there is none;
         return a finished one as it is.
@@ -102,8 +104,8 @@ def train(
         Another process trains in the folder.
     ValueError
         The folder holds a run of other settings or another split, the training part is empty,
-        there are validation images and an operating point, or neither, or devices cannot share a
-        batch evenly.
+        there are validation images and an operating point, or neither, or test images and an
+        operating point, or devices cannot share a batch evenly.
     ImageError, DatasetError
         A file cannot be used; the message names it.
     TrainingError
@@ -122,6 +124,12 @@ def train(
             f"train: {split.name} has validation images, so the threshold is chosen on them; "
             "leave operating_point out."
         )
+    if split.test and operating_point is not None:
+        raise ValueError(
+            f"train: {split.name} has test images, and an operating_point may have been chosen on "
+            "them. Give validation images, or a split without a test part."
+        )
+    about = {**(about or {}), **phantom_kind(split.train)}
     team = find_team()
     if team:
         team.check(recipe.training)
@@ -130,12 +138,12 @@ def train(
         return None
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
-        _claim(folder, recipe, split, about or {}, resume)
+        _claim(folder, recipe, split, about, resume)
         finished = (folder / RESULT).is_file()
         if team:
             team.share(FINISHED if finished else b"")
         if not finished:
-            _train(split, folder, recipe, about or {}, operating_point, progress, team)
+            _train(split, folder, recipe, about, operating_point, progress, team)
         elif team:
             team.leave()
         for name in (STATE, BEST):  # large, and of no use any more
@@ -176,10 +184,12 @@ def _train(
         operating_point = choice.chosen.threshold, choice.chosen.cleaning
     segmenter.threshold, segmenter.cleaning = operating_point
     result = _result(done, segmenter, choice)
+    if warning := banner_for(about):
+        result = {"warning": warning, **result}
     segmenter.about["training"] = result
     segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
     save_segmenter(segmenter, recipe.network, folder / MODEL)
-    about_figure = {**about, "model": folder.name}
+    about_figure = {**about, "parts": facts["parts"], "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
     candidates = {"candidates": _candidates(choice)} if choice else {}
     _write_json(folder / RESULT, {**result, **candidates})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, load_case
+from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
+from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.lesions import measure_components
 from unet_lib.metrics.counts import check_probabilities
@@ -87,7 +88,11 @@ def _number(value: float) -> float | None:
 
 
 def tune_threshold(
-    segmenter: Segmenter, cases: Sequence[Case], *, progress: bool = True
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    *,
+    new_images: bool = False,
+    progress: bool = True,
 ) -> ThresholdChoice:
     """Choose threshold and cleaning on validation images.
 
@@ -102,7 +107,11 @@ def tune_threshold(
     segmenter : Segmenter
         Its own threshold and cleaning are not used.
     cases : sequence of Case
-        Validation images with masks; never the test images.
+        Validation images with masks; never the test images. Their hashes are added to
+        ``segmenter.about``, so that `evaluate_cases` calls them no test from now on.
+    new_images : bool
+        Whether images are allowed that a model with a record of its images was neither trained
+        nor validated on: for a threshold for your own images. They are no test afterwards.
     progress : bool
         Show a progress bar.
 
@@ -113,8 +122,11 @@ def tune_threshold(
     Raises
     ------
     ValueError
-        No case has a lesion.
+        No case has a lesion, or one is new to the model and `new_images` is False: a threshold
+        chosen on test images makes their scores too good.
     """
+    known = TrainingImages.from_about(segmenter.about)
+    hashes: list[str] = []
     scores: list[np.ndarray] = []
     has_lesion: list[bool] = []
     loaded = ((case, *load_case(case)) for case in cases)
@@ -123,6 +135,14 @@ def tune_threshold(
     def images() -> Any:
         for case, image, truth in loaded:
             truths.append((case, truth))
+            hashes.append(content_hash(image))
+            if known is not None and not new_images and hashes[-1] not in known.hashes:
+                raise ValueError(
+                    f"tune_threshold: {case.name} is neither a training nor a validation image of "
+                    "this model. A threshold is never chosen on test images: give "
+                    "split.validation. For a threshold for images of your own, which are no test "
+                    "then, pass new_images=True."
+                )
             yield image
 
     maps = segmenter.iter_probabilities(images())
@@ -135,6 +155,9 @@ def tune_threshold(
             raise ValueError(f"{case.name}: {error}") from error
         scores.append(_score_settings(truth, probabilities))
         has_lesion.append(bool(truth.any()))
+    used = {*segmenter.about.get(TUNED_ON, ()), *hashes} - (known.hashes if known else set())
+    if used:
+        segmenter.about[TUNED_ON] = sorted(used)
     lesions = [row for row, lesion in zip(scores, has_lesion, strict=True) if lesion]
     normals = [row for row, lesion in zip(scores, has_lesion, strict=True) if not lesion]
     if not lesions:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.files import sha256, write_atomic
 from unet_lib.inference import Segmenter, runtimes
 from unet_lib.inference.converting import (
@@ -97,7 +98,7 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
 
 def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
     network, preprocessing = segmenter.network, segmenter.preprocessing
-    hidden = ("trained_on", "validated_on", "training_images")  # hundreds of entries
+    hidden = ("trained_on", "validated_on", "training_images", TUNED_ON)  # hundreds of entries
     return {
         "format": 1,
         "model": files[0].name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
 MONITOR = "shift.json"  # absent in older folders
 
 _FORMAT = 1
+_SEAL = "settings_sha256"
+_SEALED = ("network", "preprocessing", "threshold", "cleaning")
 
 
 def save_segmenter(
@@ -57,6 +61,7 @@ def save_segmenter(
         "weights_sha256": sha256(folder / WEIGHTS),
         "about": segmenter.about,
     }
+    settings[_SEAL] = settings_digest(settings)
     if card:
         write_atomic(folder / CARD, card)
     (folder / MONITOR).unlink(missing_ok=True)
@@ -178,9 +183,22 @@ def read_settings(path: Path) -> dict[str, Any]:
         "format", "network", "preprocessing", "threshold", "cleaning", "weights_sha256", "about"
     }  # fmt: skip
     keys = set(settings) if isinstance(settings, dict) else set()
-    if keys != expected or settings["format"] != _FORMAT:
+    if keys - {_SEAL} != expected or settings["format"] != _FORMAT:
         raise WeightsError(
             f"{path}: expected format {_FORMAT} with {', '.join(sorted(expected))}; "
             f"received {', '.join(sorted(keys))[:300] or type(settings).__name__}."
         )
+    found = settings_digest(settings)
+    if settings.get(_SEAL, found) != found:  # absent in older folders
+        raise WeightsError(
+            f"{path}: {', '.join(_SEALED[:-1])} or {_SEALED[-1]} was changed after it was saved; "
+            "scores would be those of another model under this name. Fetch the folder again; to "
+            "change a setting, load it, set it and use save_segmenter."
+        )
     return settings
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what decides on masks besides the weights."""
+    decisive = {key: settings[key] for key in _SEALED}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from unet_lib.dataset import Case
+from unet_lib.dataset import Case, content_hash, load_case
+from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.weights.foreign.applying import settle_topology
@@ -53,6 +54,8 @@ class ForeignWeights:
         The output that is the lesion; -1: all but the first.
     name : str
         Of the file.
+    calibrated_on : tuple of str
+        `content_hash` of the cases that settled what is assumed: they are no test.
     """
 
     network: keras.Model
@@ -63,6 +66,7 @@ class ForeignWeights:
     lesion: int
     name: str
     logits: bool = field(default=False, repr=False)
+    calibrated_on: tuple[str, ...] = field(default=(), repr=False)
 
     def segmenter(self) -> Segmenter:
         """Return a segmenter: input in [0, 1], the lesion's probability, threshold .5."""
@@ -81,7 +85,7 @@ class ForeignWeights:
             "name": self.name,
             "architecture": {k: v for k, v in self.architecture.items() if k != "layers"},
             "assumed": [asdict(point) for point in self.assumed],
-            "training_images": "unknown",
+            TUNED_ON: list(self.calibrated_on),
         }
         return Segmenter(keras.Model(inputs, x), self.preprocessing, 0.5, about=about)
 
@@ -145,6 +149,18 @@ def load_foreign_weights(
     ValueError
         No case to calibrate on has a lesion, or a size does not fit.
     """
+    used = tuple(content_hash(load_case(case)[0]) for case in calibrate_on or ())
+    found = _load(path, calibrate_on, size, keep_aspect, progress)
+    return replace(found, calibrated_on=used)
+
+
+def _load(
+    path: str | Path,
+    calibrate_on: Sequence[Case] | None,
+    size: int | None,
+    keep_aspect: bool | None,
+    progress: bool,
+) -> ForeignWeights:
     stored = read_layers(path)
     try:
         if stored.config is not None:

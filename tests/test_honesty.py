@@ -1,0 +1,413 @@
+"""No number can be misread: every figure and page says what it is of, and nothing else gets in."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_png
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from test_comparison import make_fold
+from test_inference import dark_is_lesion
+from test_plots import draw_all, words
+
+from unet_lib import plots
+from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
+from unet_lib.experiments.ledger import LedgerRow
+from unet_lib.experiments.tables import all_tables
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
+from unet_lib.inference.converting import ExportError, _compare
+from unet_lib.metrics import Calibration, CaseScore, Evaluation, ProbabilityHistogram, score_case
+from unet_lib.metrics.merging import merge_evaluations
+from unet_lib.model import UNetConfig, build_unet
+from unet_lib.phantoms import make_phantoms
+from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
+from unet_lib.predictions import find_predictions
+from unet_lib.report import compare, summarise, write_comparison, write_report
+from unet_lib.report.texts import NO_INTERVAL
+from unet_lib.training import train, tune_threshold
+from unet_lib.weights import ForeignWeights, WeightsError, load_segmenter, save_segmenter
+
+# --- every figure and page ------------------------------------------------------------------
+
+OF_DATA = {"plot_examples": "examples", "plot_augmentation": "augmentation"}
+OF_SCORES = {
+    "plot_predictions": "predictions", "plot_history": "history",
+    "plot_threshold_curve": "threshold", "plot_roc": "roc",
+    "plot_precision_recall": "precision_recall", "plot_confusion_matrix": "confusion",
+    "plot_calibration": "calibration", "plot_dice_by_size": "size",
+}  # fmt: skip
+PARTS = {"train": 112, "validation": 16, "test": 32}
+CLEAN = {"model": "unet", "data": "BUSI", "split": "five, fold 2", "fold": 2, "parts": PARTS}
+ABOUTS = {
+    "clinical": {**CLEAN, "part": "test", "seen_in_training": False},
+    "phantoms": {**CLEAN, "data": "phantoms", "data_kind": "phantoms"},
+    "merged": {
+        **{"data_kind": "clinical; phantoms", "split": "five, fold 0; five, fold 1"},
+        **{"model": "a; b", "data": "BUSI", "fold": "0; 1", "parts": PARTS},
+    },
+    "seen": {**CLEAN, "part": "validation", "seen_in_training": True},
+    "unknown": {"seen_in_training": None, "own_split": "3 of 9 test images have a group mate"},
+}
+BANNERS = {
+    **{"phantoms": PHANTOM_BANNER, "merged": PHANTOM_BANNER, "seen": SEEN_BANNER},
+    "unknown": "LEAKING SPLIT of the data set's authors: 3 of 9 test images",
+}
+ANY_BANNER = ("PHANTOMS", "TRAINING IMAGES", "LEAKING SPLIT")
+
+
+def says_what_it_is_of(text, kind, model=True):
+    """Check what every figure and page must say."""
+    about = ABOUTS[kind]
+    assert (BANNERS[kind] in text) if kind in BANNERS else not any(b in text for b in ANY_BANNER)
+    assert f"data: {about.get('data', 'not named')}" in text
+    assert re.search(r"\d+ (\w+ )?images?\b", text), "no number of images"
+    assert f"fold: {about.get('fold', 'not named')}" in text
+    assert ("split: five " in text + " ") == ("split" in about)
+    if model:
+        assert f"model: {about.get('model', 'not named')}" in text
+        if "seen_in_training" in about:
+            assert ("training images unknown" in text.lower()) == (kind == "unknown")
+    assert ("validation (no test)" in text) == (about.get("part") == "validation")
+
+
+@pytest.mark.parametrize("kind", ABOUTS)
+def test_every_figure_says_what_it_is_of(kind):
+    drawn = draw_all(ABOUTS[kind])
+    # a new figure belongs into one of the two lists, and into draw_all
+    assert {*OF_DATA, *OF_SCORES} == {name for name in plots.__all__ if name.startswith("plot_")}
+    for name in (*OF_DATA.values(), *OF_SCORES.values()):
+        text = words(drawn[name])
+        says_what_it_is_of(text, kind, model=name in OF_SCORES.values())
+        if name in OF_DATA.values():
+            assert "no scores" in text, name
+        else:
+            assert re.search(r"pooled|per (lesion )?image", text), name
+
+
+FIGURES = {"roc", "precision_recall", "calibration", "confusion_matrix", "dice_by_size"}
+DATA_FILES = {"cases.csv", "histograms.npz", "about.json"}
+
+
+@pytest.mark.parametrize("kind", ["clinical", "phantoms", "seen", "unknown"])
+def test_every_page_says_what_it_is_of(kind, tmp_path):
+    """Markdown, HTML and JSON of the report, the comparison, the tables of a cross-validation."""
+    scored = make_fold(0, count=24)
+    evaluation = Evaluation(scored.table, scored.histograms, dict(ABOUTS[kind]))
+    folder = write_report(evaluation, tmp_path).parent
+    other = compare(scored.table, make_fold(0, 1.0, count=24).table)
+    write_comparison(other, folder, "a", "b", about=evaluation.about)
+    pages = {"report.html", "comparison.md"}
+    for name in pages:
+        text = re.sub(r"\\(.)", r"\1", (folder / name).read_text(encoding="utf-8"))
+        text = text.replace("&#39;", "'")
+        says_what_it_is_of(text, kind, model=name == "report.html")
+    tables = re.sub(r"\\(.)", r"\1", all_tables({0: evaluation}, name="unet"))
+    assert (BANNERS[kind] in tables) if kind in BANNERS else "PHANTOMS" not in tables
+    assert f"data: {ABOUTS[kind].get('data', 'not named')}" in tables and "24 images" in tables
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    lists = {"summary.json", "comparison.json"}
+    for text in (report, *((folder / name).read_text() for name in lists)):
+        assert (BANNERS[kind] in text) if kind in BANNERS else "PHANTOMS" not in text
+    for key in ("model", "data", "fold", "part"):
+        assert (f"- {key}: " in report) == (key in ABOUTS[kind])
+    assert "- images: 24 (16 with a lesion, 8 without)" in report
+    # a new file of a report belongs into one of these lists
+    made = {path.name for path in folder.iterdir()}
+    assert made == {"report.md", *pages, *lists, *DATA_FILES, *(f"{name}.png" for name in FIGURES)}
+
+
+# --- too few images -------------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(0, 2**16))
+def test_too_few_groups_give_no_interval_and_every_text_says_so(count, size, seed):
+    rng = np.random.default_rng(seed)
+    evaluation = Evaluation(about={"model": "m", "data": "d", "fold": 0})
+    for i in range(count):
+        truth = np.zeros((12, 12), bool)
+        truth[2:8, 2:8] = True
+        found = truth & (rng.random(truth.shape) < 0.7)
+        name = f"image {i}"
+        evaluation.add(truth, found, found * 0.9, name=name, label="benign", group=f"g{i // size}")
+    summary = summarise(evaluation)
+    dice, groups = summary.per_image[0].means["dice"], -(-count // size)
+    if groups < 20:
+        assert not dice.known
+    plain = summary.to_dict()
+    low = plain["per_image"][0]["means"]["dice"]["low"]
+    assert (low is None) == (not dice.known) and "20 near-duplicate groups" in plain["intervals"]
+    text = summary.to_markdown()
+    for section in re.split(r"\n## ", text)[1:]:
+        assert ("(-)" in re.sub(r'"\(-\)"', "", section)) == (NO_INTERVAL in section)
+    tables = all_tables({0: evaluation}, name="m")
+    assert ("(-)" in re.sub(r'"\(-\)"', "", tables)) == (NO_INTERVAL in tables)
+    assert not re.search(r"\bnan\b", text + tables)
+    assert dice.known or f"{dice.mean:.3f} (-)" in text
+
+
+def test_a_row_of_the_ledger_says_what_is_not_known():
+    numbers = {f: float("nan") for f, kind in LedgerRow.__annotations__.items() if kind == "float"}
+    texts = {f: "x" for f, kind in LedgerRow.__annotations__.items() if kind == "str"}
+    row = LedgerRow(**numbers, **texts, images=3, lesion_images=2)
+    assert row.to_text().count(NO_INTERVAL) == 2 and not re.search(r"\bnan\b", row.to_text())
+
+
+# --- what is no probability or no mask ------------------------------------------------------
+
+TRUTH = np.zeros((6, 7), bool)
+TRUTH[2:5, 1:4] = True
+GOOD = arrays(np.float32, TRUTH.shape, elements=st.floats(0, 1, width=32))
+OUTSIDE = st.one_of(
+    st.just(np.nan), st.floats(max_value=-(2**-10), width=32), st.floats(1 + 2**-10, width=32)
+)
+
+
+@st.composite
+def no_probabilities(draw):
+    """A map that is right but for one pixel, its size or its type."""
+    kind = draw(st.sampled_from(["value", "value", "shape", "type"]))
+    values = draw(GOOD)
+    if kind == "shape":
+        return draw(st.sampled_from([values.T, values[1:], values[..., None], values[0]]))
+    if kind == "type":
+        return (values * 255).astype(draw(st.sampled_from(["uint8", "int64", "bool", "complex64"])))
+    row, column = draw(st.integers(0, 5)), draw(st.integers(0, 6))
+    values[row, column] = draw(OUTSIDE)
+    return values
+
+
+@settings(max_examples=60, deadline=None)
+@given(no_probabilities())
+def test_what_is_no_probability_is_refused_everywhere(wrong):
+    evaluation = Evaluation()
+    evaluation.add(TRUTH, TRUTH, TRUTH * 1.0, name="first")
+    before = evaluation.table, evaluation.histogram().n
+    image = TRUTH[..., None] * 1.0
+    for refuse in (
+        lambda: ProbabilityHistogram().add(TRUTH, wrong),
+        lambda: Calibration.of(TRUTH, wrong),
+        lambda: evaluation.add(TRUTH, TRUTH, wrong, name="x"),
+        lambda: plots.plot_predictions([(image, TRUTH, wrong, TRUTH, "x")]),
+        lambda: plots.plot_predictions([(image, None, wrong, TRUTH, "x")]),
+    ):
+        with pytest.raises(ValueError, match="probabilit"):
+            refuse()
+    assert (evaluation.table, evaluation.histogram().n) == before  # nothing of it was added
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(["uint8", "int64", "float32"]).map(TRUTH.astype)
+    | st.sampled_from([TRUTH.T, TRUTH[1:], TRUTH[..., None], TRUTH[0], TRUTH[:0]])
+)
+def test_what_is_no_mask_is_refused_everywhere(wrong):
+    probabilities, image = TRUTH * 1.0, TRUTH[..., None] * 1.0
+    for truth, mask in ((TRUTH, wrong), (wrong, TRUTH)):
+        for refuse in (
+            lambda t=truth, m=mask: score_case(t, m, name="x"),
+            lambda t=truth, m=mask: Evaluation().add(t, m, probabilities, name="x"),
+            lambda t=truth, m=mask: plots.plot_predictions([(image, t, probabilities, m, "x")]),
+        ):
+            with pytest.raises(ValueError, match="^x: .*mask"):
+                refuse()
+    with pytest.raises(ValueError, match="mask"):
+        ProbabilityHistogram().add(wrong, probabilities)
+    with pytest.raises(ValueError, match=r"mask|probabilit"):
+        Calibration.of(wrong, probabilities)
+
+
+def test_shares_of_a_table_stay_within_0_and_1():
+    case = score_case(TRUTH, TRUTH, name="x")
+    for name in ("surface_dice", "brier", "ece", "band_brier", "band_ece"):
+        with pytest.raises(ValueError, match=f"x: {name} must be from 0 to 1"):
+            replace(case, **{name: 1.01})
+    assert isinstance(replace(case, hd95=7.5), CaseScore)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return find_cases(make_phantoms(tmp_path_factory.mktemp("data") / "p", 6, 3, progress=False))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.5])
+def test_a_broken_network_gives_no_number(value, cases):
+    """Segmenter, evaluation, threshold and export, each refuses what is no probability."""
+    network = dark_is_lesion(32)
+    network.set_weights([np.zeros((1, 1, 1, 1)), np.full(1, value)])
+    segmenter = Segmenter(network, Preprocessing(32))
+    for refuse in (
+        lambda: segmenter.segment(load_case(cases[0])[0]),
+        lambda: evaluate_cases(segmenter, cases, progress=False),
+        lambda: tune_threshold(segmenter, cases, progress=False),
+    ):
+        with pytest.raises(ValueError, match="network is broken|End it with a sigmoid"):
+            refuse()
+    constant = np.full((4, 32, 32, 1), value, np.float32)
+    with pytest.raises(ExportError, match="probabilities lie in"):
+        _compare(lambda batch: batch, constant, constant)
+
+
+def test_a_network_of_two_outputs_is_refused():
+    import keras
+
+    inputs = keras.Input((16, 16, 1))
+    two = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(inputs))
+    with pytest.raises(ValueError, match=r"output is \(None, 16, 16, 2\); expected \(N, S, S, 1\)"):
+        Segmenter(two, Preprocessing(16))
+    segmenter = Segmenter(dark_is_lesion(16), Preprocessing(16))
+    segmenter.threshold = float("nan")
+    with pytest.raises(ValueError, match="threshold must lie between 0 and 1"):
+        segmenter.segment(np.zeros((16, 16, 1), np.float32))
+
+
+# --- thresholds and the images that chose them ----------------------------------------------
+
+
+def recorded(cases, chosen):
+    """A segmenter that says that it was trained on `chosen`."""
+    record = TrainingImages.of("p", chosen, [content_hash(load_case(c)[0]) for c in chosen])
+    about = {"name": "m", "data": "p", "training_images": record.to_dict()}
+    return Segmenter(dark_is_lesion(32), Preprocessing(32), about=about)
+
+
+def seen(segmenter, cases):
+    return evaluate_cases(segmenter, cases, progress=False).about["seen_in_training"]
+
+
+def test_a_threshold_is_not_tuned_on_test_images(cases):
+    segmenter = recorded(cases, cases[:4])
+    with pytest.raises(ValueError, match=f"{re.escape(cases[4].name)} is neither a training nor"):
+        tune_threshold(segmenter, cases[2:], progress=False)
+    assert seen(segmenter, cases[4:]) is False
+    tune_threshold(segmenter, cases[2:4], progress=False)
+    assert seen(segmenter, cases[4:]) is False
+    tune_threshold(segmenter, cases[:5], new_images=True, progress=False)
+    assert seen(segmenter, cases[4:]) is True and seen(segmenter, cases[5:]) is False
+
+
+def test_an_operating_point_needs_a_split_without_test_images(cases, tmp_path):
+    """It may have been chosen on them; the threshold of a split with validation images neither."""
+    point = (0.5, Cleaning())
+    for split, message in (
+        (Split(tuple(cases[:3]), (), tuple(cases[3:]), "s"), "may have been chosen on them"),
+        (Split(tuple(cases[:3]), tuple(cases[3:]), (), "s"), "the threshold is chosen on them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(split, tmp_path / "run", operating_point=point, progress=False)
+    twice = Split(tuple(cases[:3]), tuple(cases[2:4]), (), "s")
+    with pytest.raises(SplitError, match="listed more than once"):
+        train(twice, tmp_path / "twice", progress=False)
+
+
+def test_images_that_tuned_a_network_from_elsewhere_are_no_test(cases):
+    segmenter = Segmenter(dark_is_lesion(32), Preprocessing(32))
+    tune_threshold(segmenter, cases[:4], progress=False)
+    assert seen(segmenter, cases) is True
+    assert seen(segmenter, cases[4:]) is None  # what trained it is still not known
+    assert SEEN_BANNER in plots.banner_for({"seen_in_training": seen(segmenter, cases[:1])})
+
+
+def test_weights_from_elsewhere_say_which_images_settled_their_reading(cases):
+    used = tuple(content_hash(load_case(case)[0]) for case in cases[:2])
+    foreign = ForeignWeights(
+        dark_is_lesion(32), {}, (), Preprocessing(32), "unit", 0, "w.h5", calibrated_on=used
+    )
+    assert seen(foreign.segmenter(), cases) is True
+    assert seen(foreign.segmenter(), cases[2:]) is None
+
+
+def test_an_evaluation_says_what_chose_its_threshold(cases):
+    segmenter = recorded(cases, cases[:4])
+
+    def told(run, threshold=0.5):
+        segmenter.about["training"], segmenter.threshold = run, threshold
+        return evaluate_cases(segmenter, cases[4:], progress=False).about["threshold_chosen"]
+
+    run = {"threshold": 0.5, "cleaning": Cleaning().to_dict()}
+    assert told(None).startswith("not recorded")
+    assert told(run) == "beforehand, by whoever trained it"
+    assert told({**run, "validation_dice": 0.7, "lesions": 9, "normals": 3}) == (
+        "on 12 validation images"
+    )
+    assert told(run, 0.4).startswith("changed after training")
+
+
+def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
+    """What the caller says does not hide threshold, preprocessing, phantoms or seen images."""
+    lies = {"threshold": 0.9, "preprocessing": {}, "cleaning": {}, "model_sha256": "0",
+            "data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}  # fmt: skip
+    segmenter = replace(recorded(cases, cases[:1]), threshold=0.3, cleaning=Cleaning(0.1))
+    about = evaluate_cases(segmenter, cases, about=lies, progress=False).about
+    assert {key for key, value in lies.items() if about[key] == value} == set()
+    assert (about["threshold"], about["cleaning"]["minimum_area"]) == (0.3, 0.1)
+    assert plots.banner_for(about) == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
+
+
+def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
+    for case in cases:
+        write_png(tmp_path / f"{case.name}_pred.png", load_case(case)[1].astype("uint8") * 255)
+    about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).about
+    assert about["threshold"] == "that of the given masks" and about["seen_in_training"] is None
+    assert about["threshold_chosen"].startswith("not recorded")
+    assert plots.banner_for(about) == PHANTOM_BANNER  # found by itself
+    first = evaluate_cases(recorded(cases, []), cases, progress=False).about
+    assert about["data_sha256"] == first["data_sha256"] and len(about["predictions_sha256"]) == 64
+    write_png(tmp_path / f"{cases[0].name}_pred.png", 0 * load_case(cases[0])[1].astype("uint8"))
+    again = find_predictions(tmp_path, cases).evaluate(progress=False).about
+    assert again["data_sha256"] == about["data_sha256"]
+    assert again["predictions_sha256"] != about["predictions_sha256"]
+    assert {"numpy", "opencv-python-headless", "python"} <= set(about["versions"])
+
+
+def test_merged_folds_keep_the_banner_of_one():
+    folds = {0: make_fold(0, count=6), 1: make_fold(1, count=6)}
+    folds[1].about["data_kind"] = "phantoms"
+    assert plots.banner_for(merge_evaluations(folds).about) == PHANTOM_BANNER
+
+
+# --- a model and its own preprocessing ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    config, preprocessing = UNetConfig(filters=4, depth=1), Preprocessing(16, keep_aspect=False)
+    network = build_unet(config, 16)
+    segmenter = Segmenter(network, preprocessing, 0.35, Cleaning(0.01, 0.4), about={"name": "m"})
+    return save_segmenter(segmenter, config, tmp_path_factory.mktemp("model") / "m")
+
+
+def test_a_model_is_scored_with_its_own_settings(folder, cases):
+    segmenter = load_segmenter(folder)
+    about = evaluate_cases(segmenter, cases, progress=False).about
+    stored = json.loads((folder / "segmenter.json").read_text())
+    for key in ("preprocessing", "threshold", "cleaning"):
+        assert about[key] == stored[key]
+    assert about["preprocessing"] == {"size": 16, "keep_aspect": False}
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("threshold", None, 0.5), ("preprocessing", "keep_aspect", True), ("cleaning",
+     "minimum_area", 0.0), ("cleaning", "minimum_peak", 0.9), ("network", "filters", 8)],
+)  # fmt: skip
+def test_settings_changed_by_hand_are_noticed(folder, part, key, value, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    stored = json.loads((copy / "segmenter.json").read_text())
+    if key:
+        stored[part][key] = value
+    else:
+        stored[part] = value
+    (copy / "segmenter.json").write_text(json.dumps(stored))
+    with pytest.raises(WeightsError, match="was changed after it was saved"):
+        load_segmenter(copy)
+    del stored["settings_sha256"]  # a folder of an earlier version has none
+    (copy / "segmenter.json").write_text(json.dumps(stored))
+    if part != "network":
+        load_segmenter(copy)
