@@ -87,21 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _terminated_like_interrupted():
             return options.run(options)
     except KeyboardInterrupt:
-        print("; ".join(["interrupted", *after]), file=sys.stderr)
-        return run.INTERRUPTED
+        text, code = "; ".join(["interrupted", *after]), run.INTERRUPTED
     except WriteError as error:
         more = [f"Then: {text}." for text in after]
-        print(" ".join([f"unet_lib {options.command}: {error}", *more]), file=sys.stderr)
-        return run.FAILED
+        text, code = " ".join([f"unet_lib {options.command}: {error}", *more]), run.FAILED
     # Every error that the library documents is a ValueError or an OSError with a full message.
     except (ValueError, OSError) as error:
-        print(f"unet_lib {options.command}: {error}", file=sys.stderr)
-        return run.WRONG_INPUT
+        text, code = f"unet_lib {options.command}: {error}", run.WRONG_INPUT
     except RuntimeError as error:
         if type(error).__module__.partition(".")[0] != "unet_lib":
             raise
-        print(f"unet_lib {options.command}: {error}", file=sys.stderr)
-        return run.FAILED
+        text, code = f"unet_lib {options.command}: {error}", run.FAILED
+    # Here the error is gone, and with it progress bars that would write behind the message.
+    print(text, file=sys.stderr)
+    return code
 
 
 @contextmanager

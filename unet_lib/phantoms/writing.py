@@ -72,8 +72,8 @@ def make_phantoms(
     _refuse_strangers(folder)
     with draft_folder(folder.parent, folder.name) as draft, write_errors(folder):
         pictures = phantom_pictures(count, seed, config)
-        bar = tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress)
-        files = sum(_write(phantom, draft) for phantom in bar)
+        with tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress) as bar:
+            files = sum(_write(phantom, draft) for phantom in bar)
         (draft / PHANTOM_MARKER).write_text(json.dumps(wanted | {"files": files}, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, draft.with_name("old"))
