@@ -29,8 +29,8 @@ class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
     Arrays larger than the budget are kept in temporary files instead of memory. Of these no more
-    than the budget stays mapped into the process; the operating system caches what fits. They have no
-    name in the folder for temporary files (`TMPDIR`) and go with the process, however it ends.
+    than the budget stays mapped into the process; the operating system caches what fits. They lie
+    without a name in the folder for temporary files (`TMPDIR`) and go with the process.
 
     Parameters
     ----------
