@@ -75,9 +75,11 @@ reproduce: $(VENV)/.runtime
 	@test -n "$(DATA)" || { echo "usage: make reproduce DATA=<folder with BUSI>"; exit 2; }
 	$(BIN)/python -m unet_lib evaluate --model busi-fold0 "$(DATA)" --fold 0 --out runs/reproduce
 
-# 50 kills at random moments over the real commands; about half an hour.
+# 50 kills at random moments over the real commands; then full disks, read-only folders, files
+# changed in the middle, an interrupted notebook cell. About an hour.
 faults: $(VENV)/.dev
 	$(BIN)/python tests/faults.py --kills 50
+	FAULTS=1 $(BIN)/python -m pytest tests/test_fault_kinds.py tests/test_training.py
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage

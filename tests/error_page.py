@@ -22,6 +22,8 @@ LIBRARY = {
     "ProcessLost": "One of several processes that train together is gone.",
     "ExportError": "A model cannot be written for another runtime, or gives other numbers there.",
     "DownloadError": "A download failed or gave something else than was asked for.",
+    "WriteError": "A file or folder cannot be written: disk full, read-only or the like. What was "
+    "there before stays whole.",
     "FolderInUse": "Another process writes into the folder.",
     "FileExistsError": "A result would overwrite something.",
     "FileNotFoundError": "An input is not there.",
@@ -38,6 +40,7 @@ EXIT = {
     "ExportError": 1,
     "ProcessLost": 1,
     "TrainingError": 1,
+    "WriteError": 1,
 }  # of the command line; others: 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
@@ -25,14 +26,16 @@ class Answer:
     """What the server sends: status, headers, body, and how it misbehaves.
 
     `cut`: bytes after which the connection is closed although more was announced; `hold`: stay
-    connected at that point instead, and send nothing, until the server is closed.
+    connected at that point instead, and send nothing, until the server is closed; `pause`: seconds
+    between two pieces of 64 kB.
     """
 
     def __init__(
-        self, body=b"", status=200, kind="application/octet-stream", cut=None, hold=False, **headers
-    ):
+        self, body=b"", status=200, kind="application/octet-stream", cut=None, hold=False, pause=0,
+        **headers,
+    ):  # fmt: skip
         self.body = body.encode() if isinstance(body, str) else body
-        self.status, self.cut, self.hold = status, cut, hold
+        self.status, self.cut, self.hold, self.pause = status, cut, hold, pause
         self.headers = {"Content-Type": kind} | {k.replace("_", "-"): v for k, v in headers.items()}
 
 
@@ -96,7 +99,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body if answer.cut is None else body[: answer.cut])
+        body = body if answer.cut is None else body[: answer.cut]
+        size = (1 << 16) if answer.pause else max(1, len(body))
+        for start in range(0, len(body), size):
+            self.wfile.write(body[start : start + size])
+            time.sleep(answer.pause)
         self.wfile.flush()
         if answer.hold:
             self.server.closing.wait(60)

@@ -239,7 +239,7 @@ def test_disk_full(root, google, weights):
 def test_interrupted(root, google, weights):
     offer(google, attachment(weights, cut=100_000, hold=True))
     process = child(root, google)
-    wait_until(lambda: list(root.glob(".download-*/*.part")), process)
+    wait_until(lambda: list(root.glob(".draft-*/new/*.part")), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

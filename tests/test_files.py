@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unet_lib.files import FolderInUse, folder_lock, write_atomic
+from unet_lib.files import FolderInUse, folder_lock, read_rows, write_atomic
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,3 +60,15 @@ def test_without_locks_of_the_system_work_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("unet_lib.files.fcntl", None)
     with folder_lock(tmp_path):
         pass
+
+
+def test_a_cell_that_no_message_could_quote_is_refused(tmp_path):
+    path = write_atomic(tmp_path / "a.csv", "a,b\n1," + "x" * 1001 + "\n")
+    with pytest.raises(ValueError, match="line 2 has a cell of more than 1000 characters"):
+        read_rows(path)
+
+
+def test_the_folder_of_a_lock_goes_when_nothing_was_written(tmp_path):
+    with folder_lock(tmp_path / "out"), folder_lock(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from unet_lib.dataset import (
     load_case,
     make_split,
 )
-from unet_lib.files import FolderInUse, folder_lock
+from unet_lib.files import FolderInUse
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.metrics import score_case
@@ -93,6 +94,39 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
     assert not known.hashes & {content_hash(load_case(case)[0]) for case in split.test}
 
 
+def same_weights(one, other):
+    pairs = zip(
+        one.segmenter.network.get_weights(), other.segmenter.network.get_weights(), strict=True
+    )
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_deterministic_training_gives_the_same_weights_with_any_number_of_workers(
+    finished, split, tmp_path
+):
+    again = train(split, tmp_path / "a", small_recipe(workers=4), progress=False)
+    assert same_weights(finished, again)
+    other = train(split, tmp_path / "b", small_recipe(epochs=1, seed=1), progress=False)
+    assert not same_weights(finished, other)
+
+
+@pytest.mark.skipif("FAULTS" not in os.environ, reason="a minute: make faults")
+def test_deterministic_training_of_the_pretrained_encoder(split, tmp_path):
+    network = UNetConfig(
+        filters=4, depth=5, dropout=0.2, encoder="EfficientNetLite0", encoder_weights="imagenet"
+    )
+    runs = [
+        train(
+            split,
+            tmp_path / str(workers),
+            replace(small_recipe(epochs=2, workers=workers), network=network),
+            progress=False,
+        )
+        for workers in (1, 4)
+    ]
+    assert same_weights(*runs)
+
+
 def test_finished_run_is_returned_and_others_are_refused(finished, split):
     again = train(split, finished.folder, small_recipe(), resume=True, progress=False)
     assert again.result == finished.result
@@ -116,8 +150,11 @@ def test_empty_part_and_unfinished_run(split, tmp_path):
 def test_two_runs_in_one_folder_and_a_run_killed_before_it_began(split, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    with folder_lock(folder), pytest.raises(FolderInUse, match="another process"):
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process does
+    with pytest.raises(FolderInUse, match="another process"):
         train(split, folder, small_recipe(epochs=1), resume=True, progress=False)
+    os.close(handle)
     # The split is written first, the settings last: this is what a kill between them leaves.
     Folds.of_split(split).save(folder / "split.csv")
     with pytest.raises(FileExistsError):
@@ -181,10 +218,7 @@ def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split,
     child = start_child(split, folder, split_csv)
     assert child.wait(timeout=600) == 0, child.stderr.read()
     killed = load_run(folder)
-    for a, b in zip(
-        whole.segmenter.network.get_weights(), killed.segmenter.network.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert same_weights(whole, killed)
     histories = [
         [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
         for run in (whole, killed)
@@ -211,12 +245,7 @@ def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished
             train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
     monkeypatch.setattr(loop, "save_state", saved)
     resumed = train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
-    for a, b in zip(
-        finished.segmenter.network.get_weights(),
-        resumed.segmenter.network.get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert same_weights(finished, resumed)
 
 
 def test_damaged_state_is_refused(split, tmp_path, monkeypatch):

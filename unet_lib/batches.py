@@ -8,7 +8,6 @@ import mmap
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,16 +17,20 @@ from tqdm import tqdm
 
 from unet_lib.augment import Augmentation
 from unet_lib.dataset import Case, content_hash, load_case
+from unet_lib.files import write_errors
 from unet_lib.images import Preprocessing
 
 __all__ = ["Batches", "PreparedCases"]
+
+_BLOCK = 1 << 24
 
 
 class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
     Arrays larger than the budget are kept in temporary files instead of memory. Of these no more
-    than the budget stays mapped into the process; the operating system caches what fits.
+    than the budget stays mapped into the process; the operating system caches what fits. They lie
+    without a name in the folder for temporary files (`TMPDIR`) and go with the process.
 
     Parameters
     ----------
@@ -46,8 +49,8 @@ class PreparedCases:
     ----------
     images : ndarray of float32, shape (N, S, S, 1)
     masks : ndarray of bool, shape (N, S, S)
-    hashes : list of str
-        `content_hash` of each image as read.
+    hashes, mask_hashes : list of str
+        `content_hash` of each image, and of each mask, as read.
     on_disk : bool
         Whether the budget was too small for memory.
 
@@ -55,6 +58,8 @@ class PreparedCases:
     ------
     ImageError, DatasetError
         A file cannot be used; the message names it.
+    WriteError
+        There is no space for the temporary file.
     """
 
     def __init__(
@@ -73,24 +78,28 @@ class PreparedCases:
         side = preprocessing.size
         shape = (len(self.cases), side, side)
         self.on_disk = int(np.prod(shape)) * 5 > memory_mb * 1e6  # 4 bytes image, 1 byte mask
-        self._folder = tempfile.TemporaryDirectory(prefix="unet_lib_") if self.on_disk else None
         self._maps: list[mmap.mmap] = []
         # Half: the system maps the neighbours of what is asked for, too.
         self._used, self._allowed = 0, max(1, int(memory_mb * 1e6 / (side * side * 5)) // 2)
-        self.images = self._allocate("images", (*shape, 1), np.float32)
-        self.masks = self._allocate("masks", shape, bool)
+        self.images = self._allocate((*shape, 1), np.float32)
+        self.masks = self._allocate(shape, bool)
         self.hashes = [""] * len(self.cases)
+        self.mask_hashes = [""] * len(self.cases)
         with ThreadPoolExecutor(max(1, workers)) as pool:
             done = pool.map(self._decode, range(len(self.cases)))
             for _ in tqdm(done, "reading", len(self.cases), disable=not progress, unit="image"):
                 pass
 
-    def _allocate(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        if self._folder is None:
+    def _allocate(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        if not self.on_disk:
             return np.empty(shape, dtype)
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        with open(Path(self._folder.name) / name, "w+b") as file:
-            file.truncate(size)
+        what = f"{tempfile.gettempdir()}, decoded images of {size / 1e6:.0f} MB"
+        with write_errors(what), tempfile.TemporaryFile() as file:
+            # Written once: a mapped page without space on the disk ends the process without a word.
+            for start in range(0, size, _BLOCK):
+                file.write(bytes(min(_BLOCK, size - start)))
+            file.flush()
             self._maps.append(mmap.mmap(file.fileno(), size))
         return np.frombuffer(self._maps[-1], dtype).reshape(shape)
 
@@ -111,6 +120,7 @@ class PreparedCases:
         self._release()
         image, mask = load_case(self.cases[index])
         self.hashes[index] = content_hash(image)
+        self.mask_hashes[index] = content_hash(mask[..., None])
         prepared = self.preprocessing.apply(image, mask)
         self.images[index] = prepared.image
         self.masks[index] = prepared.mask

@@ -19,6 +19,7 @@ from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
 from unet_lib.cli.weighing import add_weights
+from unet_lib.files import WriteError
 
 __all__ = ["main"]
 
@@ -36,14 +37,15 @@ examples:
   python -m unet_lib weights list
   python -m unet_lib export --model busi-fold0 --format onnx --out exported
 
-exit codes: 0 done; 1 the data have errors (check), or training, download or export failed; 2 wrong
-input, with the reason on the last line; 130 interrupted. Not a medical device.
+exit codes: 0 done; 1 the data have errors (check), training, download or export failed, or a file
+cannot be written; 2 wrong input, with the reason on the last line; 130 interrupted. Not a medical
+device.
 """
 
-_AFTER = {  # an interruption
-    "train": "; the same command with --resume goes on",
-    "crossvalidate": "; give the same command again",
-    "download": "; give the same command again",
+_AFTER = {  # an interruption, or when there is space again
+    "train": "the same command with --resume goes on",
+    "crossvalidate": "give the same command again",
+    "download": "give the same command again",
 }
 
 _TRAIN = """\
@@ -80,21 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     options.arguments = arguments  # for the processes that a command starts
+    after = [_AFTER[options.command]] if options.command in _AFTER else []
     try:
         with _terminated_like_interrupted():
             return options.run(options)
     except KeyboardInterrupt:
-        print(f"interrupted{_AFTER.get(options.command, '')}", file=sys.stderr)
-        return run.INTERRUPTED
+        text, code = "; ".join(["interrupted", *after]), run.INTERRUPTED
+    except WriteError as error:
+        more = [f"Then: {text}." for text in after]
+        text, code = " ".join([f"unet_lib {options.command}: {error}", *more]), run.FAILED
     # Every error that the library documents is a ValueError or an OSError with a full message.
     except (ValueError, OSError) as error:
-        print(f"unet_lib {options.command}: {error}", file=sys.stderr)
-        return run.WRONG_INPUT
+        text, code = f"unet_lib {options.command}: {error}", run.WRONG_INPUT
     except RuntimeError as error:
         if type(error).__module__.partition(".")[0] != "unet_lib":
             raise
-        print(f"unet_lib {options.command}: {error}", file=sys.stderr)
-        return run.FAILED
+        text, code = f"unet_lib {options.command}: {error}", run.FAILED
+    # Here the error is gone, and with it progress bars that would write behind the message.
+    print(text, file=sys.stderr)
+    return code
 
 
 @contextmanager

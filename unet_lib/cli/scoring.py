@@ -48,6 +48,8 @@ def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from unet_lib.cli.commands import check_out
+    from unet_lib.dataset import Watched
+    from unet_lib.files import folder_lock
     from unet_lib.predictions import find_predictions
     from unet_lib.report import write_report
 
@@ -59,11 +61,14 @@ def _score(options: argparse.Namespace) -> int:
     if options.resize:
         about["resized"] = "predictions of another size were stretched to their image's"
     other = _other(options, cases, known)  # before the long part: it may not be there
-    evaluation = predictions.evaluate(about)
-    report = write_report(evaluation, options.out, show=predictions.show)
-    print(report.read_text(encoding="utf-8"))
-    if other is not None:
-        print(_compare(evaluation, other(), options).read_text("utf-8"))
+    files = Watched(cases, [*predictions.masks.values(), *predictions.probabilities.values()])
+    with folder_lock(options.out):
+        evaluation = predictions.evaluate(about)
+        files.check()
+        report = write_report(evaluation, options.out, show=predictions.show)
+        print(report.read_text(encoding="utf-8"))
+        if other is not None:
+            print(_compare(evaluation, other(), options).read_text("utf-8"))
     print(f"report and figures: {options.out}")
     return 0
 

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,7 @@ _RESULT_OR_MASK = re.compile(
 
 def segment(options: argparse.Namespace) -> int:
     """Segment every image; see ``segment --help``."""
-    from tqdm import tqdm
-
-    from unet_lib.images import ImageError, write_image
-    from unet_lib.plots.overlay import draw_overlay
+    from unet_lib.files import folder_lock
 
     paths = _images(options.inputs)
     check_out(options.out, paths)
@@ -34,33 +32,50 @@ def segment(options: argparse.Namespace) -> int:
             "The model has no statistics of its training images (shift.json): nothing can be said"
             " on whether an image is unlike them."
         )
+    with folder_lock(options.out):
+        return _segment(segmenter, paths, options)
+
+
+def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from unet_lib.files import WriteError
+    from unet_lib.images import ImageError, write_image
+    from unet_lib.plots.overlay import draw_overlay
+
+    out: Path = options.out
     done: list[Path] = []
     written: dict[str, Path] = {}
     unlike = 0
     rows: list[list[Any]] = []
     try:
         for path, found in segmenter.segment_files(paths):
+            if not written:  # a killed process shall not leave new masks beside an old table
+                (out / "lesions.csv").unlink(missing_ok=True)
             name = _result_name(path, found.frame, written)
-            write_image(options.out / f"{name}_pred.png", found.mask)
+            write_image(out / f"{name}_pred.png", found.mask)
             overlay = draw_overlay(found.image, found.mask)
-            write_image(options.out / f"{name}_overlay.png", overlay)
+            write_image(out / f"{name}_overlay.png", overlay)
             rows += _lesion_rows(path, found)
             if found.shift and found.shift.flagged:
                 unlike += 1
                 tqdm.write(f"warning: {path}, {name}_pred.png: {found.shift}", file=sys.stderr)
             done += [path] if found.frame.number == found.frame.count else []
-    except ImageError as error:
+    except BaseException as error:  # also on Ctrl-C: the table lists what lies in the folder
+        if rows:
+            with suppress(WriteError):
+                _write_lesions(out / "lesions.csv", rows)
+        if not isinstance(error, ImageError):
+            raise
         raise ImageError(
             f"{error} Stopped here; {len(done)} of {len(paths)} images are done."
         ) from error
-    finally:  # also on Ctrl-C: the table lists what lies in the folder
-        if rows:
-            _write_lesions(options.out / "lesions.csv", rows)
+    _write_lesions(out / "lesions.csv", rows)
     empty = sum(row[2] == 0 for row in rows)
     more = f" with {len(written)} frames" if len(written) > len(paths) else ""
     if options.engine != "keras":
         print(f"engine: {segmenter.engine_used}")
-    print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {options.out}")
+    print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {out}")
     if unlike:
         print(
             f"{unlike} of {len(written)} are unlike the training images, see the warnings: "

@@ -17,6 +17,7 @@ from unet_lib.dataset.groups import GROUPS_FILE, duplicate_pairs, find_groups, j
 from unet_lib.dataset.layout import BUSI_NAME, find_cases
 from unet_lib.dataset.places import locate_dataset
 from unet_lib.dataset.training_images import TrainingImages, content_hash, data_hash
+from unet_lib.dataset.watching import Watched
 
 __all__ = [
     "BUSI_AUDIT",
@@ -37,6 +38,7 @@ __all__ = [
     "Split",
     "SplitError",
     "TrainingImages",
+    "Watched",
     "check_cases",
     "content_hash",
     "data_hash",

@@ -111,7 +111,8 @@ class Folds:
         expected = [*_COLUMNS, *(f"fold{k}" for k in range(count))]
         if count < 1 or header != expected:
             raise SplitError(
-                f"{path}: the columns are {','.join(header)}; expected image,class,group,fold0,..."
+                f"{path}: the columns are {','.join(header)[:300]}; expected image,class,group,"
+                "fold0,..."
             )
         for number, line in enumerate(lines, start=2):
             if len(line) != len(header):

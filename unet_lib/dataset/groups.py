@@ -194,8 +194,7 @@ def duplicate_pairs(
             write_atomic(cache, json.dumps({"pictures": len(digests), "pairs": found}) + "\n")
         except OSError as error:
             warnings.warn(
-                f"{cache}: cannot be written ({error.strerror}); near-duplicates are searched "
-                "again the next time.",
+                f"{error} Near-duplicates are searched again the next time.",
                 stacklevel=2,
             )
     pairs = [(where[digests[a]][0], where[digests[b]][0], value) for a, b, value in found]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from tqdm import tqdm
 
 from unet_lib.dataset.cases import DatasetError
 from unet_lib.dataset.folds import FoldRow, Folds
-from unet_lib.files import sha256
+from unet_lib.files import draft_folder, sha256
 
 __all__ = ["OWN_SPLIT", "unpack_npz"]
 
@@ -67,18 +65,16 @@ def unpack_npz(path: Path, *, progress: bool = True) -> Path:
             f"{target}: is in the way of the pictures of {path.name} and was not made from it. "
             "Move it away."
         )
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        _write(path, draft, progress)
-        (draft / _MARKER).write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        os.replace(draft, target)
+        with draft_folder(target.parent, target.name) as draft:
+            _write(path, draft, progress)
+            (draft / _MARKER).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+            os.replace(draft, target)
     except OSError as error:
         raise DatasetError(
             f"{target}: the pictures of {path.name} cannot be written there ({error.strerror}). "
             "Copy the file into a folder of yours."
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from unet_lib.dataset import (
 from unet_lib.dataset.layout import find_root
 from unet_lib.downloads.archive import extract_zip
 from unet_lib.downloads.fetch import DownloadError, fetch
-from unet_lib.files import sha256
+from unet_lib.files import draft_folder, sha256
 from unet_lib.images import read_size
 
 __all__ = ["CITATION", "SOURCES", "Source", "check_busi", "download_busi"]
@@ -164,10 +163,7 @@ def _present(target: Path, progress: bool) -> str:
 def _install(source: Path, target: Path, progress: bool) -> str:
     """Unpack or copy `source`, check what came out, and give it its name."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as temporary:
-            draft = Path(temporary) / "new"
-            draft.mkdir()
+        with draft_folder(target.parent, target.name) as draft:
             if source.is_dir():
                 facts = ""
                 root = _copy(source, draft)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import h5py
 
 from unet_lib.downloads.fetch import DownloadError, by_hand, web_page
+from unet_lib.files import draft_folder
 
 __all__ = ["fetch_drive", "refuse_other_than_hdf5"]
 
@@ -49,9 +49,8 @@ def fetch_drive(
     path = Path(path)
     link = f"https://drive.google.com/file/d/{file_id}/view"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
+        with draft_folder(path.parent, path.name) as draft:
+            temporary = draft / path.name
             _run_gdown(file_id, temporary, progress)
             accept(temporary)
             os.replace(temporary, path)
@@ -104,7 +103,7 @@ def _explain(error: Exception) -> str:
         return text
     if kind == "ModuleNotFoundError":
         return f"{text}: install it with pip install -r requirements.txt."
-    if isinstance(error, OSError) and error.errno and error.strerror:
+    if isinstance(error, OSError) and error.strerror:
         return f"it cannot be written ({error.strerror}). Free some space."
     return f"the download failed ({kind}: {text})."
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from unet_lib.files import why_not_written
+
 __all__ = ["DownloadError", "by_hand", "fetch", "web_page"]
 
 _TIMEOUT = (20, 60)  # seconds: to connect, between two bytes
@@ -105,7 +107,8 @@ def fetch(
         keep = True
         raise failure(f"the download failed ({_reason(error)}).") from error
     except OSError as error:  # after requests' own errors, which are OSErrors too
-        raise failure(f"{part} cannot be written ({error.strerror}). Free some space.") from error
+        reason, remedy = why_not_written(error)
+        raise failure(f"{part} cannot be written ({reason}). {remedy}") from error
     finally:
         if not keep:
             part.unlink(missing_ok=True)

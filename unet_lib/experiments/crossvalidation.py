@@ -13,7 +13,7 @@ import numpy as np
 
 from unet_lib.dataset import Case, Folds, Split
 from unet_lib.experiments.tables import all_tables
-from unet_lib.files import write_atomic
+from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation, merge_evaluations
 from unet_lib.phantoms import phantom_kind
@@ -170,7 +170,8 @@ def crossvalidate(
     facts = {"data": "", "data_kind": "clinical", **(about or {})}
     facts = {key: facts[key] for key in ("data", "data_kind")} | phantom_kind(cases)
     facts |= {"split": folds.name, "folds": folds.count, "normals": normals}
-    _claim(folder, recipe, facts)
+    with folder_lock(folder, wait=True):  # its folds may be trained by several processes
+        _claim(folder, recipe, facts)
     for fold in chosen:
         split = folds.split(cases, fold)
         trained = folds.split(cases, fold, normals=normals)
@@ -319,7 +320,6 @@ def _claim(folder: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: is not empty and holds no {DESCRIPTION}. Take another.")
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(wanted, indent=2) + "\n")
 
 
@@ -335,4 +335,5 @@ def _score(run: Run, cases: Sequence[Case], about: dict[str, Any], progress: boo
     """Score one part of a fold unless it was scored before."""
     folder = run.folder / about["part"]
     if not _scored(folder):
-        evaluate_cases(run.segmenter, cases, about=about, progress=progress).save(folder)
+        with folder_lock(folder):
+            evaluate_cases(run.segmenter, cases, about=about, progress=progress).save(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 from unet_lib.experiments.crossvalidation import CrossValidation, recipe_digest
 from unet_lib.experiments.scores import PairedDifference, compare_folds, summarise_folds
-from unet_lib.files import write_atomic
+from unet_lib.files import folder_lock, write_atomic
 from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
 
@@ -194,14 +194,15 @@ def record(
         No fold has scores of this part, or the two have no fold in common.
     """
     row = _row(done, part, against, note)
-    rows = read_ledger(path)
-    key = [getattr(row, name) for name in _KEY]
-    kept = [r for r in rows if [getattr(r, name) for name in _KEY] != key]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _NAMES, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _shown(v) for k, v in asdict(r).items()} for r in [*kept, row])
-    write_atomic(path, text.getvalue())
+    with folder_lock(Path(path).parent, wait=True):  # two processes may end at the same time
+        rows = read_ledger(path)
+        key = [getattr(row, name) for name in _KEY]
+        kept = [r for r in rows if [getattr(r, name) for name in _KEY] != key]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _NAMES, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: _shown(v) for k, v in asdict(r).items()} for r in [*kept, row])
+        write_atomic(path, text.getvalue())
     return row
 
 

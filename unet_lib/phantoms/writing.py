@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER, Case
+from unet_lib.files import draft_folder, write_errors
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
 
 __all__ = ["GENERATOR", "is_phantoms", "make_phantoms", "phantom_kind"]
@@ -72,16 +71,14 @@ def make_phantoms(
     if _is_finished(folder, wanted):
         return folder
     _refuse_strangers(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with draft_folder(folder.parent, folder.name) as draft, write_errors(folder):
         pictures = phantom_pictures(count, seed, config)
-        bar = tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress)
-        files = sum(_write(phantom, draft) for phantom in bar)
+        with tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress) as bar:
+            files = sum(_write(phantom, draft) for phantom in bar)
         (draft / PHANTOM_MARKER).write_text(json.dumps(wanted | {"files": files}, indent=1) + "\n")
-        _replace(folder, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, draft.with_name("old"))
+        os.replace(draft, folder)
     return folder
 
 
@@ -168,12 +165,3 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _is_named_so(path: Path) -> bool:
     return len(path.parts) == 2 and path.parts[0] in KINDS and bool(_NAME.fullmatch(path.name))
-
-
-def _replace(folder: Path, draft: Path) -> None:
-    """Put the finished draft in place of the folder."""
-    if folder.exists():
-        old = folder.with_name(f"{draft.name}.old")
-        os.replace(folder, old)
-        shutil.rmtree(old)
-    os.replace(draft, folder)

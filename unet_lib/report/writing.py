@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from unet_lib.files import atomic_path, write_atomic
+from unet_lib.files import atomic_path, draft_folder, folder_lock, write_atomic, write_errors
 from unet_lib.metrics import Evaluation
+from unet_lib.metrics.evaluation import FOLDS
 from unet_lib.plots import (
     describe,
     plot_calibration,
@@ -32,7 +34,8 @@ from unet_lib.report.page import Chart, render_page
 from unet_lib.report.summary import Summary, json_able, preamble, summarise
 from unet_lib.report.texts import banner, escape, number
 
-REPORT, SUMMARY, PAGE, COMPARISON = "report.md", "summary.json", "report.html", "comparison.md"
+REPORT, SUMMARY, PAGE = "report.md", "summary.json", "report.html"
+COMPARISON, _COMPARED = "comparison.md", "comparison.json"
 
 
 def write_report(
@@ -65,6 +68,18 @@ def write_report(
     """
     folder = Path(folder)
     summary = summarise(evaluation, seed=seed)
+    # Made aside and moved at the end: a folder never holds parts of two reports.
+    with folder_lock(folder), draft_folder(folder, "report") as draft, write_errors(folder):
+        _write_all(evaluation, summary, draft, show)
+        for name in (REPORT, PAGE, COMPARISON, _COMPARED, FOLDS):
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
+            os.replace(path, folder / path.name)
+    return folder / REPORT
+
+
+def _write_all(evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None) -> None:
+    """Write every file of the report."""
     evaluation.save(folder)
     with atomic_path(folder / SUMMARY) as temporary:
         text = json.dumps(summary.to_dict(), indent=2, allow_nan=False)
@@ -79,7 +94,6 @@ def write_report(
     text += "Every image by itself: [cases.csv](cases.csv).\n"
     _write(folder / PAGE, render_page(evaluation, summary, charts, show))
     _write(folder / REPORT, text)
-    return folder / REPORT
 
 
 def write_comparison(
@@ -114,7 +128,7 @@ def write_comparison(
     plain = {**preamble(about), "first": first, "second": second, "scores": scores}
     plain["about"] = dict(about)
     text = json.dumps(json_able(plain), indent=2, allow_nan=False)
-    write_atomic(folder / Path(COMPARISON).with_suffix(".json"), text + "\n")
+    write_atomic(folder / _COMPARED, text + "\n")
     title = f"# {escape(first)} compared with {escape(second)}"
     counts = [
         f"{next((one.difference.n for one in comparisons if one.score in scores), 0)} {words}"

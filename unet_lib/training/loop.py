@@ -11,20 +11,32 @@ import keras
 from tqdm import tqdm
 
 from unet_lib.batches import Batches
-from unet_lib.files import atomic_path
 from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
 from unet_lib.training.accumulation import AccumulatingAdamW, UpdateSchedule
 from unet_lib.training.processes import Team
 from unet_lib.training.recipe import TrainingConfig
 from unet_lib.training.state import Progress, averaged_weights, load_state, save_state
+from unet_lib.weights import save_weights_file
 
-__all__ = ["TrainingError", "compile_network", "fit"]
+__all__ = ["TrainingError", "best_weights", "compile_network", "fit", "remove_weights"]
 
-STATE, BEST = "state.npz", "best.weights.h5"
+STATE, _BEST = "state.npz", "best{}.weights.h5"
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
+
+
+def best_weights(folder: Path, progress: Progress) -> Path:
+    """Return where the weights of the best epoch lie."""
+    return folder / _BEST.format(progress.best_epoch)
+
+
+def remove_weights(folder: Path, keep: Path | None = None) -> None:
+    """Remove the weights of earlier best epochs."""
+    for path in folder.glob(_BEST.format("*")):
+        if path != keep:
+            path.unlink()
 
 
 def compile_network(network: keras.Model, config: TrainingConfig, steps: int) -> None:
@@ -111,8 +123,9 @@ class _Epochs(keras.callbacks.Callback):
             if self.validation is None or loss < progress.best_loss:
                 progress.best_epoch, progress.best_loss = epoch + 1, loss
                 if self.writes:
-                    with atomic_path(self.folder / BEST) as temporary:
-                        network.save_weights(temporary)
+                    # Under its epoch's name: a process that is killed before the state is written
+                    # goes on with the weights that its state speaks of.
+                    save_weights_file(network, best_weights(self.folder, progress))
         row["learning_rate"] = float(network.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.started
         progress.history.append(row)
@@ -124,6 +137,7 @@ class _Epochs(keras.callbacks.Callback):
         network.stop_training = progress.finished
         if self.writes:
             save_state(self.folder / STATE, network, progress)
+            remove_weights(self.folder, keep=best_weights(self.folder, progress))
         shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
         if self.validation is not None:
             shown += (
@@ -155,7 +169,7 @@ def fit(
         Chooses the best epoch. None: there is nothing to choose on, the last epoch is taken.
     config : TrainingConfig
     folder : Path
-        Gets ``state.npz`` after each epoch and ``best.weights.h5`` after each better one.
+        Gets ``state.npz`` after each epoch and ``best<epoch>.weights.h5`` after each better one.
     show_progress : bool
         Show a progress bar with the time left.
     team : Team, optional
@@ -170,9 +184,19 @@ def fit(
     TrainingError
         The loss is not a number.
     ValueError
-        The state belongs to other settings.
+        The state belongs to other settings, or images were changed since.
     """
     progress = load_state(folder / STATE, network, team)
+    if team is None:  # of several processes each holds a share of the images
+        data = _data_hashes(batches, validation)
+        if not progress.epochs:
+            progress.data = data
+        changed = [name for name, found in progress.data.items() if data.get(name) != found]
+        if changed:
+            raise ValueError(
+                f"{folder}: {len(changed)} images or masks are not what they were when this run "
+                f"was begun, first {changed[0]!r}. Restore them, or train into another folder."
+            )
     if not progress.finished:
         steps = len(batches)
         with tqdm(
@@ -191,5 +215,16 @@ def fit(
                 callbacks=[_Epochs(folder, progress, batches, validation, config, bar, team)],
             )
     if team is None:
-        network.load_weights(folder / BEST)
+        network.load_weights(best_weights(folder, progress))
     return progress
+
+
+def _data_hashes(batches: Batches, validation: Batches | None) -> dict[str, str]:
+    """Return the hashes of image and mask by the name of the case."""
+    return {
+        case.name: image + mask
+        for prepared in (part.prepared for part in (batches, validation) if part is not None)
+        for case, image, mask in zip(
+            prepared.cases, prepared.hashes, prepared.mask_hashes, strict=True
+        )
+    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_lib.dataset import Folds, Split
+from unet_lib.dataset import Folds, Split, Watched
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
@@ -18,7 +18,7 @@ from unet_lib.phantoms import phantom_kind
 from unet_lib.plots import banner_for, plot_history, save_figure
 from unet_lib.shift import fit_monitor
 from unet_lib.training.environment import environment
-from unet_lib.training.loop import BEST, STATE, fit
+from unet_lib.training.loop import STATE, best_weights, fit, remove_weights
 from unet_lib.training.preparing import prepare, training_images
 from unet_lib.training.processes import Team, find_team
 from unet_lib.training.recipe import Recipe
@@ -107,7 +107,9 @@ def train(
         there are validation images and an operating point, or neither, or test images and an
         operating point, or devices cannot share a batch evenly.
     ImageError, DatasetError
-        A file cannot be used; the message names it.
+        A file cannot be used, or was changed during the training; the message names it.
+    WriteError
+        The disk is full or the like; the state of the last whole epoch is kept.
     TrainingError
         The loss is not a number.
     """
@@ -136,7 +138,6 @@ def train(
     if team and team.index > 0:
         _follow(split, folder, recipe, team)
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
         _claim(folder, recipe, split, about, resume)
         finished = (folder / RESULT).is_file()
@@ -146,8 +147,8 @@ def train(
             _train(split, folder, recipe, about, operating_point, progress, team)
         elif team:
             team.leave()
-        for name in (STATE, BEST):  # large, and of no use any more
-            (folder / name).unlink(missing_ok=True)
+        (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
+        remove_weights(folder)
         return load_run(folder)
 
 
@@ -161,6 +162,7 @@ def _train(
     team: Team | None,
 ) -> None:
     """Do what is left of a run."""
+    files = Watched([*split.train, *split.validation])
     network, batches, validation = prepare(split, recipe, progress, team)
     done = fit(
         network, batches, validation, recipe.training, folder, show_progress=progress, team=team
@@ -177,7 +179,7 @@ def _train(
         "validated_on": sorted(case.name for case in split.validation),
         "training_images": training_images(batches, validation, about).to_dict(),
     }
-    segmenter = _final_segmenter(recipe, folder / BEST, facts)
+    segmenter = _final_segmenter(recipe, best_weights(folder, done), facts)
     choice = None
     if operating_point is None:
         choice = tune_threshold(segmenter, split.validation, progress=progress)
@@ -188,6 +190,7 @@ def _train(
         result = {"warning": warning, **result}
     segmenter.about["training"] = result
     segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
+    files.check()  # threshold and monitor have read them once more
     save_segmenter(segmenter, recipe.network, folder / MODEL)
     about_figure = {**about, "parts": facts["parts"], "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)

@@ -34,12 +34,15 @@ class Progress:
         That loss.
     finished : bool
         All epochs done, or stopped early.
+    data : dict of str to str
+        Hashes of the images and masks that the run was begun with, by the name of the case.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = math.inf
     finished: bool = False
+    data: dict[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:

@@ -3,7 +3,13 @@
 from unet_lib.weights.check import WeightsError, check_weights, load_weights_file
 from unet_lib.weights.choice import choose_model
 from unet_lib.weights.export import ExportError, export_segmenter
-from unet_lib.weights.folder import load_segmenter, registered_models, save_segmenter, sha256
+from unet_lib.weights.folder import (
+    load_segmenter,
+    registered_models,
+    save_segmenter,
+    save_weights_file,
+    sha256,
+)
 from unet_lib.weights.foreign import ForeignWeights, load_foreign_weights
 from unet_lib.weights.verify import verify_model
 
@@ -19,6 +25,7 @@ __all__ = [
     "load_weights_file",
     "registered_models",
     "save_segmenter",
+    "save_weights_file",
     "sha256",
     "verify_model",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unet_lib.dataset.training_images import TUNED_ON
-from unet_lib.files import sha256, write_atomic
+from unet_lib.files import draft_folder, sha256, write_atomic
 from unet_lib.inference import Segmenter, runtimes
 from unet_lib.inference.converting import (
     FORMATS,
@@ -79,15 +78,14 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     batch = check_images(segmenter.preprocessing, channels)
     # Before the export, not only for comparison: Keras refuses a network that was never called.
     expected = np.asarray(segmenter.network.predict_on_batch(batch))
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-            drafts = [Path(temporary) / name for name in kind.files]
-            _, checked = convert(segmenter.network, format, Path(temporary), batch, expected)
+        with draft_folder(folder, kind.files[0]) as draft:
+            drafts = [draft / name for name in kind.files]
+            _, checked = convert(segmenter.network, format, draft, batch, expected)
             settings = {"runtime_settings": runtimes.SETTINGS.get(format, {})}
             description = {**_describe(segmenter, drafts), **settings, "checked": checked}
-            for draft in drafts:
-                os.replace(draft, folder / draft.name)
+            for file in drafts:
+                os.replace(file, folder / file.name)
         model = folder / kind.files[0]
         write_atomic(f"{model}.json", json.dumps(description, indent=2) + "\n")
     finally:

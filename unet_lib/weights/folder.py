@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 from unet_lib.downloads.registry import WEIGHTS_FOLDER as REGISTRY
-from unet_lib.files import atomic_path, read_json, sha256, write_atomic
+from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.engines import check_engine
@@ -17,7 +20,13 @@ from unet_lib.model import UNetConfig, build_unet
 from unet_lib.shift import ShiftMonitor
 from unet_lib.weights.check import WeightsError, load_weights_file
 
-__all__ = ["load_segmenter", "registered_models", "save_segmenter", "sha256"]
+__all__ = [
+    "load_segmenter",
+    "registered_models",
+    "save_segmenter",
+    "save_weights_file",
+    "sha256",
+]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
 MONITOR = "shift.json"  # absent in older folders
@@ -25,6 +34,7 @@ MONITOR = "shift.json"  # absent in older folders
 _FORMAT = 1
 _SEAL = "settings_sha256"
 _SEALED = ("network", "preprocessing", "threshold", "cleaning")
+_HDF5_HEADERS = 16_384  # bytes a layer, more than HDF5 takes
 
 
 def save_segmenter(
@@ -49,9 +59,28 @@ def save_segmenter(
         The folder.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
-        segmenter.network.save_weights(temporary)
+    with folder_lock(folder):  # what a killed process was writing there goes
+        return _save(segmenter, config, folder, card)
+
+
+def save_weights_file(network: keras.Model, path: Path) -> None:
+    """Write a ``.weights.h5`` file whole or not at all.
+
+    Raises
+    ------
+    WriteError
+        The disk is full or the like.
+    """
+    with atomic_path(path) as temporary:
+        # HDF5 that fails in the middle of a file makes Python crash when it ends: see whether
+        # there is space before it begins.
+        size = sum(4 * int(np.prod(variable.shape)) for variable in network.variables)
+        temporary.write_bytes(bytes(size + _HDF5_HEADERS * (len(network.layers) + 1)))
+        network.save_weights(temporary)
+
+
+def _save(segmenter: Segmenter, config: UNetConfig, folder: Path, card: str) -> Path:
+    save_weights_file(segmenter.network, folder / WEIGHTS)
     settings = {
         "format": _FORMAT,
         "network": config.to_dict(),
