@@ -279,7 +279,7 @@ def test_registry_of_the_repository(capsys):
             assert sha256(entry.path) == entry.sha256
             assert entry.path.stat().st_size == entry.size
     assert entries[NAME].drive_id == ID and "claims" in entries[NAME].results
-    assert "Dice 0.679 (0.523 to 0.763)" in entries["busi-fold0"].results
+    assert "Dice 0.679 (95 % interval 0.523 to 0.763)" in entries["busi-fold0"].results
     assert main(["download", "busi-fold0"]) == 0
     assert "Already there" in capsys.readouterr().out
 
