@@ -138,7 +138,8 @@ def join_groups(cases: Sequence[Case], pairs: Iterable[tuple[int, int]] = ()) ->
             value = getattr(case, key)
             if value:
                 links.append((first.setdefault(value, i), i))
-    rows, columns = np.array(links or np.zeros((0, 2)), int).T
+    # int32: of int64, SciPy before 1.12 swallows an error and returns labels that mean nothing.
+    rows, columns = np.array(links or np.zeros((0, 2)), np.int32).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(cases),) * 2)
     labels = connected_components(graph, directed=False)[1]
     members: dict[int, list[Case]] = {}
