@@ -177,6 +177,8 @@ def test_the_auc_of_a_fold_is_that_of_scikit_learn():
     assert merged.folds[1].auc == {"all images": None, "lesion images": None}
     assert re.search(r"\| all images \| 0\.\d{4} \| - \|", summarise(merged).to_markdown())
     assert all(map(math.isnan, merge_evaluations({1: normal}).areas()))
+    alone = merge_evaluations({0: evaluation})
+    assert alone.folds == () and alone.areas() == evaluation.areas()
 
 
 def test_merged_folds_survive_their_folder_and_are_reported(tmp_path):

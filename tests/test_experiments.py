@@ -27,7 +27,7 @@ from unet_lib.experiments import (
     train_on_all,
     write_card,
 )
-from unet_lib.experiments.crossvalidation import _claim
+from unet_lib.experiments.running import _claim
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig
@@ -192,7 +192,7 @@ def test_final_is_once_for_a_recipe(data, done, tmp_path):
             check_final(ledger, "another name", *told)
         check_final(ledger, "another name", RECIPE, "phantoms", folds.name, False)
         copied = load_crossvalidation(publish(final, tmp_path / "published"))
-        assert not list(copied.folder.rglob("*.h5"))
+        assert not [*copied.folder.rglob("*.h5"), *copied.folder.rglob("*.html")]
         for fold, found in copied.evaluations("test").items():
             assert found.table == final.evaluations("test")[fold].table
         assert copied.digest == final.digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import mmap
 import tempfile
@@ -124,13 +123,6 @@ class PreparedCases:
         prepared = self.preprocessing.apply(image, mask)
         self.images[index] = prepared.image
         self.masks[index] = prepared.mask
-
-    def digest(self) -> str:
-        """Return the SHA-256 of what was read: the images' hashes, the masks and their order."""
-        found = hashlib.sha256("".join(self.hashes).encode())
-        for index in range(len(self)):
-            found.update(self.pair(index)[1].tobytes())
-        return found.hexdigest()
 
     def __len__(self) -> int:
         """Return the number of cases."""

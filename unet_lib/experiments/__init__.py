@@ -4,13 +4,12 @@ from unet_lib.experiments.card import headline, write_card
 from unet_lib.experiments.crossvalidation import (
     CrossValidation,
     FoldScores,
-    crossvalidate,
     load_crossvalidation,
     publish,
     recipe_digest,
-    train_on_all,
 )
 from unet_lib.experiments.ledger import LedgerRow, check_final, read_ledger, record
+from unet_lib.experiments.running import crossvalidate, train_on_all
 from unet_lib.experiments.scores import (
     FoldsSummary,
     PairedDifference,

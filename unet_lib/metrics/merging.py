@@ -71,7 +71,9 @@ def merge_evaluations(evaluations: Mapping[int, Evaluation]) -> Evaluation:
     for found in evaluations.values():
         for key, histogram in found.histograms.items():
             histograms[key] = histograms.get(key, ProbabilityHistogram()) + histogram
-    areas = () if without else tuple(FoldAreas.of(f, e) for f, e in evaluations.items())
+    areas = tuple(FoldAreas.of(f, e) for f, e in evaluations.items())
+    if without or len(evaluations) == 1:  # nothing to average
+        areas = ()
     about = common_about(evaluations)
     return Evaluation(join_tables(evaluations), histograms, about, areas)
 

@@ -39,7 +39,12 @@ COMPARISON, _COMPARED = "comparison.md", "comparison.json"
 
 
 def write_report(
-    evaluation: Evaluation, folder: str | Path, *, seed: int = 0, show: Show | None = None
+    evaluation: Evaluation,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    show: Show | None = None,
+    page: bool = True,
 ) -> Path:
     """Write everything an evaluation gave into one folder.
 
@@ -53,6 +58,8 @@ def write_report(
     show : callable, optional
         From the name of an image to the image (H, W, 1) in [0, 1], its true and its predicted mask
         (H, W), for example `show_cases`: the page then shows the worst and the median cases.
+    page : bool
+        Write ``report.html``.
 
     Returns
     -------
@@ -70,7 +77,7 @@ def write_report(
     summary = summarise(evaluation, seed=seed)
     # Made aside and moved at the end: a folder never holds parts of two reports.
     with folder_lock(folder), draft_folder(folder, "report") as draft, write_errors(folder):
-        _write_all(evaluation, summary, draft, show)
+        _write_all(evaluation, summary, draft, show, page)
         for name in (REPORT, PAGE, COMPARISON, _COMPARED, FOLDS):
             (folder / name).unlink(missing_ok=True)
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
@@ -78,7 +85,9 @@ def write_report(
     return folder / REPORT
 
 
-def _write_all(evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None) -> None:
+def _write_all(
+    evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None, page: bool
+) -> None:
     """Write every file of the report."""
     evaluation.save(folder)
     with atomic_path(folder / SUMMARY) as temporary:
@@ -90,9 +99,10 @@ def _write_all(evaluation: Evaluation, summary: Summary, folder: Path, show: Sho
         path = save_figure(plot(evaluation), folder / f"{name}.png")
         charts.append(Chart(path, title, alt))
         text += f"\n![{title}]({path.name})\n"
-    text += f"\nThe same as one page: [{PAGE}]({PAGE}). "
-    text += "Every image by itself: [cases.csv](cases.csv).\n"
-    _write(folder / PAGE, render_page(evaluation, summary, charts, show))
+    text += "\nEvery image by itself: [cases.csv](cases.csv).\n"
+    if page:
+        text += f"The same as one page: [{PAGE}]({PAGE}).\n"
+        _write(folder / PAGE, render_page(evaluation, summary, charts, show))
     _write(folder / REPORT, text)
 
 

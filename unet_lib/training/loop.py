@@ -187,16 +187,15 @@ def fit(
         The state belongs to other settings, or images were changed since.
     """
     progress = load_state(folder / STATE, network, team)
-    if team is None:  # of several processes each holds a share of the images
-        data = _data_hashes(batches, validation)
-        if not progress.epochs:
-            progress.data = data
-        changed = [name for name, found in progress.data.items() if data.get(name) != found]
-        if changed:
-            raise ValueError(
-                f"{folder}: {len(changed)} images or masks are not what they were when this run "
-                f"was begun, first {changed[0]!r}. Restore them, or train into another folder."
-            )
+    data = _data_hashes(batches, validation)
+    if not progress.epochs:
+        progress.data = data
+    changed = [name for name, found in progress.data.items() if data.get(name) != found]
+    if changed:
+        raise ValueError(
+            f"{folder}: {len(changed)} images or masks are not what they were when this run was "
+            f"begun, first {changed[0]!r}. Restore them, or train into another folder."
+        )
     if not progress.finished:
         steps = len(batches)
         with tqdm(

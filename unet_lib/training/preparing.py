@@ -58,7 +58,7 @@ def prepare(
         team.agree(
             settings=json.dumps([recipe.to_dict(), precision]),
             split=str(Folds.of_split(split).rows),
-            images=" ".join(part.digest() for part in used),
+            images=json.dumps([[part.hashes, part.mask_hashes] for part in used]),
         )
     with team.scope() if team else contextlib.nullcontext():
         network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
