@@ -160,7 +160,7 @@ MOMENTS = {
     "evaluate": [("unet_lib.inference.scoring", "load_case", 1, "delete"),
                  ("unet_lib.report", "write_report", 1, "delete"),
                  ("unet_lib.inference.scoring", "pixel_sizes", 1, "delete"),
-                 ("unet_lib.inference.scoring", "_data_hash", 1, "change")],
+                 ("unet_lib.inference.scoring", "data_hash", 1, "change")],
     "score": [("unet_lib.predictions", "load_case", 1, "delete"),
               ("unet_lib.predictions", "tqdm", 1, "delete")],
     "segment": [("unet_lib.inference.segmenter", "read_frames", 3, "delete")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from unet_lib.metrics import BAND_PX, Evaluation
 from unet_lib.metrics.calibration import BINS
@@ -67,7 +68,9 @@ def plot_dice_by_size(evaluation: Evaluation, *, banner: str | None = None) -> F
         middle = np.median(share[windows], axis=1), np.median(dice[windows], axis=1)
         axes.plot(*middle, color="black", linewidth=1.5)
     axes.set(xscale="log", xlabel="lesion, % of the image (true mask)", ylabel="Dice")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.3)
     return figure
