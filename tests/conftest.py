@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,46 @@ import pytest
 # JAX compiles its default generator of random numbers for half a minute; the older one, which is
 # as good for a test, takes seconds.
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
+
+AGREED = Path(__file__).parent / "data" / "agreed"
+
+
+def pytest_addoption(parser):
+    """Add ``--agree``."""
+    parser.addoption(
+        "--agree", action="store_true", help="write the texts of tests/data/agreed anew; read them"
+    )
+
+
+@pytest.fixture
+def agreed(request, tmp_path) -> Callable[..., None]:
+    """Return a function that compares a text, word for word, with the one that is committed.
+
+    ``agreed(text, "name.md")`` has a file of its own; ``agreed(text, ...)`` without a name are
+    the texts of one test, in the file of its module.
+    """
+
+    def compare(*texts: str, file: str = "") -> None:
+        found = [text.replace(str(tmp_path), "FOLDER") for text in texts]
+        path = AGREED / (file or f"{request.path.stem}.json")
+        if file:
+            (written,) = found
+        else:
+            lines = [line for text in found for line in text.splitlines()]
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            key, listed = request.node.name, known.get(request.node.name)
+            if listed == lines:
+                return
+            known[key] = lines
+            written = json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            if not request.config.getoption("agree"):
+                assert lines == listed
+        if request.config.getoption("agree"):
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(written, encoding="utf-8")
+        assert written == path.read_text(encoding="utf-8")
+
+    return compare
 
 
 @pytest.fixture(autouse=True)

@@ -125,28 +125,31 @@ def test_masks_of_one_image_are_joined(tiny_busi):
 # --- folders that are refused ----------------------------------------------------------------
 
 
-def refuse(folder: Path, words: str, **options) -> None:
+def refuse(folder: Path, words: str, **options) -> str:
     with pytest.raises(DatasetError, match=words) as caught:
         find_cases(folder, **options)
     assert str(folder) in str(caught.value)
+    return str(caught.value)
 
 
-def test_wrong_folders_show_the_expected_tree(tmp_path):
+def test_wrong_folders_show_the_expected_tree(tmp_path, agreed):
     write_png(tmp_path / "picture.png", PIXELS)
     (tmp_path / "empty" / "benign").mkdir(parents=True)
     (tmp_path / "volumes" / "normal").mkdir(parents=True)
     (tmp_path / "volumes" / "normal" / "a.nii").write_bytes(b"x")
-    refuse(tmp_path / "absent", "no such folder(.|\n)*images/NAME.png")
-    refuse(tmp_path / "picture.png", "is a file(.|\n)*Dataset_BUSI_with_GT/benign")
-    refuse(tmp_path, "no images found where they should be(.|\n)*Dataset_BUSI_with_GT")
-    refuse(tmp_path / "empty", "hold no image")
-    refuse(tmp_path / "volumes", r"end with: \.nii(.|\n)*endings that are read: \.bmp")
+    agreed(
+        refuse(tmp_path / "absent", "no such folder(.|\n)*images/NAME.png"),
+        refuse(tmp_path / "picture.png", "is a file(.|\n)*Dataset_BUSI_with_GT/benign"),
+        refuse(tmp_path, "no images found where they should be(.|\n)*Dataset_BUSI_with_GT"),
+        refuse(tmp_path / "empty", "hold no image"),
+        refuse(tmp_path / "volumes", r"end with: \.nii(.|\n)*endings that are read: \.bmp"),
+    )
 
 
-def test_missing_mask(tiny_busi):
+def test_missing_mask(tiny_busi, agreed):
     for number in (1, 3):
         (tiny_busi / "benign" / f"benign ({number})_mask.png").unlink()
-    refuse(tiny_busi, r"benign \(1\)\.png, .*benign \(3\)\.png: image without a mask")
+    agreed(refuse(tiny_busi, r"benign \(1\)\.png, .*benign \(3\)\.png: image without a mask"))
     cases = find_cases(tiny_busi, require_masks=False)
     assert cases[0].mask_paths == ()
     with pytest.raises(DatasetError, match=r"benign \(1\)\.png: has no mask file"):
@@ -155,28 +158,30 @@ def test_missing_mask(tiny_busi):
         ("benign (1)",), ("benign (3)",)]  # fmt: skip
 
 
-def test_mask_without_image(tiny_busi):
+def test_mask_without_image(tiny_busi, agreed):
     (tiny_busi / "malignant" / "malignant (2).png").unlink()
-    refuse(tiny_busi, r"malignant \(2\)_mask\.png: mask without an image")
+    agreed(refuse(tiny_busi, r"malignant \(2\)_mask\.png: mask without an image"))
 
 
-def test_many_missing_masks_are_counted(tmp_path):
+def test_many_missing_masks_are_counted(tmp_path, agreed):
     pair(tmp_path)
     for number in range(8):
         write_png(tmp_path / "images" / f"c{number}.png", PIXELS)
-    refuse(tmp_path, r"c4\.png and 3 more: image without a mask")
+    agreed(refuse(tmp_path, r"c4\.png and 3 more: image without a mask"))
 
 
 @pytest.mark.parametrize("where", ["images/a.jpg", "masks/a.jpg"])
-def test_two_files_of_one_name_are_an_error(tmp_path, where):
+def test_two_files_of_one_name_are_an_error(tmp_path, where, agreed):
     write_png(pair(tmp_path) / where, PIXELS)
-    refuse(tmp_path, r"a\.jpg and a\.png have the same name")
+    agreed(refuse(tmp_path, r"a\.jpg and a\.png have the same name"))
 
 
-def test_mask_of_another_size_names_both_files(tiny_busi):
+def test_mask_of_another_size_names_both_files(tiny_busi, agreed):
     write_png(tiny_busi / "benign" / "benign (1)_mask.png", MASK[:20])
-    with pytest.raises(ValueError, match=r"benign \(1\)_mask.*20 x 64.*benign \(1\)\.png is"):
+    words = r"benign \(1\)_mask.*20 x 64.*benign \(1\)\.png is"
+    with pytest.raises(ValueError, match=words) as caught:
         load_case(find_cases(tiny_busi)[0])
+    agreed(str(caught.value))
 
 
 # --- groups from the audit list --------------------------------------------------------------
@@ -320,7 +325,7 @@ def spoil(folder: Path) -> None:
     write_png(normal / "normal (1)_mask.png", MASK)
 
 
-def test_check_finds_every_fault_and_nothing_else(tiny_busi):
+def test_check_finds_every_fault_and_nothing_else(tiny_busi, capsys, agreed):
     spoil(tiny_busi)
     report = check_cases(find_cases(tiny_busi), workers=2)
     found = {(f.kind, f.cases) for f in report.problems}
@@ -340,9 +345,28 @@ def test_check_finds_every_fault_and_nothing_else(tiny_busi):
     assert report.counts["cases"] == 9 and report.counts["masks"] == 10
     assert report.of_kind("unreadable")[0].severity == "error"
     assert "in different classes" in report.of_kind("exact_duplicate")[0].message
+    assert capsys.readouterr() == ("", "")  # no bar unless asked for
     text = report.to_markdown()
+    agreed(text)
     assert "9 cases (4 benign, 3 malignant, 2 normal), 10 masks" in text
     assert "malignant (1)_mask.png: 30 x 64" in text and "Mend the errors" in text
+
+
+def test_colours_count_from_a_difference_of_40_of_255_in_any_depth(tmp_path):
+    image = np.full((100, 100, 3), 100, np.uint8)
+    image[:10, :2, 0] = 141  # 20 of 10,000 pixels
+    image[:10, 2:4, 0] = 139  # a difference of 39 is none
+    for name, values in (
+        ("eight.png", image),
+        ("sixteen.png", image.astype(np.uint16) * 257),
+        ("fraction.tif", image.astype(np.float32) / 255),
+    ):
+        write_png(tmp_path / "images" / name, values)
+        write_png(tmp_path / "masks" / name, np.zeros((100, 100), np.uint8))
+    found = check_cases(find_cases(tmp_path)).of_kind("colour_overlay")
+    assert [f.message.rpartition(": ")[2] for f in found] == [
+        "0.20 % of the pixels are coloured"
+    ] * 3
 
 
 def test_check_of_a_good_folder(tiny_busi, capsys):
@@ -350,7 +374,8 @@ def test_check_of_a_good_folder(tiny_busi, capsys):
     cases = find_cases(tiny_busi)
     report = check_cases(cases, progress=True)
     assert report.ok and [f.kind for f in report.problems] == ["several_masks"]
-    assert "9/9" in capsys.readouterr().err
+    bar = capsys.readouterr().err
+    assert "check: 100%" in bar and "9/9" in bar and "image/s" in bar
     sizes = np.array([load_case(c)[1].shape for c in cases])
     assert report.sizes["min_height"] == sizes[:, 0].min()
     assert report.sizes["max_width"] == sizes[:, 1].max()
@@ -440,8 +465,8 @@ def test_split_without_normals():
     assert full.name == "folds, fold 1"
 
 
-def test_what_cannot_be_divided_is_refused():
-    cases = imagine(20, 10, 0)
+def test_what_cannot_be_divided_is_refused(agreed):
+    cases, said = imagine(20, 10, 0), []
     for wrong, words in (
         ({"count": 1}, "count must be at least 2"),
         ({"count": 31}, "30 images in 30 groups cannot be divided into 31"),
@@ -449,14 +474,16 @@ def test_what_cannot_be_divided_is_refused():
         ({"validation": 0.9}, "between 0 and 0.8"),
         ({"seed": -1}, "seed must be"),
     ):
-        with pytest.raises(SplitError, match=words):
+        with pytest.raises(SplitError, match=words) as caught:
             make_folds(cases, **wrong)
-    with pytest.raises(SplitError, match="test must be a share"):
+        said.append(str(caught.value))
+    with pytest.raises(SplitError, match="test must be a share") as share:
         make_split(cases, test=1.0)
-    with pytest.raises(SplitError, match="too few"):
+    with pytest.raises(SplitError, match="too few") as few:
         make_split(cases[:2])
-    with pytest.raises(SplitError, match="0 images"):
+    with pytest.raises(SplitError, match="0 images") as none:
         make_folds([])
+    agreed(*said, str(share.value), str(few.value), str(none.value))
 
 
 def test_folds_are_saved_and_read(tmp_path):
@@ -487,12 +514,13 @@ HEADER = "image,class,group,fold0"
         (f"{HEADER}\na,benign,g,test\nb,benign,g,train", "group g into test and train"),
     ],
 )
-def test_malformed_split_files_are_refused(tmp_path, text, words):
+def test_malformed_split_files_are_refused(tmp_path, text, words, agreed):
     path = tmp_path / "split.csv"
     path.write_text(text)
     with pytest.raises(SplitError, match=words) as caught:
         Folds.read(path)
     assert str(path) in str(caught.value)
+    agreed(str(caught.value))
 
 
 def test_missing_split_file_is_named(tmp_path):
@@ -500,19 +528,28 @@ def test_missing_split_file_is_named(tmp_path):
         Folds.read(tmp_path / "absent.csv")
 
 
-def test_split_and_folder_that_differ_say_in_what():
-    cases = imagine(10, 6, 4)
+def test_split_and_folder_that_differ_say_in_what(agreed):
+    cases, said = imagine(10, 6, 4), []
     folds = make_folds(cases, count=2)
-    with pytest.raises(SplitError, match=r"2 images of the split are not in the folder \(benign"):
+    with pytest.raises(
+        SplitError, match=r"2 images of the split are not in the folder \(benign"
+    ) as caught:
         folds.split(cases[2:], 0)
+    said.append(str(caught.value))
     extra = [*cases, replace(cases[0], name="new")]
-    with pytest.raises(SplitError, match=r"1 images of the folder are not in the split \(new\)"):
+    with pytest.raises(
+        SplitError, match=r"1 images of the folder are not in the split \(new\)"
+    ) as caught:
         folds.split(extra, 0)
+    said.append(str(caught.value))
     other = [replace(cases[0], label="malignant"), *cases[1:]]
-    with pytest.raises(SplitError, match=r"1 images have another class .*benign \(0\)"):
+    with pytest.raises(SplitError, match=r"1 images have another class .*benign \(0\)") as caught:
         folds.split(other, 0)
-    with pytest.raises(SplitError, match="no fold 2; it has folds 0 to 1"):
+    said.append(str(caught.value))
+    with pytest.raises(SplitError, match="no fold 2; it has folds 0 to 1") as caught:
         folds.split(cases, 2)
+    said.append(str(caught.value))
+    agreed(*said)
 
 
 def test_groups_come_from_the_split_and_twins_of_the_folder_stay_together():

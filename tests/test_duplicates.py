@@ -112,6 +112,12 @@ def test_groups_are_the_originals(copies, found):
     assert set(groups.values()) == {1 + len(CHANGES)} and len(groups) == ORIGINALS
 
 
+def test_no_bar_unless_asked_for(clinic, capsys):
+    cases = find_cases(clinic, audit=None)
+    duplicate_pairs(cases, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_search_repeats_itself(copies):
     some = copies[0][:24]
     first = find_duplicates(some, progress=False)
@@ -162,6 +168,7 @@ def test_groups_and_patients_are_joined_through_each_other():
     ]  # fmt: skip
     joined = join_groups(cases, [(1, 2), (3, 4)])
     assert [c.group for c in joined] == ["a + 2", "a + 2", "a + 2", "d + 1", "d + 1", "f"]
+    assert [c.group for c in join_groups(cases, [(2, 1), (4, 3)])] == [c.group for c in joined]
     listed = [make_case("a", "g7", "p"), make_case("b", "b", "p"), make_case("c", "g7")]
     assert [c.group for c in join_groups(listed)] == ["g7", "g7", "g7"]
     assert join_groups([]) == []

@@ -152,9 +152,10 @@ BUILD = {
 
 
 @pytest.mark.parametrize("name", BUILD)
-def test_every_layout_is_found_checked_and_divided_by_patient(name, tmp_path, capsys):
+def test_every_layout_is_found_checked_and_divided_by_patient(name, tmp_path, capsys, agreed):
     place = BUILD[name](tmp_path)
     cases = find_cases(place)
+    agreed("\n".join(map(str, (*cases[:3], cases[-1]))))
     for case in cases:
         image, truth = load_case(case)
         assert image.shape[:2] == truth.shape and truth.any() == (case.label != "normal")
@@ -271,13 +272,32 @@ def test_medsegbench_is_unpacked_once_and_has_its_split(tmp_path):
         (lambda a: a.update(val_images_C1=a["val_images_C1"] / 255), "expected uint8"),
     ],
 )
-def test_medsegbench_files_that_do_not_fit(tmp_path, change, words):
+def test_medsegbench_files_that_do_not_fit(tmp_path, change, words, agreed):
     arrays = npz_arrays()
     change(arrays)
     np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises(DatasetError, match=words) as caught:
         find_cases(tmp_path / "x.npz")
+    agreed(str(caught.value))
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]  # nothing half-written
+
+
+def test_medsegbench_arrays_with_an_axis_for_the_channel(tmp_path):
+    arrays = {k: v[..., None] for k, v in npz_arrays().items()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert load_case(find_cases(tmp_path / "x.npz")[0])[0].shape == (32, 32, 1)
+
+
+def test_many_faults_are_counted(tmp_path, agreed):
+    folder = bus_uclm(tmp_path / "x")
+    for number in range(10):
+        write_png(folder / "images" / f"ZZ_{number:03}.png", picture(number))
+    with pytest.raises(DatasetError) as many:
+        find_cases(folder)
+    (folder / "INFO.csv").write_text("")
+    with pytest.raises(DatasetError) as empty:
+        find_cases(folder)
+    agreed(str(many.value), str(empty.value))
 
 
 def test_medsegbench_file_without_classes_cut_or_in_the_way(tmp_path):
@@ -325,6 +345,7 @@ def test_own_split_that_leaks_says_so_and_can_be_used(tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     source = open_dataset(tmp_path / "x.npz", split="own", progress=False)
     assert source.leaks == "1 of 6 test images have a group mate in training or validation"
+    assert source.about["split"].startswith("own split")
     assert source.about["own_split"] == source.leaks and source.leaks in source.message
     assert Folds.of_split(source.split).count == 1  # as a run folder keeps it
     kept = open_dataset(tmp_path / "x.npz", progress=False)
@@ -335,9 +356,10 @@ def test_own_split_that_leaks_says_so_and_can_be_used(tmp_path):
     assert names in held
 
 
-def test_a_folder_without_own_split_says_so(tmp_path):
-    with pytest.raises(SplitError, match="has no split of its own"):
+def test_a_folder_without_own_split_says_so(tmp_path, agreed):
+    with pytest.raises(SplitError, match="has no split of its own") as caught:
         open_dataset(bus_uclm(tmp_path / "x"), split="own", progress=False)
+    agreed(str(caught.value))
 
 
 # --- folders that are refused ----------------------------------------------------------------
@@ -394,11 +416,12 @@ INSIDE = "BrEaST-Lesions_USG-images_and_masks"
          r"holds several data sets, BUSBRA, BUS-UCLM; name one"),
     ],
 )  # fmt: skip
-def test_faults_are_named(tmp_path, build, change, words):
+def test_faults_are_named(tmp_path, build, change, words, agreed):
     folder = build(tmp_path / "x")
     change(folder)
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises(DatasetError, match=words) as caught:
         find_cases(folder)
+    agreed(str(caught.value))
 
 
 def test_check_reports_missing_masks_instead_of_stopping(tmp_path, capsys):

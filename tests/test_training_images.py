@@ -1,12 +1,15 @@
 """The leak guard: a picture is known under any name, and what is unknown is not called a test."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from unet_lib.dataset import Case, TrainingImages, content_hash
+from unet_lib.dataset import Case, DatasetError, TrainingImages, content_hash, data_hash
+from unet_lib.dataset.watching import Watched
 from unet_lib.images import read_image
 from unet_lib.metrics import Evaluation
 from unet_lib.report import summarise
@@ -44,6 +47,35 @@ def test_one_grey_value_or_another_shape_is_another_picture():
     assert len(hashes) == 4
     constant = np.zeros((6, 8, 1)), np.zeros((8, 6, 1)), np.zeros((4, 12, 1))
     assert len({content_hash(x) for x in constant}) == 3
+
+
+def test_the_hash_of_the_data_is_that_of_every_name_picture_and_mask_in_any_order():
+    cases = [case("b"), case("a"), case("c\udcff")]  # the last is no UTF-8 on the disk
+    found = data_hash(cases, ["1", "2", "3"], ["x", "y", "z"])
+    lines = b"a\t2\ty\nb\t1\tx\nc\xff\t3\tz\n"
+    assert found == hashlib.sha256(lines).hexdigest()
+    assert found == data_hash(cases[::-1], ["3", "2", "1"], ["z", "y", "x"])
+    with pytest.raises(ValueError, match="shorter"):
+        data_hash(cases, ["1", "2", "3"], ["x", "y"])
+
+
+def test_files_that_change_in_use_are_refused(tmp_path, agreed):
+    paths = [tmp_path / name for name in ("a.png", "a_mask.png", "more.png")]
+    for path in paths:
+        path.write_bytes(b"pixels")
+    watched = Watched([Case("a", "benign", paths[0], (paths[1],), "a")], [paths[2]])
+    watched.check()
+    said = []
+    paths[2].write_bytes(b"other pixels")
+    with pytest.raises(DatasetError) as one:
+        watched.check()
+    said.append(str(one.value))
+    paths[0].unlink()
+    os.utime(paths[1], ns=(1, 1))  # of the same size, written later
+    with pytest.raises(DatasetError) as all_of_them:
+        watched.check()
+    agreed(*said, str(all_of_them.value))
+    assert Watched([], [paths[0]]).check() is None  # absent then and now
 
 
 KNOWN = TrainingImages.of(
