@@ -28,6 +28,8 @@ from unet_lib.dataset import (
     read_audit,
 )
 from unet_lib.dataset import places as places_module
+from unet_lib.dataset.dividing import _unevenness
+from unet_lib.dataset.groups import known_groups
 
 PIXELS = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8)
 MASK = np.zeros((48, 64), np.uint8)
@@ -193,6 +195,8 @@ def test_named_audit_gives_groups(tiny_busi, tmp_path):
     audit.write_text("\n".join(["image,group", *rows]))
     cases = find_cases(tiny_busi, audit=audit)
     assert [c.group for c in cases if c.has_twins] == ["twins", "twins"]
+    assert known_groups(cases, tiny_busi, audit) == (cases, "audit.csv")
+    assert known_groups(cases, tiny_busi, None) == (cases, "none")
     audit.write_text("\n".join(["image,group", *rows[1:]]))
     refuse(tiny_busi, r"does not list 1 of the 9 images .*'benign \(1\)'", audit=audit)
     audit.write_text("\n".join(["image,group", rows[0], rows[0]]))
@@ -463,6 +467,17 @@ def test_split_without_normals():
         kept = [c for c in getattr(full, part) if c.label != "normal"]
         assert list(getattr(split, part)) == kept
     assert full.name == "folds, fold 1"
+
+
+def test_of_two_divisions_the_more_even_one_costs_less():
+    strata = np.repeat([0, 1], [8, 4])
+    even = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1])
+    of_classes = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1])  # equal parts, other classes
+    of_size = np.array([0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 1])
+    assert _unevenness(even, strata, 2) == 0
+    # By hand: (6 - 4)^2 / 4 twice and 2^2 / 2 twice; then (2^2 / 4 + 1 / 2) twice and 6^2 / 12.
+    assert _unevenness(of_classes, strata, 2) == pytest.approx(2 + 4)
+    assert _unevenness(of_size, strata, 2) == pytest.approx(3 + 3)
 
 
 def test_what_cannot_be_divided_is_refused(agreed):

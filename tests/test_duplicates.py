@@ -26,6 +26,7 @@ from unet_lib.dataset import (
     find_groups,
     join_groups,
 )
+from unet_lib.dataset import duplicates as module_of_pairs
 from unet_lib.dataset import groups as module
 from unet_lib.phantoms import PhantomConfig
 from unet_lib.phantoms.picture import phantom_pictures
@@ -110,6 +111,33 @@ def test_groups_are_the_originals(copies, found):
     cases = [Case(p.stem, "unknown", p, (), p.stem) for p in paths]
     groups = Counter((case.group, what[i][0]) for i, case in enumerate(join_groups(cases, found)))
     assert set(groups.values()) == {1 + len(CHANGES)} and len(groups) == ORIGINALS
+
+
+def test_the_grain_is_what_is_left_of_a_picture_without_its_brightness():
+    rng = np.random.default_rng(0)
+    assert np.abs(module_of_pairs._grain(np.full((50, 60), 90, np.uint8))).max() < 1e-4
+    speckle = rng.integers(0, 60, (200, 240)).astype(np.uint8)
+    slope = np.linspace(0, 150, 240).astype(np.uint8)
+    plain, bright = module_of_pairs._grain(speckle), module_of_pairs._grain(speckle + slope)
+    inner = np.s_[20:-20, 20:-20]
+    assert np.abs(plain[inner] - bright[inner]).max() < 0.1
+    # of unit variance, less what the 4 grey values take that keep flat regions quiet
+    expected = 60 / 12**0.5 / (60 / 12**0.5 + 4)
+    assert plain[inner].std() == pytest.approx(expected, abs=0.02)
+
+
+def test_pairs_of_unequal_files_are_found_in_the_order_of_the_cases(copies, found):
+    """Whatever the order of their hashes, which is how they are searched and kept."""
+    paths, what = copies
+    chosen = [i for i, (number, _) in enumerate(what) if number < 2][::-1]
+    cases = [Case(paths[i].stem, "unknown", paths[i], (), paths[i].stem) for i in chosen]
+    pairs = duplicate_pairs(cases, progress=False)
+    assert all(a < b for a, b, _ in pairs) and pairs == sorted(pairs)
+    named = {frozenset((cases[a].name, cases[b].name)) for a, b, _ in pairs}
+    names = [p.stem for p in paths]
+    assert named == {frozenset((names[a], names[b])) for a, b, _ in found if b < 16}
+    strict = duplicate_pairs(cases, DuplicateRule(correlation=0.9), progress=False)
+    assert 0 < len(strict) < len(pairs) and min(value for *_, value in strict) >= 0.9
 
 
 def test_no_bar_unless_asked_for(clinic, capsys):
