@@ -49,7 +49,9 @@ def image_features(pixels: np.ndarray) -> np.ndarray:
     grey = _resized(grey[..., 0])
     shown = grey[_seen(grey)]
     height, width = shown.shape
-    histogram = np.histogram(shown, 64, (0, 1))[0] / shown.size
+    # np.histogram(shown, 64, (0, 1)), in a fifth of its time
+    levels = np.minimum((shown * 64).astype(np.uint8), 63)
+    histogram = np.bincount(levels.ravel(), minlength=64) / shown.size
     entropy = -(histogram * np.log2(histogram + 1e-12)).sum() / 6
     top, bottom = shown[: height // 2 + 1].mean(), shown[height // 2 :].mean()
     left, right = shown[:, : width // 2 + 1].mean(), shown[:, width // 2 :].mean()
@@ -67,8 +69,9 @@ def _colour_share(pixels: np.ndarray) -> float:
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         return 0.0
     top = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    spread = pixels.max(2).astype(np.float32) - pixels.min(2)
-    return float((spread > 0.12 * top).mean())
+    one, two, three = cv2.split(pixels)
+    spread = cv2.max(cv2.max(one, two), three) - cv2.min(cv2.min(one, two), three)
+    return float((spread.astype(np.float32) > 0.12 * top).mean())
 
 
 def _resized(grey: np.ndarray) -> np.ndarray:
@@ -101,7 +104,8 @@ def _texture(grey: np.ndarray) -> list[float]:
     inside = (mean > 0.1) & (mean < 0.9)
     contrast = np.median(spread[inside] / mean[inside]) if inside.any() else 0.0
     rest = rest[inside] if inside.any() else rest
-    skewness = np.tanh((rest**3).mean() / (rest.std() ** 3 + 1e-6) / 2)
+    third = (rest * rest * rest).mean()  # a power would take half the time of everything here
+    skewness = np.tanh(third / (rest.std() ** 3 + 1e-6) / 2)
     return [
         (spread < 0.004).mean(), (gradient > 0.25).mean() * 5, 5 * gradient.mean(),
         np.log((across.mean() + 1e-4) / (down.mean() + 1e-4)), *details, contrast, skewness,
