@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_png, write_tiny_busi
+from test_dicom import region, write_dicom
 
 from unet_lib import dataset as module
 from unet_lib.dataset import (
@@ -25,6 +26,7 @@ from unet_lib.dataset import (
     locate_dataset,
     make_folds,
     make_split,
+    pixel_sizes,
     read_audit,
 )
 from unet_lib.dataset import places as places_module
@@ -50,7 +52,7 @@ def pair(folder: Path, *, image: str = "images", mask: str = "masks", stem: str 
 # --- layouts --------------------------------------------------------------------------------
 
 
-def test_busi_layout(tiny_busi):
+def test_layout_of_class_folders(tiny_busi):
     cases = find_cases(tiny_busi)
     assert Counter(c.label for c in cases) == {"benign": 4, "malignant": 3, "normal": 2}
     assert names(cases)[:5] == [f"benign ({k})" for k in (1, 2, 3, 4)] + ["malignant (1)"]
@@ -122,6 +124,32 @@ def test_masks_of_one_image_are_joined(tiny_busi):
     parts = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) > 0 for p in case.mask_paths]
     np.testing.assert_array_equal(load_case(case)[1], parts[0] | parts[1])
     assert parts[1].any() and not (parts[0] & parts[1]).any()
+
+
+def test_sizes_of_pixels_are_known_where_every_image_agrees(tmp_path):
+    values, spacing = np.zeros((1, 20, 30), np.uint8), {"PixelSpacing": [0.3, 0.2]}
+    fine = [{"PixelSpacing": [0.1, 0.2]}, {"PixelSpacing": [0.1, 0.2005]}]
+    left, right = (0, 0, 14, 19), (15, 0, 29, 19)
+    regions = {"SequenceOfUltrasoundRegions": [region(left), region(right)]}
+    halves = {
+        "SequenceOfUltrasoundRegions": [
+            region((0, 0, 14, 19)),
+            region((15, 0, 29, 19), (0.02,) * 2),
+        ]
+    }
+    cases = {}
+    for name, more in (
+        ("a.dcm", spacing), ("b.DICOM", fine[0]), ("c.dcm", fine[1]), ("whole.dcm", regions),
+        ("halves.dcm", halves), ("none.dcm", {}),
+    ):  # fmt: skip
+        path = write_dicom(tmp_path / name, values, **more)
+        cases[path.stem] = Case(path.stem, "benign", path, (), path.stem)
+    png = Case("p", "benign", write_png(tmp_path / "p.png", PIXELS), (), "p")
+    known = pixel_sizes([cases["a"], cases["b"], cases["c"], cases["whole"]])
+    assert known == {"a": (0.3, 0.2), "b": (0.1, 0.2), "c": (0.1, 0.2005), "whole": (0.2, 0.1)}
+    for other in (png, cases["halves"], cases["none"]):
+        assert pixel_sizes([cases["a"], other]) == {}
+    assert pixel_sizes([]) == {}
 
 
 # --- folders that are refused ----------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_unext_folders(tmp_path):
         find_cases(folder)
 
 
-def test_names_of_busi_tell_the_class(tmp_path):
+def test_names_tell_the_class(tmp_path):
     """As UNeXt and U-KAN prepare BUSI; then the audited groups hold too, where sizes agree."""
     for name in ("benign (10)", "malignant (3)"):
         write_png(tmp_path / "images" / f"{name}.png", picture(len(name)))
