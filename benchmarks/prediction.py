@@ -5,7 +5,7 @@ is ``segment`` for one image and ``segment_files`` for many; it also keeps the a
 the mask and measures how far the image is from the training images. Files are phantoms of about
 500 x 600 pixels as PNG; no results are written. PyTorch runs the plain network only.
 
-``python -m benchmarks.prediction [--network plain|busi-fold0] [--images 100] [--rounds 5]``
+``python -m benchmarks.prediction [--network plain|busi-fold0|...] [--images 100] [--rounds 5]``
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _torch(compiled: bool, bfloat16: bool, folder: Path) -> Callable[[Any], Any]
     from benchmarks.torch_unet import TorchUNet, count_parameters
 
     network = TorchUNet(_FILTERS).eval().to(memory_format=torch.channels_last)
-    expected = json.loads((folder / "parameters.json").read_text())
+    expected = json.loads((folder / "facts.json").read_text())["parameters"]
     if count_parameters(network) != expected:
         raise ValueError(f"{count_parameters(network)} parameters, Keras' network has {expected}")
     network = torch.compile(network) if compiled else network
@@ -112,8 +112,8 @@ def _torch(compiled: bool, bfloat16: bool, folder: Path) -> Callable[[Any], Any]
 def _child(settings: dict[str, str]) -> None:
     paths = sorted(Path(settings["folder"]).glob("*.png"))
     if "peer" in settings:
-        side = _SIDE if settings["network"] == "plain" else 128
-        one = _obvious(_peer(settings), side)
+        facts = json.loads((Path(settings["folder"]) / "facts.json").read_text())
+        one = _obvious(_peer(settings), facts["side"])
 
         def many() -> None:
             for path in paths:
@@ -161,7 +161,11 @@ def _prepare(folder: Path, network: str, images: int, peers: set[str | None]) ->
         kind = ("benign", "malignant", "normal")[number % 3]
         write_image(folder / f"{number:04}.png", make_phantom(kind, seed=number)[0])
     segmenter = _segmenter(network)
-    (folder / "parameters.json").write_text(json.dumps(segmenter.network.count_params()))
+    facts = {
+        "parameters": segmenter.network.count_params(),
+        "side": segmenter.preprocessing.size,
+    }
+    (folder / "facts.json").write_text(json.dumps(facts))
     for format in peers & {"onnx", "openvino"}:
         export_segmenter(segmenter, folder, format)
 
@@ -169,7 +173,7 @@ def _prepare(folder: Path, network: str, images: int, peers: set[str | None]) ->
 def main(arguments: list[str] | None = None) -> None:
     """Run all variants, interleaved."""
     parser = measuring.parser(__doc__, "prediction")
-    parser.add_argument("--network", choices=("plain", "busi-fold0"), default="busi-fold0")
+    parser.add_argument("--network", default="busi-fold0", help="plain, or a model by name")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--only", nargs="+", help="variants whose names hold one of these words")
     options = parser.parse_args(arguments)
