@@ -157,8 +157,8 @@ def with_text(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return page
 
 
-def rates(folder: str, folds: int = 5) -> dict[str, list[int]]:
-    """Count what is flagged, by kind: [flagged, images], each fold judged by its own statistics.
+def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
+    """Count what is flagged, by kind: (flagged, images) of each fold, by its own statistics.
 
     The test part of each fold, which neither statistics nor limit have seen, as it is and changed;
     the other pictures anew in every fold.
@@ -168,7 +168,7 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[int]]:
     from unet_lib.shift import _fit, image_features
     from unet_lib.source import open_dataset
 
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, list[tuple[int, int]]] = {}
     known: dict[str, np.ndarray] = {}
 
     def features(case):
@@ -182,10 +182,8 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[int]]:
         rng = np.random.default_rng(fold)
 
         def count(kind, pictures, monitor=monitor):
-            row = counts.setdefault(kind, [0, 0])
-            for pixels in pictures:
-                row[0] += monitor.measure(pixels).flagged
-                row[1] += 1
+            flagged = [monitor.measure(pixels).flagged for pixels in pictures]
+            counts.setdefault(kind, []).append((sum(flagged), len(flagged)))
 
         tests = [read_pixels(case.image_path) for case in split.test]
         count("held-out images", tests)
@@ -200,5 +198,7 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[int]]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    for name, (flagged, all_) in rates(sys.argv[1]).items():
-        print(f"| {name} | {all_} | {flagged} | {flagged / all_:.1%} |")
+    for name, counts in rates(sys.argv[1]).items():
+        flagged, images = map(sum, zip(*counts, strict=True))
+        by_fold = ", ".join(f"{one / all_of_it:.1%}" for one, all_of_it in counts)
+        print(f"| {name} | {images} | {flagged} | {flagged / images:.1%} | {by_fold} |")
