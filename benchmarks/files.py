@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import interleaved, parser, report, serve, spread, table
-from benchmarks.training_step import batch_of
+from benchmarks.training_step import batch_of, repeated
 
 BATCH = 8
 VARIANTS = {
@@ -30,10 +30,8 @@ VARIANTS = {
 
 def library(settings: dict[str, Any]) -> dict[str, Any]:
     """Prepare this library's training; ``alone`` and ``files`` run an epoch."""
-    import keras
-
     from unet_lib import Augmentation, Preprocessing, UNetConfig, build_unet, find_cases
-    from unet_lib.backend import keep_freed_memory, recommended_precision
+    from unet_lib.backend import fit_input, keep_freed_memory, recommended_precision
     from unet_lib.batches import Batches, PreparedCases
     from unet_lib.training import TrainingConfig, compile_network
 
@@ -44,21 +42,14 @@ def library(settings: dict[str, Any]) -> dict[str, Any]:
     batches = Batches(prepared, BATCH, augmentation=Augmentation(), shuffle=True)
     given = batch_of({"batch": BATCH, "size": settings["size"]})
 
-    class Alone(keras.utils.PyDataset):
-        def __len__(self) -> int:
-            return len(batches)
-
-        def __getitem__(self, index: int) -> tuple:
-            return given
-
     precision = recommended_precision()
     config = UNetConfig(filters=settings["filters"])
     network = build_unet(config, settings["size"], precision=precision)
     compile_network(network, TrainingConfig(), len(batches))
-    alone = Alone()
+    alone = repeated(given, len(batches))
     return {
         "alone": lambda: network.fit(alone, verbose=0),
-        "files": lambda: network.fit(batches, verbose=0),
+        "files": lambda: network.fit(fit_input(batches), verbose=0),
         "facts": {"reading_seconds": reading, "precision": precision},
     }
 

@@ -38,6 +38,8 @@ def _variants(network: str) -> dict[str, dict[str, str]]:
                 found[f"PyTorch {mode}, {precision}"] = {"peer": mode, "precision": precision}
     for engine in ("keras", "onnx", "openvino", "auto"):
         found[f"ours, {engine}"] = {"engine": engine}
+    if network != "plain":
+        found["ours, openvino, no shift monitor"] = {"engine": "openvino", "monitor": "no"}
     return found
 
 
@@ -122,6 +124,8 @@ def _child(settings: dict[str, str]) -> None:
         used = lambda: ""  # noqa: E731
     else:
         segmenter = _segmenter(settings["network"], engine=settings["engine"])
+        if "monitor" in settings:
+            segmenter.monitor = None
         one = segmenter.segment
 
         def many() -> None:

@@ -65,22 +65,22 @@ def keras_steps(settings: dict[str, Any], precision: str) -> Any:
     compile_network(network, TrainingConfig(), 100)
     batch = batch_of(settings)
 
-    class Batches(keras.utils.PyDataset):
-        count = 1
-
-        def __len__(self) -> int:
-            return self.count
-
-        def __getitem__(self, index: int) -> tuple:
-            return batch
-
-    batches = Batches()
-
     def run(steps: int) -> None:
-        batches.count = steps
-        network.fit(batches, verbose=0)
+        network.fit(repeated(batch, steps), verbose=0)
 
     return run
+
+
+def repeated(batch: tuple, steps: int) -> Any:
+    """Return a data set of the batch again and again, which costs nothing."""
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensors(batch).repeat(steps)
+    options = tf.data.Options()
+    # With it the end of a data set waits for a thread that looks every 10, 20, 40, ... ms: up to
+    # as long as the whole run, at random. The library's own input (`Batches`) is without it too.
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def torch_steps(settings: dict[str, Any], precision: str, compiled: bool) -> Any:

@@ -23,7 +23,10 @@ def onnx(path: Path) -> tuple[Run, str]:
     """Open an ONNX file with onnxruntime on the CPU; returns the function and the version."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Its threads would spin while they wait and keep reading and writing from the processors.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[
         0

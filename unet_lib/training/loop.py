@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
+from unet_lib.backend import fit_input
 from unet_lib.batches import Batches
 from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
 from unet_lib.training.accumulation import AccumulatingAdamW, UpdateSchedule
@@ -93,7 +94,8 @@ class _Epochs(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.progress, self.config = folder, progress, config
         self.team, self.writes = team, team is None or team.index == 0
-        self.batches, self.validation, self.bar = batches, validation, bar
+        self.batches, self.bar = batches, bar
+        self.validation = None if validation is None else fit_input(validation)
         self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -206,7 +208,7 @@ def fit(
             unit="step",
         ) as bar:
             network.fit(
-                batches,
+                fit_input(batches),
                 epochs=config.epochs,
                 initial_epoch=progress.epochs,
                 shuffle=False,
