@@ -9,11 +9,11 @@ import time
 
 COMMANDS = (
     ["imports"],
-    ["training_step", "--parts"],
+    ["training_step"],
     ["training_step", "--filters", "32", "--size", "256"],
     ["files"],
     ["evaluation", "--monai-images", "60"],
-    ["roofline"],
+    ["roofline", "--networks", "64x256", "--rounds", "3"],
     ["growth", "--short"],
     ["prediction"],
 )
