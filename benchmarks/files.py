@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import interleaved, parser, report, serve, spread, table
-from benchmarks.training_step import batch_of, repeated
+from benchmarks.training_step import batch_of
 
 BATCH = 8
 VARIANTS = {
     "this library, from files": ("library", "files"),  # first: its start is the whole start
     "its network alone (one batch)": ("library", "alone"),
+    "the same files, fed as Keras does": ("library", "kerasinput"),
     "Keras as tutorials write it": ("tutorial", "plain"),
     "keras-unet-collection, as tutorials": ("tutorial", "collection"),
     "segmentation_models_pytorch, one batch": ("torch", "smp"),
@@ -46,10 +47,11 @@ def library(settings: dict[str, Any]) -> dict[str, Any]:
     config = UNetConfig(filters=settings["filters"])
     network = build_unet(config, settings["size"], precision=precision)
     compile_network(network, TrainingConfig(), len(batches))
-    alone = repeated(given, len(batches))
+    alone = [given] * len(batches)
     return {
-        "alone": lambda: network.fit(alone, verbose=0),
+        "alone": lambda: network.fit(fit_input(alone), verbose=0),
         "files": lambda: network.fit(fit_input(batches), verbose=0),
+        "kerasinput": lambda: network.fit(batches, verbose=0),
         "facts": {"reading_seconds": reading, "precision": precision},
     }
 

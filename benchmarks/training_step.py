@@ -66,21 +66,9 @@ def keras_steps(settings: dict[str, Any], precision: str) -> Any:
     batch = batch_of(settings)
 
     def run(steps: int) -> None:
-        network.fit(repeated(batch, steps), verbose=0)
+        network.fit(backend.fit_input([batch] * steps), verbose=0)
 
     return run
-
-
-def repeated(batch: tuple, steps: int) -> Any:
-    """Return a data set of the batch again and again, which costs nothing."""
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensors(batch).repeat(steps)
-    options = tf.data.Options()
-    # With it the end of a data set waits for a thread that looks every 10, 20, 40, ... ms: up to
-    # as long as the whole run, at random. The library's own input (`Batches`) is without it too.
-    options.autotune.enabled = False
-    return data.with_options(options)
 
 
 def torch_steps(settings: dict[str, Any], precision: str, compiled: bool) -> Any:

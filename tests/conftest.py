@@ -29,29 +29,27 @@ def pytest_addoption(parser):
 def agreed(request, tmp_path) -> Callable[..., None]:
     """Return a function that compares a text, word for word, with the one that is committed.
 
-    ``agreed(text, "name.md")`` has a file of its own; ``agreed(text, ...)`` without a name are
-    the texts of one test, in the file of its module.
+    ``agreed(text, file="name.md")`` has a file of its own; ``agreed(text, ...)`` are the texts of
+    one test, in the file of its module.
     """
+
+    agree = request.config.getoption("agree")
 
     def compare(*texts: str, file: str = "") -> None:
         found = [text.replace(str(tmp_path), "FOLDER") for text in texts]
         path = AGREED / (file or f"{request.path.stem}.json")
         if file:
-            (written,) = found
-        else:
-            lines = [line for text in found for line in text.splitlines()]
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            key, listed = request.node.name, known.get(request.node.name)
-            if listed == lines:
-                return
-            known[key] = lines
-            written = json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-            if not request.config.getoption("agree"):
-                assert lines == listed
-        if request.config.getoption("agree"):
-            path.parent.mkdir(exist_ok=True, parents=True)
-            path.write_text(written, encoding="utf-8")
-        assert written == path.read_text(encoding="utf-8")
+            if agree:
+                path.write_text(*found, encoding="utf-8")
+            assert found == [path.read_text(encoding="utf-8")]
+            return
+        lines = [line for text in found for line in text.splitlines()]
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if agree:
+            known[request.node.name] = lines
+            written = json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True)
+            path.write_text(written + "\n", encoding="utf-8")
+        assert lines == known.get(request.node.name)
 
     return compare
 

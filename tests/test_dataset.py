@@ -131,12 +131,7 @@ def test_sizes_of_pixels_are_known_where_every_image_agrees(tmp_path):
     fine = [{"PixelSpacing": [0.1, 0.2]}, {"PixelSpacing": [0.1, 0.2005]}]
     left, right = (0, 0, 14, 19), (15, 0, 29, 19)
     regions = {"SequenceOfUltrasoundRegions": [region(left), region(right)]}
-    halves = {
-        "SequenceOfUltrasoundRegions": [
-            region((0, 0, 14, 19)),
-            region((15, 0, 29, 19), (0.02,) * 2),
-        ]
-    }
+    halves = {"SequenceOfUltrasoundRegions": [region(left), region(right, (0.02, 0.02))]}
     cases = {}
     for name, more in (
         ("a.dcm", spacing), ("b.DICOM", fine[0]), ("c.dcm", fine[1]), ("whole.dcm", regions),
@@ -579,6 +574,10 @@ def test_split_and_folder_that_differ_say_in_what(agreed):
     ) as caught:
         folds.split(cases[2:], 0)
     said.append(str(caught.value))
+    for absent in (3, 4):  # three are named
+        with pytest.raises(SplitError) as caught:
+            folds.split(cases[absent:], 0)
+        said.append(str(caught.value))
     extra = [*cases, replace(cases[0], name="new")]
     with pytest.raises(
         SplitError, match=r"1 images of the folder are not in the split \(new\)"

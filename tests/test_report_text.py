@@ -61,7 +61,7 @@ SAMPLES = {
         },
         12,
         group=1,
-    ),  # fmt: skip
+    ),
     "leaking_split": Sample(
         THREE, {**FOLD, **NEW, "training_overlap": overlap(near=["benign (0)"])}, 6
     ),
@@ -70,7 +70,7 @@ SAMPLES = {
     "normals_alone": Sample(("normal",), {**FOLD, **NEW}, 12),
     "without_normals": Sample(("malignant",), {**FOLD, **NEW}, 12),
 }
-PAGES = ("all_that_is_known", "training_images", "masks_alone", "normals_alone")
+PAGES = ("all_that_is_known", "training_images")
 
 
 def evaluation_of(sample):

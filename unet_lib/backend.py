@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import keras
 __all__ = [
     "BatchNormalization",
     "describe_hardware",
-    "fit_input",
     "enable_determinism",
+    "fit_input",
     "keep_freed_memory",
     "recommended_precision",
 ]
@@ -190,7 +191,7 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def fit_input(batches: keras.utils.PyDataset) -> Any:
+def fit_input(batches: Sequence[tuple[Any, ...]] | keras.utils.PyDataset) -> Any:
     """Return what `keras.Model.fit` takes for batches: on TensorFlow a `tf.data.Dataset` of them.
 
     Keras would wrap them in one that tunes itself. The end of each epoch then waits for the tuning
@@ -198,9 +199,9 @@ def fit_input(batches: keras.utils.PyDataset) -> Any:
 
     Parameters
     ----------
-    batches : keras.utils.PyDataset
-        Of arrays with one number of axes and one type each, in one thread. The items of an epoch
-        are asked for after it has begun, at most three ahead.
+    batches : keras.utils.PyDataset, or on TensorFlow any sequence
+        Of tuples of arrays that differ in their number of images only. Those of an epoch are asked
+        for after it has begun, in one thread, at most three ahead.
     """
     if keras.backend.backend() != "tensorflow":
         return batches
