@@ -146,11 +146,16 @@ def _child(settings: dict[str, str]) -> None:
             start = time.perf_counter()
             one(paths[0])
             alone.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         many()
         rate = len(paths) / (time.perf_counter() - start)
-        milliseconds = 1e3 * statistics.median(alone)
-        return {"rate": rate, "alone_ms": milliseconds, "first_s": first[0], "engine": used()}
+        return {
+            "rate": rate,
+            "cpu_ms": 1e3 * (time.process_time() - cpu) / len(paths),
+            "alone_ms": 1e3 * statistics.median(alone),
+            "first_s": first[0],
+            "engine": used(),
+        }
 
     measuring.serve(answer)
 
@@ -201,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows, rates = [], {}
     for name, answers in found.items():
         if "error" in answers[-1]:
-            rows.append([name, answers[-1]["error"], "", "", ""])
+            rows.append([name, answers[-1]["error"], "", "", "", ""])
             continue
         counted = answers[1:]
         rates[name] = statistics.median(a["rate"] for a in counted)
@@ -209,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
             [
                 name,
                 measuring.spread([a["rate"] for a in counted]),
+                f"{statistics.median(a['cpu_ms'] for a in counted):.1f}",
                 measuring.spread([a["alone_ms"] for a in counted]),
                 f"{answers[0]['first_s']:.1f}",
                 counted[-1]["engine"],
@@ -224,8 +230,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"prediction, file to mask, {options.network}, {options.images} images, "
         f"{options.rounds} rounds"
     )
-    head = ("variant", f"images/s of {options.images}", "one image, ms", "start to first mask, s",
-            "engine")  # fmt: skip
+    head = ("variant", f"images/s of {options.images}", "CPU ms an image", "one image, ms",
+            "start to first mask, s", "engine")  # fmt: skip
     text = measuring.table(title, head, rows)
     measuring.report(options.json, text, ratios=ratios, found=found)
 
