@@ -41,15 +41,13 @@ def contour_scores(
     """
     if not truth.any():
         return {"hd95": NAN, "mean_surface_distance": NAN, "surface_dice": NAN}
-    steps = (1.0, 1.0) if spacing is None else spacing
+    steps = np.ones(2) if spacing is None else np.array(spacing, float)
     if not prediction.any():
-        diagonal = float(np.hypot(*np.multiply(truth.shape, steps)))
+        diagonal = float(np.hypot(*(truth.shape * steps)))
         return {"hd95": diagonal, "mean_surface_distance": diagonal, "surface_dice": 0.0}
     box = bounding_box(truth | prediction)
-    ours, theirs = contour(prediction[box]), contour(truth[box])
-    distances = np.concatenate(
-        [_distance_to(theirs, steps)[ours], _distance_to(ours, steps)[theirs]]
-    )
+    ours, theirs = (_positions(contour(mask[box])) for mask in (prediction, truth))
+    distances = np.concatenate([_distances(ours, theirs, steps), _distances(theirs, ours, steps)])
     tolerance = TOLERANCE_PX if spacing is None else TOLERANCE_MM
     return {
         "hd95": float(np.percentile(distances, 95)),
@@ -96,10 +94,12 @@ def contour_band(truth: np.ndarray) -> np.ndarray:
     np.ndarray
         bool (H, W); all False without a lesion.
     """
+    from scipy.ndimage import distance_transform_edt  # importing this package is cheap
+
     band = np.zeros(truth.shape, bool)
     if truth.any():
         box = bounding_box(truth, BAND_PX)
-        band[box] = _distance_to(contour(truth[box]), (1.0, 1.0)) <= BAND_PX
+        band[box] = distance_transform_edt(~contour(truth[box])) <= BAND_PX
     return band
 
 
@@ -120,10 +120,19 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
     return ranges[0], ranges[1]
 
 
-def _distance_to(points: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
-    from scipy.ndimage import distance_transform_edt  # importing this package is cheap
+def _positions(points: np.ndarray) -> np.ndarray:
+    return np.stack(np.divmod(np.flatnonzero(points), points.shape[1]), axis=1)
 
-    return distance_transform_edt(~points, sampling=spacing)
+
+def _distances(points: np.ndarray, others: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the distance of each point to the nearest of the others; both int (N, 2)."""
+    from scipy.spatial import KDTree
+
+    # Contours are short: searching them takes a quarter of the time of a distance map.
+    tree = KDTree(others * steps, balanced_tree=False, compact_nodes=False)
+    nearest = others[tree.query(points * steps)[1]]
+    # From whole pixels: a distance of exactly the tolerance must not be rounded away from it.
+    return np.sqrt((((points - nearest) * steps) ** 2).sum(axis=1))
 
 
 def _count_touched(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
@@ -135,7 +144,7 @@ def _count_touched(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     box = bounding_box(mask)
     mask = mask[box]
     labels, count = label(mask, np.ones((3, 3)))
-    return count, len(np.unique(labels[mask & other[box]]))
+    return count, np.count_nonzero(np.bincount(labels[mask & other[box]]))
 
 
 def check_spacing(spacing: tuple[float, float] | None) -> None:
