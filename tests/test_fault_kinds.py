@@ -346,7 +346,6 @@ def test_a_draft_goes_with_the_next_one_after_a_kill_and_not_before(tmp_path):
 
 
 def test_decoded_images_on_a_full_disk(small_disk, monkeypatch):
-    """A mapped page without space ends a process without a word, so the space is taken first."""
     import tempfile
 
     from unet_lib.batches import PreparedCases

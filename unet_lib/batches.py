@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,15 +20,13 @@ from unet_lib.images import Preprocessing
 
 __all__ = ["Batches", "PreparedCases"]
 
-_BLOCK = 1 << 24
-
 
 class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
-    Arrays larger than the budget are kept in temporary files instead of memory. Of these no more
-    than the budget stays mapped into the process; the operating system caches what fits. They lie
-    without a name in the folder for temporary files (`TMPDIR`) and go with the process.
+    Pictures larger than the budget are kept in a temporary file instead of memory; the operating
+    system caches what fits. It lies without a name in the folder for temporary files (`TMPDIR`) and
+    goes with the process.
 
     Parameters
     ----------
@@ -48,6 +45,7 @@ class PreparedCases:
     ----------
     images : ndarray of float32, shape (N, S, S, 1)
     masks : ndarray of bool, shape (N, S, S)
+        Empty (N = 0) when they are on disk; `pair` gives them in either case.
     hashes, mask_hashes : list of str
         `content_hash` of each image, and of each mask, as read.
     on_disk : bool
@@ -77,11 +75,15 @@ class PreparedCases:
         side = preprocessing.size
         shape = (len(self.cases), side, side)
         self.on_disk = int(np.prod(shape)) * 5 > memory_mb * 1e6  # 4 bytes image, 1 byte mask
-        self._maps: list[mmap.mmap] = []
-        # Half: the system maps the neighbours of what is asked for, too.
-        self._used, self._allowed = 0, max(1, int(memory_mb * 1e6 / (side * side * 5)) // 2)
-        self.images = self._allocate((*shape, 1), np.float32)
-        self.masks = self._allocate(shape, bool)
+        kept = (0, side, side) if self.on_disk else shape
+        self.images, self.masks = np.empty((*kept, 1), np.float32), np.empty(kept, bool)
+        if self.on_disk:
+            self._where = (
+                f"{tempfile.gettempdir()}, decoded images of {np.prod(shape) * 5e-6:.0f} MB"
+            )
+            self._one_at_a_time = threading.Lock()
+            with write_errors(self._where):
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self.hashes = [""] * len(self.cases)
         self.mask_hashes = [""] * len(self.cases)
         with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -89,40 +91,36 @@ class PreparedCases:
             for _ in tqdm(done, "reading", len(self.cases), disable=not progress, unit="image"):
                 pass
 
-    def _allocate(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        if not self.on_disk:
-            return np.empty(shape, dtype)
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        what = f"{tempfile.gettempdir()}, decoded images of {size / 1e6:.0f} MB"
-        with write_errors(what), tempfile.TemporaryFile() as file:
-            # Written once: a mapped page without space on the disk ends the process without a word.
-            for start in range(0, size, _BLOCK):
-                file.write(bytes(min(_BLOCK, size - start)))
-            file.flush()
-            self._maps.append(mmap.mmap(file.fileno(), size))
-        return np.frombuffer(self._maps[-1], dtype).reshape(shape)
-
-    def _release(self) -> None:
-        """Give mapped pages back when as many pictures were used as the budget holds."""
-        self._used += 1
-        if self._used >= self._allowed and hasattr(mmap, "MADV_DONTNEED"):
-            self._used = 0
-            for mapped in self._maps:
-                mapped.madvise(mmap.MADV_DONTNEED)  # the file keeps what was written
-
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image and mask at a position; views that must not be changed."""
-        self._release()
-        return self.images[index], self.masks[index]
+        """Return image and mask at a position, which must not be changed."""
+        if not self.on_disk:
+            return self.images[index], self.masks[index]
+        # Read and not mapped: of mapped files the system puts far more into this process's memory
+        # than was asked for.
+        side = self.preprocessing.size
+        image, mask = np.empty((side, side, 1), np.float32), np.empty((side, side), bool)
+        with self._one_at_a_time:
+            self._file.seek(index * (image.nbytes + mask.nbytes))
+            self._file.readinto(image.data)
+            self._file.readinto(mask.data)
+        return image, mask
+
+    def _keep(self, index: int, image: np.ndarray, mask: np.ndarray) -> None:
+        if not self.on_disk:
+            self.images[index], self.masks[index] = image, mask
+            return
+        with self._one_at_a_time, write_errors(self._where):
+            self._file.seek(index * (image.nbytes + mask.nbytes))
+            self._file.write(np.ascontiguousarray(image, np.float32).data)
+            self._file.write(np.ascontiguousarray(mask, bool).data)
+            self._file.flush()
 
     def _decode(self, index: int) -> None:
-        self._release()
         image, mask = load_case(self.cases[index])
         self.hashes[index] = content_hash(image)
         self.mask_hashes[index] = content_hash(mask[..., None])
         prepared = self.preprocessing.apply(image, mask)
-        self.images[index] = prepared.image
-        self.masks[index] = prepared.mask
+        self._keep(index, prepared.image, prepared.mask)
 
     def __len__(self) -> int:
         """Return the number of cases."""
