@@ -228,6 +228,25 @@ def test_every_option_arrives(data, tmp_path, monkeypatch):
     assert not seen["resume"] and not seen["recipe"].training.deterministic
 
 
+def test_a_training_that_starts_from_a_model_takes_its_network(data, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def train(split, folder, recipe, **more):
+        seen.append(recipe)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet_lib.training.train", train)
+    given = ["train", str(data), "--out", str(tmp_path / "r"), "--start-from", "busi-small"]
+    assert main([*given, "--size", "96"]) == 130
+    (recipe,) = seen
+    assert (recipe.network.filters, recipe.network.encoder) == (8, "EfficientNetLite0")
+    assert recipe.network.encoder_weights is None and recipe.training.start_from == "busi-small"
+    assert recipe.preprocessing.to_dict() == {"size": 96, "keep_aspect": False}
+    capsys.readouterr()
+    refused(capsys, [*given, "--filters", "32"], "--start-from busi-small: brings its network")
+    refused(capsys, [*given[:-1], "nothing"], "nothing: neither a model folder")
+
+
 def test_interruption_is_130_and_says_how_to_go_on(data, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt

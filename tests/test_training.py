@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from unet_lib.dataset import (
 )
 from unet_lib.files import FolderInUse
 from unet_lib.images import Preprocessing
-from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.metrics import score_case
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
@@ -42,6 +43,7 @@ from unet_lib.training import (
 )
 from unet_lib.training.state import averaged_weights
 from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_settings
+from unet_lib.weights import WeightsError, save_segmenter
 
 pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
@@ -282,6 +284,66 @@ def test_early_stopping(split, tmp_path):
     recipe = small_recipe(epochs=50, patience=2, learning_rate=1e-9, warmup_epochs=0, ema=0.0)
     run = train(split, tmp_path / "run", recipe, progress=False)
     assert run.result["epochs"] == run.result["best_epoch"] + 2 < 50
+
+
+def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished, split, tmp_path):
+    model = shutil.copytree(finished.folder / "model", tmp_path / "before")
+    others = find_cases(make_phantoms(tmp_path / "p", 24, seed=6, progress=False))
+    other = make_split(others, test=0.2, validation=0.2).split(others, 0)
+    still = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-9, "ema": 0.0}
+    recipe = small_recipe(**still, start_from=str(model))
+    run = train(other, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
+    kernels = [w for w in run.segmenter.network.weights if w.name == "kernel"]
+    before = [w for w in finished.segmenter.network.weights if w.name == "kernel"]
+    assert len(kernels) > 8
+    for ours, theirs in zip(kernels, before, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    about, seen = run.segmenter.about, finished.segmenter.about
+    assert about["started_from"] == f"whole (SHA-256 {seen['weights_sha256']})"
+    hashes = set(about["training_images"]["hashes"])
+    assert set(seen["training_images"]["hashes"]) < hashes
+    assert len(hashes) == sum(
+        map(len, (split.train, split.validation, other.train, other.validation))
+    )
+    leaked = evaluate_cases(run.segmenter, split.train[:2], progress=False).about
+    assert leaked["seen_in_training"] and len(leaked["training_overlap"]["in_training"]) == 2
+    clean = evaluate_cases(run.segmenter, other.test, progress=False).about
+    assert clean["seen_in_training"] is False
+    # A finished run does not need the model any more.
+    shutil.rmtree(model)
+    again = train(other, run.folder, recipe, resume=True, progress=False)
+    assert again.result == run.result
+
+
+def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp_path):
+    model = finished.folder / "model"
+    recipe = small_recipe(start_from=str(model))
+    swapped = replace(split, train=split.test, test=split.train)
+    with pytest.raises(ValueError, match=r"start_from whole: was trained on \d+ of the \d+ val"):
+        train(split, tmp_path / "run", recipe, progress=False)
+    with pytest.raises(ValueError, match=r"of the \d+ test images or on near-dup"):
+        train(replace(swapped, validation=split.test), tmp_path / "run", recipe, progress=False)
+    wide = replace(recipe, network=UNetConfig(filters=8, depth=2, dropout=0.2))
+    with pytest.raises(ValueError, match=r"another network \(filters: 4 there, 8 here\)"):
+        train(split, tmp_path / "run", wide, progress=False)
+    with pytest.raises(WeightsError, match="absent: neither a model folder"):
+        train(split, tmp_path / "run", small_recipe(start_from="absent"), progress=False)
+    with pytest.raises(ValueError, match="start_from must be the name or folder of a model"):
+        small_recipe(start_from=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_after_a_start_that_does_not_say_what_it_saw_nobody_knows(finished, split, tmp_path):
+    about = {k: v for k, v in finished.segmenter.about.items() if k != "training_images"}
+    stranger = replace(finished.segmenter, about=about)
+    save_segmenter(stranger, small_recipe().network, tmp_path / "stranger")
+    recipe = small_recipe(epochs=1, start_from=str(tmp_path / "stranger"))
+    run = train(split, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
+    assert "training_images" not in run.segmenter.about
+    # The names that it keeps are enough to warn, not to acquit.
+    assert evaluate_cases(run.segmenter, split.test, progress=False).about["seen_in_training"] is (
+        None
+    )
 
 
 def test_averaged_weights_are_given_back_bit_for_bit():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,26 @@ def _train(options: argparse.Namespace) -> int:
     from unet_lib.images import Preprocessing
     from unet_lib.model import UNetConfig
     from unet_lib.training import Recipe, TrainingConfig, train
+    from unet_lib.training.starting import settings_of
 
+    preprocessing = Preprocessing(options.size)
+    network = UNetConfig(
+        filters=options.filters,
+        depth=options.depth,
+        encoder=options.encoder,
+        encoder_weights="imagenet" if options.imagenet else None,
+    )
+    if options.start_from:
+        if network != UNetConfig():
+            raise ValueError(
+                f"--start-from {options.start_from}: brings its network; leave --filters, --depth, "
+                "--encoder and --imagenet out."
+            )
+        network, preprocessing = settings_of(options.start_from)
+        preprocessing = replace(preprocessing, size=options.size)
     recipe = Recipe(
-        network=UNetConfig(
-            filters=options.filters,
-            depth=options.depth,
-            encoder=options.encoder,
-            encoder_weights="imagenet" if options.imagenet else None,
-        ),
-        preprocessing=Preprocessing(options.size),
+        network=network,
+        preprocessing=preprocessing,
         training=TrainingConfig(
             epochs=options.epochs,
             warmup_epochs=min(3.0, options.epochs / 5),
@@ -68,6 +80,7 @@ def _train(options: argparse.Namespace) -> int:
             precision=options.precision,
             deterministic=options.deterministic,
             workers=options.workers,
+            start_from=options.start_from,
         ),
     )
     source = _open(options, normals=not options.no_normals)

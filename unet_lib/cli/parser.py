@@ -196,6 +196,12 @@ def _add_train(sub: argparse.ArgumentParser) -> None:
         "--encoder", default="plain", help="'plain', EfficientNetLite0 or one of keras.applications"
     )
     sub.add_argument("--imagenet", action="store_true", help="start the encoder from ImageNet")
+    sub.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        default="",
+        help="model whose network and weights the training starts from, such as busi-best",
+    )
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="peak rate of AdamW")
     sub.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation")
     sub.add_argument("--precision", default="auto", help="auto, float32, mixed_bfloat16, ...")

@@ -16,6 +16,7 @@ from unet_lib.backend import (
 )
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Folds, Split, TrainingImages
+from unet_lib.inference import Segmenter
 from unet_lib.model import build_unet
 from unet_lib.training.loop import compile_network
 from unet_lib.training.processes import SharedBatches, Team
@@ -25,9 +26,16 @@ __all__ = ["prepare", "training_images"]
 
 
 def prepare(
-    split: Split, recipe: Recipe, progress: bool, team: Team | None
+    split: Split,
+    recipe: Recipe,
+    progress: bool,
+    team: Team | None,
+    start: Segmenter | None = None,
 ) -> tuple[keras.Model, Batches, Batches | None]:
-    """Return the compiled network, the training batches and the validation batches, if any."""
+    """Return the compiled network, the training batches and the validation batches, if any.
+
+    The network has the weights of `start`, where that is given.
+    """
     config = recipe.training
     keep_freed_memory()
     if config.deterministic:
@@ -61,7 +69,11 @@ def prepare(
             images=json.dumps([[part.hashes, part.mask_hashes] for part in used]),
         )
     with team.scope() if team else contextlib.nullcontext():
-        network = build_unet(recipe.network, recipe.preprocessing.size, precision=precision)
+        network = build_unet(
+            recipe.network, recipe.preprocessing.size, precision=precision, pretrained=not start
+        )
+        if start:
+            network.set_weights(start.network.get_weights())
         compile_network(network, config, batches.updates)
     return network, batches, validation
 

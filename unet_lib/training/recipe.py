@@ -52,6 +52,9 @@ class TrainingConfig(Settings):
         Threads that prepare batches.
     memory_mb : float
         Budget for decoded images, in 10**6 bytes; beyond it they are kept on disk.
+    start_from : str
+        Model whose weights the network starts from, as `load_segmenter` takes it; it must be the
+        same network. Empty: random weights, or `UNetConfig.encoder_weights`.
     """
 
     epochs: int = 100
@@ -68,6 +71,7 @@ class TrainingConfig(Settings):
     seed: int = 0
     workers: int = 2
     memory_mb: float = 1024.0
+    start_from: str = ""
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -94,6 +98,11 @@ class TrainingConfig(Settings):
             raise ValueError(
                 f"TrainingConfig: accumulate must divide batch_size ({self.batch_size}); "
                 f"received {self.accumulate!r}."
+            )
+        if not isinstance(self.start_from, str):
+            raise ValueError(
+                "TrainingConfig: start_from must be the name or folder of a model; received "
+                f"{self.start_from!r}."
             )
         policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
         if self.precision not in policies:

@@ -22,6 +22,7 @@ from unet_lib.training.loop import STATE, best_weights, fit, remove_weights
 from unet_lib.training.preparing import prepare, training_images
 from unet_lib.training.processes import Team, find_team
 from unet_lib.training.recipe import Recipe
+from unet_lib.training.starting import join_images, refuse_seen, start_facts, starting_model
 from unet_lib.training.state import Progress
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
@@ -105,7 +106,10 @@ def train(
     ValueError
         The folder holds a run of other settings or another split, the training part is empty,
         there are validation images and an operating point, or neither, or test images and an
-        operating point, or devices cannot share a batch evenly.
+        operating point, or devices cannot share a batch evenly; the model to start from has another
+        network, or has seen validation or test images.
+    WeightsError
+        The model to start from cannot be used.
     ImageError, DatasetError
         A file cannot be used, or was changed during the training; the message names it.
     WriteError
@@ -135,8 +139,12 @@ def train(
     team = find_team()
     if team:
         team.check(recipe.training)
+    # A finished run is returned as it is, whether the model it started from is still there or not.
+    start = None if (folder / RESULT).is_file() else starting_model(recipe)
+    if start:
+        refuse_seen(start, split, about.get("data"))
     if team and team.index > 0:
-        _follow(split, folder, recipe, team)
+        _follow(split, folder, recipe, team, start)
         return None
     with folder_lock(folder):
         _claim(folder, recipe, split, about, resume)
@@ -144,7 +152,7 @@ def train(
         if team:
             team.share(FINISHED if finished else b"")
         if not finished:
-            _train(split, folder, recipe, about, operating_point, progress, team)
+            _train(split, folder, recipe, about, operating_point, progress, team, start)
         elif team:
             team.leave()
         (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
@@ -160,25 +168,30 @@ def _train(
     operating_point: tuple[float, Cleaning] | None,
     progress: bool,
     team: Team | None,
+    start: Segmenter | None,
 ) -> None:
     """Do what is left of a run."""
     files = Watched([*split.train, *split.validation])
-    network, batches, validation = prepare(split, recipe, progress, team)
+    network, batches, validation = prepare(split, recipe, progress, team, start)
     done = fit(
         network, batches, validation, recipe.training, folder, show_progress=progress, team=team
     )
     if team:
         team.leave()
     _write_history(folder / HISTORY, done.history)
+    seen = training_images(batches, validation, about)
+    seen = join_images(seen, start, about.get("data"))
     facts = {
         "name": folder.name,
         **about,
+        **start_facts(start),
         "split": split.name,
         "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "trained_on": sorted(case.name for case in split.train),
         "validated_on": sorted(case.name for case in split.validation),
-        "training_images": training_images(batches, validation, about).to_dict(),
     }
+    if seen:
+        facts["training_images"] = seen.to_dict()
     segmenter = _final_segmenter(recipe, best_weights(folder, done), facts)
     choice = None
     if operating_point is None:
@@ -198,10 +211,12 @@ def _train(
     _write_json(folder / RESULT, {**result, **candidates})
 
 
-def _follow(split: Split, folder: Path, recipe: Recipe, team: Team) -> None:
+def _follow(
+    split: Split, folder: Path, recipe: Recipe, team: Team, start: Segmenter | None
+) -> None:
     """Train as one of several processes, without a run folder."""
     if team.share(b"") != FINISHED:
-        parts = prepare(split, recipe, False, team)
+        parts = prepare(split, recipe, False, team, start)
         fit(*parts, recipe.training, folder, show_progress=False, team=team)
     team.leave()
 
