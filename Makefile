@@ -1,5 +1,5 @@
 # make demo [DATA=<folder>] | test | lint | mutate | fuzz | oldest | supply | bench |
-#      reproduce DATA=<folder> | faults | clean
+#      reproduce DATA=<folder> | reproduce-all DATA=<folder> | faults | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ DATASET := $(if $(DATA),$(DATA),phantoms)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
-.PHONY: demo test lint mutate fuzz oldest supply bench reproduce faults clean
+.PHONY: demo test lint mutate fuzz oldest supply bench reproduce reproduce-all faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.runtime: requirements.txt
@@ -74,6 +74,12 @@ bench: $(VENV)/.runtime
 reproduce: $(VENV)/.runtime
 	@test -n "$(DATA)" || { echo "usage: make reproduce DATA=<folder with BUSI>"; exit 2; }
 	$(BIN)/python -m unet_lib evaluate --model busi-fold0 "$(DATA)" --fold 0 --out runs/reproduce
+
+# All five folds of both shipped recipes, compared image by image with the committed scores.
+reproduce-all: $(VENV)/.runtime
+	@test -n "$(DATA)" || { echo "usage: make reproduce-all DATA=<folder with BUSI>"; exit 2; }
+	$(BIN)/python -m tools.reproduce experiments/lite0-f8-squeezed-128 "$(DATA)"
+	$(BIN)/python -m tools.reproduce experiments/lite0-d4-f8-squeezed-128 "$(DATA)"
 
 # 50 kills at random moments over the real commands; then full disks, read-only folders, files
 # changed in the middle, an interrupted notebook cell. About an hour.

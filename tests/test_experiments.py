@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from tools import reproduce
 from unet_lib.cli import main
 from unet_lib.cli.experimenting import read_recipe
 from unet_lib.dataset import find_cases, make_folds
@@ -34,6 +35,7 @@ from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
 from unet_lib.plots import PHANTOM_BANNER
 from unet_lib.training import Recipe, TrainingConfig
+from unet_lib.weights import load_segmenter, save_segmenter
 
 PUBLISHED = Path(__file__).parent.parent / "experiments"
 RECIPE = Recipe(
@@ -241,7 +243,7 @@ def test_command(data, tmp_path, capsys):
     assert main(["crossvalidate", *options, "--out", str(tmp_path / "a"), "--final"]) == 0
     assert main(
         ["crossvalidate", *options, "--out", str(tmp_path / "b"), "--set", "training.seed=1",
-         "--against", str(tmp_path / "a"), "--publish", str(tmp_path / "kept")]
+         "--against", str(tmp_path / "a"), "--publish", str(tmp_path / "kept"), "--models"]
     ) == 0  # fmt: skip
     shown = capsys.readouterr().out
     assert "a, test images of fold 1" in shown
@@ -251,6 +253,19 @@ def test_command(data, tmp_path, capsys):
         ("a", "validation", ""), ("a", "test", ""), ("b", "validation", "a")
     ]  # fmt: skip
     assert load_crossvalidation(tmp_path / "kept").name == "kept"
+    kept = load_segmenter(tmp_path / "kept" / "fold1")
+    assert kept.about == load_segmenter(tmp_path / "b" / "fold1").about
+    final = ["--final", "--publish", str(tmp_path / "kept"), "--models", "--set", "training.seed=1"]
+    assert main(["crossvalidate", *options, "--out", str(tmp_path / "b"), *final]) == 0
+    capsys.readouterr()
+    assert reproduce.main([str(tmp_path / "kept"), str(folder)]) == 0
+    count = len(load_crossvalidation(tmp_path / "kept").evaluations("test")[1].table)
+    shown = capsys.readouterr().out
+    assert f"{count} of {count} images have the committed counts" in shown
+    assert PHANTOM_BANNER in shown
+    kept.threshold = 0.01
+    save_segmenter(kept, UNetConfig(filters=4, depth=2), tmp_path / "kept" / "fold1" / "model")
+    assert reproduce.main([str(tmp_path / "kept"), str(folder)]) == 1
     random = ["--random-split", "3", "--out", str(tmp_path / "r")]
     assert main(["crossvalidate", *options, *random]) == 0
     parted = load_crossvalidation(tmp_path / "r")

@@ -48,9 +48,8 @@ def add_crossvalidate(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--note", default="", help="a remark for the ledger")
     sub.add_argument("--final", action="store_true", help="score the test parts, once")
     sub.add_argument("--all", action="store_true", help="train on all images, into --out/all")
-    sub.add_argument(
-        "--publish", type=Path, help="copy everything but weights there, to be committed"
-    )
+    sub.add_argument("--publish", type=Path, help="copy the results there, to be committed")
+    sub.add_argument("--models", action="store_true", help="publish the folds' models too")
 
 
 def read_recipe(path: Path | None, changes: list[str]) -> Any:
@@ -125,7 +124,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         row = record(done, ledger, part, against=against, note=options.note)
         print("\n".join(filter(None, (banner_for(done.about), row.to_text()))), flush=True)
     if options.publish:
-        publish(done, options.publish)
+        publish(done, options.publish, models=options.models)
     if options.all:
         run = train_on_all(cases, options.out / "all", done)
         print(f"trained on all images: {run.folder / 'model'}")

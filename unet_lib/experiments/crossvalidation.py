@@ -16,7 +16,7 @@ from unet_lib.inference import Cleaning
 from unet_lib.metrics import Evaluation, merge_evaluations
 from unet_lib.report import write_report
 from unet_lib.training import Recipe
-from unet_lib.training.run import HISTORY, RESULT, SETTINGS
+from unet_lib.training.run import HISTORY, MODEL, RESULT, SETTINGS
 
 __all__ = [
     "CrossValidation",
@@ -141,8 +141,8 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
     return CrossValidation(folder, recipe, stored, tuple(found), environment)
 
 
-def publish(done: CrossValidation, folder: str | Path) -> Path:
-    """Copy everything but weights, for a repository, with tables and the report of the test.
+def publish(done: CrossValidation, folder: str | Path, *, models: bool = False) -> Path:
+    """Copy what tells the results, for a repository, with tables and the report of the test.
 
     Settings, histories and the scores of every image by fold; ``validation/`` and ``test/`` hold
     the tables of all folds together, ``test/`` the report too, but not its page, of which half is
@@ -153,6 +153,8 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
     done : CrossValidation
     folder : str or Path
         Made when absent; files of the same name are replaced. `load_crossvalidation` reads it.
+    models : bool
+        Copy the model of each fold too (``fold<k>/model/``), so that its scores can be made again.
 
     Returns
     -------
@@ -164,6 +166,10 @@ def publish(done: CrossValidation, folder: str | Path) -> Path:
     ]
     for name in [DESCRIPTION, *names]:
         write_atomic(folder / name, (done.folder / name).read_text(encoding="utf-8"))
+    for fold in done.folds if models else ():
+        place = f"fold{fold.fold}/{MODEL}"
+        for path in sorted((done.folder / place).iterdir()):
+            write_atomic(folder / place / path.name, path.read_bytes())
     for part in PARTS:
         scores = done.evaluations(part)
         for fold, found in scores.items():
