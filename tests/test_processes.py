@@ -28,14 +28,19 @@ from unet_lib.training import TrainingConfig, load_run
 from unet_lib.training.processes import SharedBatches, Team, join
 
 ROOT = Path(__file__).parent.parent
-# Keeps each state, which a run removes at its end, and waits, so that a kill comes before that.
+# Keeps each state, which a run removes at its end, and the run folder as it is after the first
+# epoch, and waits, so that a kill comes before the end.
 KEEP = """
 import os, shutil, time
 replace = os.replace
 def kept(a, b, **more):
     replace(a, b, **more)
     if str(b).endswith("state.npz"):
-        shutil.copyfile(b, os.path.dirname(b) + ".npz")
+        out = os.path.dirname(b)
+        shutil.copyfile(b, out + ".npz")
+        if not os.path.exists(out + "-begun"):
+            shutil.copytree(out, out + "-copy")
+            os.rename(out + "-copy", out + "-begun")
         time.sleep(float(os.environ["WAIT"]))
 os.replace = kept
 """
@@ -73,12 +78,30 @@ def start(folder, out, *more, devices=1, wait=0.0):
     )
 
 
-def finished(folder, out, *more, **options):
-    child = start(folder, out, *more, **options)
-    printed, errors = child.communicate(timeout=600)
-    assert child.returncode == 0, errors
-    assert printed.count("constraint_met") == 1  # by process 0 alone
+def apart(folder, out, *more, **options):
+    """Start two processes by a command each, as on two machines, with a run folder each."""
+    together = ["--processes", "2", "--coordinator", f"127.0.0.1:{processes._free_port()}"]
+    return [
+        start(folder, name, *together, "--process-id", str(index), *more, **options)
+        for index, name in enumerate((out, f"{out}-1"))
+    ]
+
+
+def finished(folder, out, *more, starter=start, **options):
+    started = starter(folder, out, *more, **options)
+    children = started if isinstance(started, list) else [started]
+    told = [child.communicate(timeout=600) for child in children]
+    assert not any(child.returncode for child in children), told
+    assert str(told).count("constraint_met") == 1  # by process 0 alone
+    assert not (folder / f"{out}-1").exists()
     return load_run(folder / out)
+
+
+def wait_for_epoch(folder, out, *children):
+    while not (folder / f"{out}-begun").exists():
+        for child in children:
+            assert child.poll() is None, child.stderr.read()
+        time.sleep(0.02)
 
 
 def members(supervisor):
@@ -104,9 +127,7 @@ def alone(folder):
 def killed(folder, alone):
     """A run of two processes, of which the second is killed after the first epoch."""
     child = start(folder, "killed", "--processes", "2", wait=1.5)
-    while not (folder / "killed" / "state.npz").exists():
-        assert child.poll() is None, child.stderr.read()
-        time.sleep(0.02)
+    wait_for_epoch(folder, "killed", child)
     both = members(child.pid)
     os.kill(both[1], signal.SIGKILL)
     since = time.monotonic()
@@ -114,10 +135,17 @@ def killed(folder, alone):
     return child.returncode, errors, time.monotonic() - since, both
 
 
-def last_state(folder, out):
-    """Weights, moving statistics, the optimiser's moments and averages after the last epoch."""
-    with np.load(folder / f"{out}.npz") as stored:
+def state(path):
+    """Weights, moving statistics, the optimiser's moments and averages."""
+    with np.load(path) as stored:
         return {name: stored[name] for name in stored.files if name != "progress"}
+
+
+def assert_same(path, other):
+    ours, theirs = state(path), state(other)
+    assert len(ours) == len(theirs) > 60
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=0, err_msg=name)
 
 
 @needs_jax
@@ -137,20 +165,23 @@ def test_a_killed_process_ends_the_run_and_is_named(folder, killed):
 
 @needs_jax
 @pytest.mark.parametrize(
-    ("more", "devices"), [(["--processes", "2"], 1), ([], 2)], ids=["two", "fewer, two devices"]
+    ("begun", "out", "more", "options"),
+    [
+        ("killed", "two", ["--processes", "2"], {}),
+        ("killed", "fewer", [], {"devices": 2}),
+        ("alone-begun", "more", [], {"starter": apart}),
+    ],
+    ids=["two", "fewer, two devices", "more, two commands"],
 )
-def test_two_processes_give_the_weights_of_one(folder, alone, killed, more, devices):
-    """The first epoch by two processes; the others by two, or by one with two devices.
+def test_two_processes_give_the_weights_of_one(folder, alone, killed, begun, out, more, options):
+    """The first epoch by two processes, the others by two, or by one with two devices.
 
-    Batches of 4 and of 3: the devices share the former, and each computes the latter whole.
+    Or the first by one, the others by two, each with a command of its own. Batches of 4 and of 3:
+    the devices share the former, and each computes the latter whole.
     """
-    out = "two" if more else "one"
-    shutil.copytree(folder / "killed", folder / out)
-    run = finished(folder, out, "--resume", *more, devices=devices)
-    ours, theirs = last_state(folder, out), last_state(folder, "alone")
-    assert len(ours) == len(theirs) > 60
-    for name, array in theirs.items():
-        np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=0, err_msg=name)
+    shutil.copytree(folder / begun, folder / out)
+    run = finished(folder, out, "--resume", *more, **options)
+    assert_same(folder / f"{out}.npz", folder / "alone.npz")
     for a, b in zip(run.history, alone.history, strict=True):
         for key in a.keys() - {"seconds"}:
             assert a[key] == pytest.approx(b[key], abs=1e-5), key
@@ -161,6 +192,48 @@ def test_two_processes_give_the_weights_of_one(folder, alone, killed, more, devi
         assert len(list(csv.DictReader(file))) == 3
     train = json.loads((run.folder / "model" / "segmenter.json").read_text())["about"]["trained_on"]
     assert len(train) % 4 and len(train) > 12
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("lost", "whole"), [(1, True), (0, False)], ids=["command of 1", "process 0"]
+)
+def test_a_lost_process_ends_the_command_of_the_other(folder, alone, lost, whole):
+    """Until then the two commands have the weights of one process."""
+    out, left = f"lost{lost}", 1 - lost
+    children = apart(folder, out, wait=1.5)
+    wait_for_epoch(folder, out, *children)
+    both = members(children[0].pid) | members(children[1].pid)
+    os.kill(children[lost].pid if whole else both[lost], signal.SIGKILL)
+    since = time.monotonic()
+    told = [child.communicate(timeout=600)[1] for child in children]
+    assert time.monotonic() - since < 30
+    last = [errors.strip().splitlines()[-1:] for errors in told]
+    assert children[left].returncode == 1
+    assert last[left][0].startswith(f"unet_lib train: process {left} of 2 lost its connection")
+    assert "own terminal tells more" in last[left][0] and "--resume" in last[left][0]
+    assert children[lost].returncode == (-signal.SIGKILL if whole else 1)
+    if not whole:
+        named = f"unet_lib train: process {lost} of 2 was killed by SIGKILL"
+        assert last[lost][0].startswith(named)
+    assert "Traceback" not in str(told) and "loo" not in str(told)
+    for pid in both.values():
+        assert not Path(f"/proc/{pid}").exists()
+    assert_same(folder / f"{out}-begun" / "state.npz", folder / "alone-begun" / "state.npz")
+    assert not (folder / f"{out}-1").exists()
+
+
+@needs_jax
+def test_batches_in_parts_on_two_processes_give_the_weights_of_one(folder, alone):
+    """Parts of 2, which the processes share, and of 1, which each computes whole."""
+    finished(folder, "parts", "--accumulate", "2")
+    finished(folder, "shared", "--accumulate", "2", "--processes", "2")
+    assert_same(folder / "shared.npz", folder / "parts.npz")
+    # Batch normalisation saw parts, and the sums of their gradients are kept.
+    parts, batches = state(folder / "parts.npz"), state(folder / "alone.npz")
+    assert len(parts) > len(batches)
+    other = [name for name in batches if parts[name].shape == batches[name].shape]
+    assert max(np.abs(parts[name] - batches[name]).max() for name in other) > 0.01
 
 
 def test_shares_join_to_the_batch_and_an_odd_batch_is_whole(folder):

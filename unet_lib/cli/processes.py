@@ -76,6 +76,8 @@ def in_processes(options: argparse.Namespace, function: Callable[[argparse.Names
             for index in own:
                 children[index] = _start(options, address, index, logs[index], index == own[0])
             codes = _wait(children)
+            if (shown := codes[own[0]]) is None or shown < 0:
+                print(file=sys.stderr)  # it was cut off, perhaps within a line (a progress bar)
             return _judge(options, address, codes, logs)
         finally:
             _stop(children)
