@@ -42,7 +42,7 @@ def add_processes(sub: argparse.ArgumentParser) -> None:
     """Add the options of a command that can run on several processes."""
     several = sub.add_argument_group(
         "several processes",
-        "Keras on JAX only (KERAS_BACKEND=jax); the weights are those of one process. See "
+        "Keras on JAX only (KERAS_BACKEND=jax); the updates are those of one process. See "
         "docs/several_machines.md.",
     )
     several.add_argument("--processes", type=int, default=1, help="how many train together")
