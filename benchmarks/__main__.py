@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import subprocess
 import sys
@@ -21,8 +22,14 @@ COMMANDS = (
 
 def main() -> None:
     """Run each in a process of its own; end with 1 if one fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    known = sorted({name for name, *_ in COMMANDS})
+    parser.add_argument("--only", nargs="+", choices=known, default=known, help="all if left out")
+    chosen = parser.parse_args().only
     failed = []
     for name, *options in COMMANDS:
+        if name not in chosen:
+            continue
         start = time.perf_counter()
         if importlib.util.find_spec(f"benchmarks.{name}") is None:
             failed.append(name)
