@@ -52,8 +52,10 @@ mutate: $(VENV)/.dev
 	nice -n 15 $(BIN)/python -m tools.mutate --sample $(or $(SAMPLE),300)
 
 # 20,000 damaged inputs, other ones in every run; the tests hold 2,200 that are always the same.
+# Then 1,000 damaged weights files, of which the tests take 500.
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzzing.py 20000
+	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_damaged_weights.py
 
 # The lowest versions that requirements.txt allows, in a virtual environment of their own.
 oldest:
