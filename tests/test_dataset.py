@@ -505,7 +505,7 @@ def test_of_two_divisions_the_more_even_one_costs_less():
 
 
 def test_few_groups_fill_every_part():
-    """scikit-learn leaves a part empty here, in every draw: two groups are equally good anywhere."""
+    """scikit-learn leaves a part empty here, in every draw."""
     groups = {"unknown": (3, 3, 1), "benign": (1,), "malignant": (7, 1)}
     cases = [
         Case(f"{label} {group} ({k})", label, Path("x.png"), (), f"{label} {group}")
