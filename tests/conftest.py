@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +79,23 @@ def write_png(path: Path, array: np.ndarray) -> Path:
     """Write a PNG with OpenCV, so that tests do not rest on the code they test."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), array)
+    return path
+
+
+_STATED = {"flags": (6, 8, "<H"), "method": (8, 10, "<H"), "size": (22, 24, "<I")}
+
+
+def forge_zip(path: Path, name: str, **stated: int) -> Path:
+    """Change what an archive states of a member: flags (1: encrypted), method or size."""
+    with zipfile.ZipFile(path) as file:
+        own, directory = file.getinfo(name).header_offset, file.start_dir
+    content = bytearray(path.read_bytes())
+    listed = content.rindex(b"PK\1\2", directory, content.index(name.encode(), directory))
+    for what, value in stated.items():
+        in_own, in_listed, kind = _STATED[what]
+        struct.pack_into(kind, content, own + in_own, value)
+        struct.pack_into(kind, content, listed + in_listed, value)
+    path.write_bytes(content)
     return path
 
 

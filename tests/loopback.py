@@ -27,7 +27,7 @@ class Answer:
 
     `cut`: bytes after which the connection is closed although more was announced; `hold`: stay
     connected at that point instead, and send nothing, until the server is closed; `pause`: seconds
-    between two pieces of 64 kB.
+    between two pieces of 64 kB. A header of None is not sent.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 body = body[start:]
         self.send_response(status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")

@@ -31,6 +31,7 @@ from unet_lib.dataset import (
 )
 from unet_lib.dataset import places as places_module
 from unet_lib.dataset.dividing import _unevenness
+from unet_lib.dataset.folds import FoldRow
 from unet_lib.dataset.groups import known_groups
 
 PIXELS = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8)
@@ -503,6 +504,20 @@ def test_of_two_divisions_the_more_even_one_costs_less():
     assert _unevenness(of_size, strata, 2) == pytest.approx(3 + 3)
 
 
+def test_few_groups_fill_every_part():
+    """scikit-learn leaves a part empty here, in every draw."""
+    groups = {"unknown": (3, 3, 1), "benign": (1,), "malignant": (7, 1)}
+    cases = [
+        Case(f"{label} {group} ({k})", label, Path("x.png"), (), f"{label} {group}")
+        for label, sizes in groups.items()
+        for group, size in enumerate(sizes)
+        for k in range(size)
+    ]
+    folds = make_folds(cases, 6)
+    tested = [{c.group for c in folds.split(cases, fold).test} for fold in range(6)]
+    assert sorted(map(list, tested)) == sorted([c] for c in {c.group for c in cases})
+
+
 def test_what_cannot_be_divided_is_refused(agreed):
     cases, said = imagine(20, 10, 0), []
     for wrong, words in (
@@ -559,6 +574,13 @@ def test_malformed_split_files_are_refused(tmp_path, text, words, agreed):
         Folds.read(path)
     assert str(path) in str(caught.value)
     agreed(str(caught.value))
+
+
+def test_rows_of_different_lengths_are_no_folds():
+    rows = [FoldRow(name, "benign", name, parts) for name, parts in
+            (("a", ("test",)), ("b", ("test", "train")))]  # fmt: skip
+    with pytest.raises(SplitError, match="mine: the rows have different numbers of folds"):
+        Folds(tuple(rows), "mine")
 
 
 def test_missing_split_file_is_named(tmp_path):

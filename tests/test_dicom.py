@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from unet_lib.images import (
@@ -232,6 +234,36 @@ def test_compressed_bombs_are_refused_before_decoding(tmp_path, name):
         read_image(tmp_path / "a.dcm")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("4.90", "4.92", "JPEG 2000 Part 2 Multi-component.*"),
+        ("4.90", "4.69", "an unknown transfer syntax"),
+        ("1.2.840.10008.1.2.4.90", "1.2.840.113619.5.2.123", "an unknown transfer syntax"),
+    ],
+)
+def test_transfer_syntaxes_that_are_not_read(tmp_path, old, new, name):
+    content = (dicom_table.FOLDER / "MR_small_jp2klossless.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(content.replace(old.encode(), new.encode(), 1))
+    with pytest.raises(ImageError, match=rf"a\.dcm: DICOM with {name}, which .* Export it as PNG"):
+        read_image(tmp_path / "a.dcm")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_compressed_frames_are_counted_and_bounded(tmp_path):
+    data, path = pydicom.dcmread(dicom_table.FOLDER / "MR_small_jp2klossless.dcm"), tmp_path / "a"
+    (code,) = generate_frames(data.PixelData, number_of_frames=1)
+    data.PixelData = encapsulate([code, code])
+    for said in (1, 3):
+        data.NumberOfFrames = said
+        data.save_as(path)
+        with pytest.raises(ImageError, match=f"a: says .* {said} frames, 2 are there. Copy it"):
+            list(read_frames(path))
+    os.truncate(path, 400_000_001)  # takes no room on the disk
+    with pytest.raises(ImageError, match="a: larger than 400,000,000 bytes. Export fewer frames"):
+        list(read_frames(path))
+
+
 def test_lossless_jpeg_without_its_decoder_names_it(monkeypatch):
     class Bare:
         available_plugins = ("gdcm",)
@@ -267,8 +299,6 @@ def test_no_message_quotes_the_patient(tmp_path, caplog):
 
 
 def test_pipes_and_names_that_cannot_be(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="no regular file"):
         read_image(tmp_path / "pipe.png")

@@ -289,6 +289,12 @@ def test_settings_on_the_command_line(tmp_path):
     broken.write_text("[1]")
     with pytest.raises(ValueError, match="recipe.json: expected"):
         read_recipe(broken, [])
+    for content in ('{"training": ', "\ud800"):
+        broken.write_text(content, encoding="utf-8", errors="surrogatepass")
+        with pytest.raises(ValueError, match=r"--recipe .*recipe\.json: cannot be read \("):
+            read_recipe(broken, [])
+    with pytest.raises(ValueError, match=r"absent\.json: cannot be read .*No such file"):
+        read_recipe(tmp_path / "absent.json", [])
 
 
 def test_ledger_and_folders_that_cannot_be_read(tmp_path):

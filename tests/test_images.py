@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -254,6 +255,27 @@ def test_enormous_pictures_are_refused_before_decoding(tmp_path):
     Image.new("1", (10_000, 8_500)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="8500 x 10000 pixels are more than"):
         read_image(tmp_path / "a.png")
+
+
+def test_files_larger_than_any_picture_are_not_read(tmp_path):
+    path = save(tmp_path / "a.png", GREY)
+    os.truncate(path, 400_000_001)  # takes no room on the disk
+    with pytest.raises(ImageError, match=r"a\.png: 400,000,001 bytes are more .*Save .* as PNG"):
+        read_image(path)
+
+
+def test_kinds_of_tiff_that_only_opencv_knows(tmp_path, capfd):
+    """Colour in floating point: of 64 bits, and of 32 bits but damaged."""
+    path = tmp_path / "a.tif"
+    colour = RNG.random((5, 6, 3))
+    cv2.imwrite(str(path), colour, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    with pytest.raises(ImageError, match=r"a\.tif: pixels are stored as float64; expected 8 or"):
+        read_image(path)
+    cv2.imwrite(str(path), colour.astype(np.float32), [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + b"\xff" * 180 + content[200:])
+    with pytest.raises(ImageError, match=r"a\.tif: cannot be decoded.*copy it again.*as PNG"):
+        read_image(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import write_png, write_tiny_busi
+from conftest import forge_zip, write_png, write_tiny_busi
 from openpyxl import Workbook
 
 from unet_lib.cli import main
@@ -313,6 +315,56 @@ def test_medsegbench_file_without_classes_cut_or_in_the_way(tmp_path):
         find_cases(tmp_path / "y.npz")
 
 
+def replace_in(path: Path, old: bytes, new: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+def text_as_array(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in npz_arrays():
+            file.writestr(f"{name}.npy", "text")
+
+
+LAST = "test_images_C2.npy"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda path: replace_in(path, b"\1" * 16, b"\0" * 16),
+            r"array .*C\d cannot be read .*CRC",
+        ),
+        (lambda path: forge_zip(path, LAST, flags=1), r"test_images_C2 cannot .*encrypted"),
+        (lambda path: forge_zip(path, LAST, method=97), r"test_images_C2 cannot .*not supported"),
+        (text_as_array, "train_images_C1 is no array"),
+        (lambda path: np.save(path.open("wb"), np.ones((3, 3))), "is one array; expected a .npz"),
+    ],
+)
+def test_damaged_or_other_medsegbench_files(tmp_path, change, words):
+    path = tmp_path / "x.npz"
+    np.savez(path, **npz_arrays())
+    change(path)
+    with pytest.raises(DatasetError, match=rf"x\.npz: .*{words}"):
+        find_cases(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]  # nothing half-written
+
+
+def test_medsegbench_where_nothing_can_be_written(tmp_path, capsys):
+    """The system refuses files of more than 1 kB; `capsys` keeps the progress in memory."""
+    path = npz(tmp_path / "x.npz")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        code = main(["check", str(path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and str(path.with_suffix("")) in last
+    assert "x.npz cannot be written there (File too large). Copy the file into a folder" in last
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
 # --- the split of a data set's authors -------------------------------------------------------
 
 
@@ -336,6 +388,10 @@ def test_own_split_of_bus_bra(tmp_path):
     assert open_dataset(folder, split="own", fold=4, progress=False).split == source.split
     table(path, rows[0], *rows[2:])
     with pytest.raises(SplitError, match=r"no row for 1 images, first 'bus_0001-l'"):
+        open_dataset(folder, split="own", progress=False)
+    table(path, *(row.replace("bus_0001-l,benign,1,,", "bus_0001-l,benign,2,,") for row in rows))
+    with pytest.raises(SplitError, match=r"5-fold-cv.csv: bus_0001-l is in fold '2' with valid_1 "
+                       "= ''; expected 0 or 1"):  # fmt: skip
         open_dataset(folder, split="own", progress=False)
 
 
@@ -382,6 +438,14 @@ def add(path: str):
     return lambda folder: write_png(folder / path, picture(1))
 
 
+def rename(old: str, new: str, table: str):
+    def change(folder: Path) -> None:
+        (folder / old).rename(folder / new)
+        edit(table, Path(old).name, Path(new).name)(folder)
+
+    return change
+
+
 INSIDE = "BrEaST-Lesions_USG-images_and_masks"
 
 
@@ -409,6 +473,14 @@ INSIDE = "BrEaST-Lesions_USG-images_and_masks"
         (breast, add(f"{INSIDE}/case099.png"), r"images without a row in BrEaST.*case099"),
         (lambda f: breast(f, False), edit("clinical.csv", "case003_tumor.png", ""),
          r"images without a row in .*case003_tumor"),
+        (bus_bra, lambda f: (f / "Masks").rename(f.parent / "Masks"),
+         r"Masks: no such folder; it is a part of the data set. Unpack it whole"),
+        (bus_uclm, rename("images/ALWI_000.png", "images/ALWI.png", "INFO.csv"),
+         r"INFO.csv: ALWI.png does not tell the patient; expected PATIENT_NUMBER.png"),
+        (breast, lambda f: breast(f, False),
+         r"x: holds several tables of BrEaST, BrEaST-Lesions-.*xlsx, clinical.csv; leave one"),
+        (breast, add("more/case099.png"), r"must lie in one folder; found in: .*masks, .*more\."),
+        (breast, lambda f: (f / INSIDE).rename(f.parent / INSIDE), r"one folder; found in: none"),
         (lambda f: bus_bra(bus_uclm(f)), lambda f: None, r"marks of BUS-BRA and of BUS-UCLM"),
         (lambda f: bus_uclm(write_tiny_busi(f)), lambda f: None,
          r"marks of BUS-UCLM and of class folders"),

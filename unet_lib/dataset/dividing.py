@@ -153,12 +153,21 @@ def _divide(cases: Sequence[Case], count: int, seed: int) -> np.ndarray:
         cost = _unevenness(parts, strata, count)
         if cost < lowest and len(set(parts)) == count:
             best, lowest = parts, cost
-    if best is None:
-        raise SplitError(
-            f"{len(cases)} images cannot be divided into {count} parts by group: one group is "
-            "too large. Ask for fewer parts."
-        )
-    return best
+    return _by_size(groups, count) if best is None else best
+
+
+def _by_size(groups: np.ndarray, count: int) -> np.ndarray:
+    """Put the groups, the largest first, into the part that is smallest so far.
+
+    For few groups: where scikit-learn finds parts equally good, rounding decides, and one of them
+    may stay empty in every draw.
+    """
+    sizes, filled = np.bincount(groups), np.zeros(count, int)
+    part_of = np.empty(len(sizes), int)
+    for group in np.argsort(-sizes, kind="stable"):
+        part_of[group] = filled.argmin()
+        filled[part_of[group]] += sizes[group]
+    return part_of[groups]
 
 
 def _strata(cases: Sequence[Case], groups: np.ndarray, count: int) -> np.ndarray:

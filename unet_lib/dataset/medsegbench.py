@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,11 @@ def _write(path: Path, draft: Path, progress: bool) -> None:
     try:
         arrays = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: is no whole .npz file ({error}).") from error
+        raise DatasetError(
+            f"{path}: is no whole .npz file ({error}). Copy or download it again."
+        ) from error
+    if not isinstance(arrays, Mapping):  # a .npy file under another name
+        raise DatasetError(f"{path}: is one array; expected a .npz file of MedSegBench's BUSI.")
     with arrays:
         endings = _CLASSES if f"train_images{min(_CLASSES)}" in arrays else {"": "unknown"}
         for part, name in _PARTS.items():
@@ -114,8 +119,12 @@ def _read(path: Path, arrays: Any, part: str, ending: str) -> tuple[np.ndarray, 
             )
         try:
             values = arrays[key]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DatasetError(f"{path}: array {key} cannot be read ({error}).") from error
+        except Exception as error:  # damaged, encrypted or packed in a way zipfile does not know
+            raise DatasetError(
+                f"{path}: array {key} cannot be read ({error}). Copy or download the file again."
+            ) from error
+        if not isinstance(values, np.ndarray):  # numpy gives the bytes of what is no array
+            raise DatasetError(f"{path}: {key} is no array. Copy or download the file again.")
         if values.ndim == 4 and values.shape[3] == 1:
             values = values[..., 0]
         found.append(values)

@@ -83,7 +83,9 @@ def _excel(path: Path) -> list[list[str]]:
 def _files(folder: Path) -> dict[str, Path]:
     """Image files of a folder by name."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder.")
+        raise DatasetError(
+            f"{folder}: no such folder; it is a part of the data set. Unpack it whole."
+        )
     return {
         path.name: path
         for path in sorted(folder.iterdir())

@@ -178,9 +178,11 @@ def _install(source: Path, target: Path, progress: bool) -> str:
                     source, draft, most_files=_MOST_FILES, most_bytes=_MOST_BYTES,
                     progress=progress,
                 )  # fmt: skip
-                root = find_root(draft)
+                root = _root_of(draft, source)
             else:
-                raise DownloadError(f"{source}: neither a folder nor a whole zip file.")
+                raise DownloadError(
+                    f"{source}: neither a folder nor a whole zip file. Copy or download it again."
+                )
             try:
                 facts += check_busi(root, progress=progress)
             except DownloadError as error:
@@ -195,10 +197,18 @@ def _install(source: Path, target: Path, progress: bool) -> str:
     return facts
 
 
+def _root_of(folder: Path, source: Path) -> Path:
+    """Return the folder of the images in `folder`, which holds what `source` holds."""
+    try:
+        return find_root(folder)
+    except DatasetError as error:
+        raise DownloadError(str(error).replace(str(folder), str(source))) from error
+
+
 def _copy(source: Path, draft: Path) -> Path:
     """Copy the images and masks of a folder, and nothing else that lies in it."""
+    root = _root_of(source, source)
     try:
-        root = find_root(source)
         cases = find_cases(root)
     except DatasetError as error:
         raise DownloadError(str(error)) from error

@@ -45,6 +45,7 @@ _TAGS = [
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
 _WAVELET = ("YBR_ICT", "YBR_RCT")  # colour inside JPEG 2000, undone by its decoder
+_PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 _J2K = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _OPTIONAL = (uid.JPEGLossless, uid.JPEGLosslessSV1)  # also 12-bit JPEG
@@ -123,7 +124,7 @@ def _check(path: Path, header: Any, max_pixels: int) -> int:
 def _stored(path: Path, header: Any, count: int, max_bytes: int) -> Iterator[np.ndarray]:
     """Yield the stored values of each frame, colours as RGB."""
     syntax = header.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
+    if syntax in _PLAIN:
         yield from iter_pixels(path)
         return
     if path.stat().st_size > max_bytes:
