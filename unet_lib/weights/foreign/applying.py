@@ -34,19 +34,9 @@ def settle_topology(
     scale : str
     lesion : int
     assumed : tuple of Assumption
-
-    Raises
-    ------
-    ValueError
-        The network takes another size than the given one, or no square.
     """
-    height, width, channels = network.input_shape[1:]
+    height, _, channels = network.input_shape[1:]
     outputs = network.output_shape[-1]
-    if height is not None and (height != width or size not in (None, height)):
-        raise ValueError(
-            f"this network takes {height} x {width} pixels; a square of size={size or height} is "
-            "expected."
-        )
     loaded = load_lesions(cases) if cases else []
     scales = ["bytes", "unit", "symmetric"] if rescales else list(SCALES)
     lesions = [0] if outputs == 1 else [-1, *range(outputs)]

@@ -170,7 +170,7 @@ def _load(
             raise WeightsError(f"this network is not known here: {reason}")
         step = 2 ** matches[0].style.depth
         if size is not None and size % step:
-            raise ValueError(f"size={size}: this network takes multiples of {step} pixels.")
+            raise ValueError(f"{path}: takes multiples of {step} pixels; received size={size}.")
         settled = settle(matches, stored, calibrate_on, size, keep_aspect, progress)
         return _from_match(path, stored, settled)
     except (WeightsError, TopologyError) as error:
@@ -229,8 +229,18 @@ def _from_topology(
     network = build_graph(nodes, shape, "foreign_unet")
     last = nodes[-1].options.get("activation")
     logits = nodes[-1].kind.startswith("conv2d") and last in (None, "linear")
-    if len(network.output_shape) != 4:
-        raise WeightsError(f"its output has the shape {network.output_shape}, expected a picture")
+    height, width = network.input_shape[1:3]
+    if len(network.output_shape) != 4 or network.output_shape[1:3] != (height, width):
+        raise WeightsError(
+            f"its output has the shape {network.output_shape}, expected a map of {height} x "
+            f"{width} pixels"
+        )
+    if height != width:
+        raise WeightsError(f"it takes {height} x {width} pixels; only squares are used here")
+    if height and size not in (None, height):
+        raise ValueError(
+            f"{path}: takes {height} x {width} pixels; received size={size}. Leave size out."
+        )
     preprocessing, scale, lesion, assumed = settle_topology(
         network, logits, any(n.kind == "rescaling" for n in nodes[1:3]), cases, size, keep_aspect,
         progress,
