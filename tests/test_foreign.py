@@ -219,7 +219,7 @@ def first(name, **settings):
         (lambda config: "0" * (1 << 20), "damaged .keras archive .*Fetch it again"),
         (first("Conv2D", filters=9), "layer 'conv2d.*takes arrays .*9.*the file has .*8.*Nothing"),
         (first("Conv2DTranspose", strides=[1, 1]), "layer 'concatenate.*oncat.*Nothing was loaded"),
-        (first("Conv2D", strides=[2, 2]), r"its output .*16, 16, 1\), expected a map of 32 x 32"),
+        (first("Conv2D", strides=[2, 2]), r"of 32 x 32 pixels it makes \(1, 16, 16, 1\), expected"),
     ],
 )
 def test_an_archive_with_another_topology_is_refused(change, message, tmp_path):
@@ -260,7 +260,7 @@ def oblong(_):
         (
             flat,
             "keras",
-            r"its output has the shape \(None, 1\), expected a map of 32 x 32 pixels. Nothing",
+            r"of 32 x 32 pixels it makes \(1, 1\), expected a map of them. Nothing",
         ),
         (oblong, "keras", "it takes 32 x 48 pixels; only squares are used here. Nothing"),
         (five_classes, "weights.h5", r"head: .* with \(3, 3, 8, 5\), \(5,\) is no head. Nothing"),
@@ -281,6 +281,11 @@ def test_sizes_and_cases_that_do_not_fit(tmp_path):
         ValueError, match="m.keras: takes 32 x 32 pixels; .*size=64. Leave size out"
     ):
         load_foreign_weights(tmp_path / "m.keras", size=64)
+    classic(None, (8, 16)).save(tmp_path / "open.keras")
+    with pytest.raises(
+        ValueError, match="open.keras: gives no map of 33 x 33 pixels. Take a power"
+    ):
+        load_foreign_weights(tmp_path / "open.keras", size=33)
     path = tmp_path / "m.weights.h5"
     model.save_weights(path)
     with pytest.raises(ValueError, match="m.weights.h5: takes multiples of 2 pixels; .*size=33"):
@@ -334,3 +339,13 @@ def test_a_fault_of_ours_gives_no_wrong_network(part, fault, message, tmp_path, 
     monkeypatch.setattr(loading, part, fault(getattr(loading, part)))
     with pytest.raises(WeightsError, match=f"m.weights.h5: {message}. Nothing was loaded"):
         load_foreign_weights(tmp_path / "m.weights.h5", progress=False)
+
+
+def test_only_sizes_that_an_open_network_takes_are_compared(tmp_path):
+    model = classic(None, (1,) * 8, 1)
+    shake(model, 6)
+    cases, _ = teach(model, 128, tmp_path, factor=1.0, count=1)
+    model.save(tmp_path / "m.keras")
+    found = load_foreign_weights(tmp_path / "m.keras", cases, keep_aspect=False, progress=False)
+    size = next(p for p in found.assumed if p.point == "image size")
+    assert sorted([size.value, *size.alternatives]) == [128, 256, 384, 512]
