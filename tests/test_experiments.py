@@ -303,8 +303,26 @@ def test_ledger_and_folders_that_cannot_be_read(tmp_path):
     ledger.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="ledger.csv: expected the columns name,part"):
         read_ledger(ledger)
+    line = (PUBLISHED / "ledger.csv").read_text(encoding="utf-8").splitlines()
+    images = line[0].split(",").index("images")
+    for cut in (",".join(line[1].split(",")[:images]), line[1].replace(",", ",many", images)):
+        ledger.write_text(f"{line[0]}\n{cut}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="ledger.csv, line 2: images is .*Restore the line"):
+            read_ledger(ledger)
     with pytest.raises(ValueError, match="crossvalidation.json: cannot be read"):
         load_crossvalidation(tmp_path)
+    whole = PUBLISHED / "lite0-128" / "crossvalidation.json"
+    (tmp_path / whole.name).write_bytes(whole.read_bytes())
+    with pytest.raises(ValueError, match=f"{tmp_path}: no fold is finished yet; give the same"):
+        load_crossvalidation(tmp_path)
+
+
+def test_a_folder_with_something_else_is_left_alone(data, tmp_path):
+    _, cases, folds = data
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(FileExistsError, match=f"{tmp_path}: is not empty.*Take another"):
+        crossvalidate(cases, folds, tmp_path, RECIPE, about=ABOUT, progress=False)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["thesis.txt"]
 
 
 def test_digest_and_folder_of_a_recipe_outlive_a_new_setting(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_png
-from foreign_zoo import LOADED, REFUSED
+from foreign_zoo import LOADED, REFUSED, classic
 
 from unet_lib.dataset import Case
 from unet_lib.weights import WeightsError, load_foreign_weights
+from unet_lib.weights.foreign import loading
 
 OLD = Path(__file__).parent / "data" / "foreign"
 
@@ -185,3 +187,165 @@ def test_the_size_is_found_on_validation_cases(tmp_path):
     assert found.preprocessing.size == 96
     size = next(p for p in found.assumed if p.point == "image size")
     assert size.settled_by == "validation" and size.margin > 0
+
+
+def whole(model, path, change=lambda config: config):
+    """A .keras file with another config.json."""
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    changed = change(json.loads(members["config.json"]))
+    members["config.json"] = changed if isinstance(changed, str) else json.dumps(changed)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def first(name, **settings):
+    def change(config):
+        layers = config["config"]["layers"]
+        next(x for x in layers if x["class_name"] == name)["config"].update(settings)
+        return config
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: [config], "its config.json is no object. Nothing was loaded"),
+        (lambda config: "{", "damaged .keras archive .*Fetch it again"),
+        (lambda config: "0" * (1 << 20), "damaged .keras archive .*Fetch it again"),
+        (first("Conv2D", filters=9), "layer 'conv2d.*takes arrays .*9.*the file has .*8.*Nothing"),
+        (first("Conv2DTranspose", strides=[1, 1]), "layer 'concatenate.*oncat.*Nothing was loaded"),
+        (first("Conv2D", strides=[2, 2]), r"of 32 x 32 pixels it makes \(1, 16, 16, 1\), expected"),
+    ],
+)
+def test_an_archive_with_another_topology_is_refused(change, message, tmp_path):
+    path = whole(classic(32, (8, 16)), tmp_path / "m.keras", change)
+    with pytest.raises(WeightsError, match=rf"m\.keras: {message}"):
+        load_foreign_weights(path)
+
+
+def test_an_archive_without_its_parts_is_refused(tmp_path):
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    with pytest.raises(WeightsError, match=r"m\.keras: expected one config.json.*found 0. Nothing"):
+        load_foreign_weights(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WeightsError, match=r"m\.keras: damaged .keras archive .*Fetch it again"):
+        load_foreign_weights(path)
+
+
+def flat(side):
+    model = classic(side, (8, 16))
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(model.output))
+
+
+def five_classes(side):
+    model = classic(side, (8, 16))
+    return keras.Model(model.input, keras.layers.Conv2D(5, 3)(model.layers[-2].output))
+
+
+def oblong(_):
+    inputs = keras.Input((32, 48, 1))
+    return keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
+
+
+@pytest.mark.parametrize(
+    ("build", "ending", "message"),
+    [
+        (
+            flat,
+            "keras",
+            r"of 32 x 32 pixels it makes \(1, 1\), expected a map of them. Nothing",
+        ),
+        (oblong, "keras", "it takes 32 x 48 pixels; only squares are used here. Nothing"),
+        (five_classes, "weights.h5", r"head: .* with \(3, 3, 8, 5\), \(5,\) is no head. Nothing"),
+    ],
+)
+def test_what_gives_no_map_of_a_square_is_refused(build, ending, message, tmp_path):
+    path = tmp_path / f"m.{ending}"
+    model = build(32)
+    model.save(path) if ending == "keras" else model.save_weights(path)
+    with pytest.raises(WeightsError, match=rf"m\.{ending}: .*{message}"):
+        load_foreign_weights(path)
+
+
+def test_sizes_and_cases_that_do_not_fit(tmp_path):
+    model = classic(32, (8, 16))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(
+        ValueError, match="m.keras: takes 32 x 32 pixels; .*size=64. Leave size out"
+    ):
+        load_foreign_weights(tmp_path / "m.keras", size=64)
+    classic(None, (8, 16)).save(tmp_path / "open.keras")
+    with pytest.raises(
+        ValueError, match="open.keras: gives no map of 33 x 33 pixels. Take a power"
+    ):
+        load_foreign_weights(tmp_path / "open.keras", size=33)
+    path = tmp_path / "m.weights.h5"
+    model.save_weights(path)
+    with pytest.raises(ValueError, match="m.weights.h5: takes multiples of 2 pixels; .*size=33"):
+        load_foreign_weights(path, size=33)
+    picture, mask = (write_png(tmp_path / f"{n}.png", np.zeros((32, 32), "u1")) for n in "am")
+    with pytest.raises(ValueError, match="none of the 1 cases has a lesion; give validation cases"):
+        load_foreign_weights(path, [Case("a", "normal", picture, (mask,), "a")], progress=False)
+
+
+def twice(resolve):
+    """One layer's arrays in two places, another's in none."""
+
+    def wrong(*arguments):
+        nodes = resolve(*arguments)
+        first, second = [n for n in nodes if n.stored and n.stored.shapes == "(3, 3, 8, 8), (8,)"][
+            :2
+        ]
+        second.stored = first.stored
+        return nodes
+
+    return wrong
+
+
+def exchanged(build_graph):
+    """Arrays that fit, of another layer."""
+
+    def wrong(*arguments):
+        network = build_graph(*arguments)
+        first, second = [
+            x for x in network.layers if x.weights and x.weights[0].shape[:3] == (3, 3, 8)
+        ][:2]
+        kept = first.get_weights()
+        first.set_weights(second.get_weights())
+        second.set_weights(kept)
+        return network
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("part", "fault", "message"),
+    [
+        ("resolve", twice, "not every stored array is used exactly once"),
+        ("build_graph", exchanged, "the built network differs from the one that was compared"),
+    ],
+)
+def test_a_fault_of_ours_gives_no_wrong_network(part, fault, message, tmp_path, monkeypatch):
+    model = classic(32, (8, 8))
+    shake(model, 5)
+    model.save_weights(tmp_path / "m.weights.h5")
+    monkeypatch.setattr(loading, part, fault(getattr(loading, part)))
+    with pytest.raises(WeightsError, match=f"m.weights.h5: {message}. Nothing was loaded"):
+        load_foreign_weights(tmp_path / "m.weights.h5", progress=False)
+
+
+def test_only_sizes_that_an_open_network_takes_are_compared(tmp_path):
+    model = classic(None, (1,) * 8, 1)
+    shake(model, 6)
+    cases, _ = teach(model, 128, tmp_path, factor=1.0, count=1)
+    model.save(tmp_path / "m.keras")
+    found = load_foreign_weights(tmp_path / "m.keras", cases, keep_aspect=False, progress=False)
+    size = next(p for p in found.assumed if p.point == "image size")
+    assert sorted([size.value, *size.alternatives]) == [128, 256, 384, 512]

@@ -94,6 +94,27 @@ def deep(file, _):
     file["/".join(["layers", *"abcdefghijk"])] = np.ones(1, "f4")
 
 
+def empty(file, _):
+    file["layers/x"] = h5py.Empty("f4")
+
+
+def seven_axes(file, _):
+    file["layers/x"] = np.ones((1,) * 7, "f4")
+
+
+def table_of_texts(file, _):
+    file["layers"].attrs["layer_names"] = np.array([[b"a", b"b"]])
+
+
+def a_gibibyte(file, _):
+    """More than is read, all of it in the file: a hole, so that no disk is filled."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(((1 << 28) + 1,))
+    h5py.h5d.create(file["layers"].id, b"x", h5py.h5t.IEEE_F32LE, space, plist)
+
+
 def infinite(file, _):
     file["layers/conv2d/vars/1"][0] = np.nan
 
@@ -117,6 +138,10 @@ def infinite(file, _):
         (committed, "is a Datatype"),
         (deep, "too deeply nested"),
         (infinite, "not finite"),
+        (empty, "'layers/x' has the shape None"),
+        (seven_axes, r"'layers/x' has the shape \(1, 1, 1, 1, 1, 1, 1\)"),
+        (table_of_texts, "attribute 'layer_names' of 'layers' is too large or a table"),
+        (a_gibibyte, "its arrays take 1,073,741,828 bytes, at most 1,073,741,824 are read"),
     ],
 )
 def test_what_harms_is_refused(path, harm, message):
@@ -130,6 +155,14 @@ def test_what_harms_is_refused(path, harm, message):
 def test_many_objects_are_refused(path, monkeypatch):
     monkeypatch.setattr("unet_lib.weights.hdf5._MOST_OBJECTS", 4)
     with pytest.raises(WeightsError, match="too many"):
+        read_hdf5(path)
+
+
+def test_a_long_header_is_refused(path, monkeypatch):
+    with h5py.File(path, "r+") as file:
+        file["layers/conv2d/vars/1"].attrs["note"] = np.bytes_("x" * 5000)
+    monkeypatch.setattr("unet_lib.weights.hdf5._MOST_TEXT", 4096)
+    with pytest.raises(WeightsError, match="weights.h5: an object's header takes .* not used"):
         read_hdf5(path)
 
 

@@ -90,6 +90,8 @@ def test_too_small_an_input_is_refused():
         build_unet(UNetConfig(depth=4), (15, 64))
     with pytest.raises(ValueError, match="needs a size"):
         build_unet(UNetConfig(encoder="MobileNetV2"))
+    with pytest.raises(ValueError, match="'VGG16' has no features .* 65 x 72; .* a multiple of 8"):
+        build_unet(UNetConfig(filters=4, encoder="VGG16", depth=3), (65, 72))
 
 
 def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights():

@@ -261,6 +261,14 @@ def test_batches_that_cannot_be_shared_are_refused():
         Team.check(team, TrainingConfig(batch_size=8, accumulate=8))
 
 
+def test_a_process_with_other_images_says_so():
+    theirs = json.dumps({"settings": "a", "split": "b", "images": "c"}).encode()
+    team = SimpleNamespace(index=1, count=2, share=lambda data: theirs)
+    Team.agree(team, settings="a", split="b", images="c")
+    with pytest.raises(ValueError, match="process 1 of 2 has other split, images .*the same files"):
+        Team.agree(team, settings="a", split="d", images="e")
+
+
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="the error of other backends")
 def test_another_backend_is_an_error():
     with pytest.raises(ValueError, match="--processes 2: several processes need Keras on JAX"):

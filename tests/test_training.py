@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
 import scipy.ndimage
+from conftest import write_png
 
 from unet_lib.dataset import (
     Folds,
@@ -41,7 +44,7 @@ from unet_lib.training import (
     train,
     tune_threshold,
 )
-from unet_lib.training.state import averaged_weights
+from unet_lib.training.state import averaged_weights, load_state
 from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_settings
 from unet_lib.weights import WeightsError, save_segmenter
 
@@ -144,6 +147,8 @@ def test_finished_run_is_returned_and_others_are_refused(finished, split):
 def test_empty_part_and_unfinished_run(split, tmp_path):
     with pytest.raises(ValueError, match="validation part of .* is empty"):
         train(replace(split, validation=()), tmp_path / "r", small_recipe(), progress=False)
+    with pytest.raises(ValueError, match="train: the train part of .* is empty"):
+        train(replace(split, train=()), tmp_path / "r", small_recipe(), progress=False)
     assert not (tmp_path / "r").exists()
     with pytest.raises(ValueError, match="no finished run"):
         load_run(tmp_path)
@@ -250,18 +255,37 @@ def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished
     assert same_weights(finished, resumed)
 
 
-def test_damaged_state_is_refused(split, tmp_path, monkeypatch):
+def test_a_state_that_does_not_fit_is_refused(split, tmp_path, monkeypatch):
     from unet_lib.training import loop
 
-    def stop(path, network, progress):
-        path.write_bytes(b"not a zip")
+    saved = loop.save_state
+
+    def save_then_stop(*arguments):
+        saved(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save_state", stop)
+    monkeypatch.setattr(loop, "save_state", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         train(split, tmp_path / "run", small_recipe(), progress=False)
-    with pytest.raises(ValueError, match="state.npz: the state of the run cannot be read"):
-        train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+
+    def resume(message, split=split):
+        with pytest.raises(ValueError, match=message):
+            train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+
+    case = split.train[0]
+    pixels = cv2.imread(str(case.image_path), cv2.IMREAD_GRAYSCALE)
+    changed = replace(case, image_path=write_png(tmp_path / "changed.png", 255 - pixels))
+    resume(
+        f"run: 1 images or masks are not .* first '{re.escape(case.name)}'. Restore them",
+        replace(split, train=(changed, *split.train[1:])),
+    )
+    state = tmp_path / "run" / "state.npz"
+    other = build_unet(UNetConfig(filters=4, depth=1), 32)
+    compile_network(other, TrainingConfig(), 10)
+    with pytest.raises(ValueError, match="state.npz: holds .* of another network.*Resume with"):
+        load_state(state, other)
+    state.write_bytes(b"not a zip")
+    resume("state.npz: the state of the run cannot be read.*train again")
 
 
 def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
@@ -411,8 +435,6 @@ def test_threshold_maximises_dice_under_the_constraint():
 
 def test_threshold_recovers_the_scale_of_known_probabilities(tmp_path):
     """A network that says .62 on dark pixels and .38 elsewhere: thresholds between are best."""
-    import cv2
-
     cases = []
     for number in range(1, 5):
         mask = np.zeros((40, 40), np.uint8)

@@ -127,12 +127,16 @@ def read_ledger(path: str | Path) -> list[LedgerRow]:
         raise ValueError(f"{path}: expected the columns {','.join(_NAMES)}.")
     rows = []
     for line in reader:
-        try:
-            rows.append(
-                LedgerRow(**{f.name: _read(f.type, line[f.name]) for f in fields(LedgerRow)})
-            )
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        values = {}
+        for field in fields(LedgerRow):
+            try:
+                values[field.name] = _read(field.type, line[field.name])
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {field.name} is {line[field.name]!r}, "
+                    "expected a number. Restore the line, or remove it and score again."
+                ) from error
+        rows.append(LedgerRow(**values))
     return rows
 
 

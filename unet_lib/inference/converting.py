@@ -21,6 +21,9 @@ TOLERANCE = 1e-4
 """Largest accepted difference of a probability between Keras and the runtime, in float32."""
 
 
+_MOST_WORDS = 300  # characters of another program's error
+
+
 class ExportError(RuntimeError):
     """A model could not be exported; nothing was written."""
 
@@ -77,9 +80,10 @@ def convert(
     except ExportError:
         raise
     except Exception as error:  # converters and runtimes raise whatever they like
+        first = next(iter(str(error).splitlines()), "")  # pages of a compiler may follow
         raise ExportError(
             f"{format}: the conversion failed with Keras {keras.__version__} "
-            f"({type(error).__name__}: {error}). Nothing was written."
+            f"({type(error).__name__}: {first[:_MOST_WORDS]}). Nothing was written."
         ) from error
 
 

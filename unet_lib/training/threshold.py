@@ -13,7 +13,6 @@ from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.lesions import measure_components
-from unet_lib.metrics.counts import check_probabilities
 
 __all__ = ["Candidate", "ThresholdChoice", "tune_threshold"]
 
@@ -130,11 +129,11 @@ def tune_threshold(
     scores: list[np.ndarray] = []
     has_lesion: list[bool] = []
     loaded = ((case, *load_case(case)) for case in cases)
-    truths: list[tuple[Case, np.ndarray]] = []
+    truths: list[np.ndarray] = []
 
     def images() -> Any:
         for case, image, truth in loaded:
-            truths.append((case, truth))
+            truths.append(truth)
             hashes.append(content_hash(image))
             if known is not None and not new_images and hashes[-1] not in known.hashes:
                 raise ValueError(
@@ -148,11 +147,7 @@ def tune_threshold(
     maps = segmenter.iter_probabilities(images())
     steps = tqdm(cases, "tuning threshold", disable=not progress, unit="image")
     for _, probabilities in zip(steps, maps, strict=True):
-        case, truth = truths.pop(0)
-        try:
-            probabilities = check_probabilities(truth, probabilities)
-        except ValueError as error:
-            raise ValueError(f"{case.name}: {error}") from error
+        truth = truths.pop(0)
         scores.append(_score_settings(truth, probabilities))
         has_lesion.append(bool(truth.any()))
     used = {*segmenter.about.get(TUNED_ON, ()), *hashes} - (known.hashes if known else set())

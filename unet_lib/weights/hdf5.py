@@ -120,8 +120,9 @@ def _read(raw: BinaryIO, source: Any) -> Contents:
                 contents.texts.update(_texts(name, item))
                 continue
             total += _check_array(name, item, size)
-            if total > min(MOST_BYTES, _MOST_EXPANSION * size):
-                raise _Unsafe(f"its arrays take more than {total:,} bytes, the file has {size:,}")
+            most = min(MOST_BYTES, _MOST_EXPANSION * size)
+            if total > most:
+                raise _Unsafe(f"its arrays take {total:,} bytes, at most {most:,} are read")
             waiting.append((name, item))
             contents.addresses[name] = _address(item), item.id.get_offset() or 0
             if item.id.get_offset() is not None:
@@ -199,7 +200,7 @@ def _texts(name: str, group: h5py.Group) -> dict[str, tuple[str, ...]]:
         if not isinstance(kind, h5py.h5t.TypeStringID):
             continue
         if len(attribute.shape) > 1 or attribute.get_storage_size() > _MOST_TEXT:
-            raise _Unsafe(f"attribute {key!r} of {name!r} is too large")
+            raise _Unsafe(f"attribute {key!r} of {name!r} is too large or a table")
         values = np.atleast_1d(group.attrs[key])
         texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values]
         found[f"{name}@{key}"] = tuple(texts)

@@ -14,7 +14,15 @@ from unet_lib.weights.foreign.comparing import fill_channels, load_lesions, scor
 from unet_lib.weights.foreign.reading import SCALES
 from unet_lib.weights.foreign.settling import DEFAULT_SIZE, POINTS, SIZES, Assumption, frame
 
-__all__ = ["settle_topology"]
+__all__ = ["output_at", "settle_topology"]
+
+
+def output_at(network: keras.Model, side: int) -> tuple[int | None, ...]:
+    """Return the shape that a network makes of one square; () where the square does not fit."""
+    try:
+        return tuple(network.compute_output_shape((1, side, side, network.input_shape[-1])))
+    except ValueError:
+        return ()
 
 
 def settle_topology(
@@ -34,23 +42,16 @@ def settle_topology(
     scale : str
     lesion : int
     assumed : tuple of Assumption
-
-    Raises
-    ------
-    ValueError
-        The network takes another size than the given one, or no square.
     """
-    height, width, channels = network.input_shape[1:]
+    height, _, channels = network.input_shape[1:]
     outputs = network.output_shape[-1]
-    if height is not None and (height != width or size not in (None, height)):
-        raise ValueError(
-            f"this network takes {height} x {width} pixels; a square of size={size or height} is "
-            "expected."
-        )
     loaded = load_lesions(cases) if cases else []
     scales = ["bytes", "unit", "symmetric"] if rescales else list(SCALES)
     lesions = [0] if outputs == 1 else [-1, *range(outputs)]
-    sides = [height or size] if height or size else [DEFAULT_SIZE, 128]
+    sizes = [height or size]
+    if not any(sizes):
+        sizes = [side for side in SIZES if output_at(network, side)[1:3] == (side, side)]
+    sides = [side for side in (DEFAULT_SIZE, 128) if side in sizes] or sizes
 
     def maps(images: np.ndarray, scale: str, lesion: int) -> np.ndarray:
         batch = fill_channels(images, channels, scale)
@@ -83,7 +84,6 @@ def settle_topology(
             points.append(Assumption(POINTS[name], chosen[index], by, others, margin))
     if logits:
         points.append(Assumption("values of the output", "logits, through a sigmoid", "default"))
-    sizes = [height or size] if height or size else list(SIZES)
     preprocessing, framing = frame(
         lambda images: maps(images, *chosen), loaded, sizes, height or size, keep_aspect, progress
     )

@@ -15,12 +15,13 @@ from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
-from unet_lib.weights.foreign.applying import settle_topology
+from unet_lib.weights.foreign.applying import output_at, settle_topology
 from unet_lib.weights.foreign.graph import Node, build_graph
 from unet_lib.weights.foreign.layouts import StoredLayers, read_layers
 from unet_lib.weights.foreign.matching import Match, find_matches, input_channels
 from unet_lib.weights.foreign.reading import SCALES, resolve, run_nodes
 from unet_lib.weights.foreign.settling import (
+    DEFAULT_SIZE,
     Assumption,
     Settled,
     settle,
@@ -170,7 +171,7 @@ def _load(
             raise WeightsError(f"this network is not known here: {reason}")
         step = 2 ** matches[0].style.depth
         if size is not None and size % step:
-            raise ValueError(f"size={size}: this network takes multiples of {step} pixels.")
+            raise ValueError(f"{path}: takes multiples of {step} pixels; received size={size}.")
         settled = settle(matches, stored, calibrate_on, size, keep_aspect, progress)
         return _from_match(path, stored, settled)
     except (WeightsError, TopologyError) as error:
@@ -229,8 +230,22 @@ def _from_topology(
     network = build_graph(nodes, shape, "foreign_unet")
     last = nodes[-1].options.get("activation")
     logits = nodes[-1].kind.startswith("conv2d") and last in (None, "linear")
-    if len(network.output_shape) != 4:
-        raise WeightsError(f"its output has the shape {network.output_shape}, expected a picture")
+    height, width = network.input_shape[1:3]
+    if height != width:
+        raise WeightsError(f"it takes {height} x {width} pixels; only squares are used here")
+    side = height or DEFAULT_SIZE
+    made = output_at(network, side)
+    if len(made) != 4 or made[1:3] != (side, side):
+        raise WeightsError(f"of {side} x {side} pixels it makes {made}, expected a map of them")
+    if height and size not in (None, height):
+        raise ValueError(
+            f"{path}: takes {height} x {width} pixels; received size={size}. Leave size out."
+        )
+    if size and output_at(network, size)[1:3] != (size, size):
+        raise ValueError(
+            f"{path}: gives no map of {size} x {size} pixels. Take a power of two, or leave size "
+            "out."
+        )
     preprocessing, scale, lesion, assumed = settle_topology(
         network, logits, any(n.kind == "rescaling" for n in nodes[1:3]), cases, size, keep_aspect,
         progress,
