@@ -125,8 +125,10 @@ def exponent(rows: list[dict[str, Any]], x: str, y: str) -> str:
 def shown(title: str, rows: list[dict[str, Any]], x: str) -> str:
     """Return a table of the rows, the exponents below."""
     keys = [key for key in rows[0] if key.endswith(("_s", "_mb"))]
-    lines = [[f"{row[key]:,.2f}" if row[key] < 10 else f"{row[key]:,.0f}" for key in (x, *keys)]
-             for row in rows]  # fmt: skip
+    lines = [
+        [f"{row[x]:,}", *(f"{row[key]:,.{2 if row[key] < 10 else 0}f}" for key in keys)]
+        for row in rows
+    ]
     lines.append(["exponent, last two", *(exponent(rows, x, key) for key in keys)])
     return "\n" + table(title, [x, *keys], lines)
 
@@ -174,9 +176,10 @@ def main(arguments: list[str] | None = None) -> None:
         for key in ("own_mb", "peak_mb")
         if len(found := rows.get(kind, [])) > 1
     }
-    text += f"\n{counts[-1]:,} images / {counts[-2]:,} images: " + ", ".join(
-        f"{name} {value:.2f}" for name, value in ratios.items()
-    )
+    if ratios:
+        text += f"\n{counts[-1]:,} images / {counts[-2]:,} images: " + ", ".join(
+            f"{name} {value:.2f}" for name, value in ratios.items()
+        )
     report(given.json, text, ratios=ratios, rows=rows)
 
 

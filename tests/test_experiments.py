@@ -311,6 +311,10 @@ def test_ledger_and_folders_that_cannot_be_read(tmp_path):
             read_ledger(ledger)
     with pytest.raises(ValueError, match="crossvalidation.json: cannot be read"):
         load_crossvalidation(tmp_path)
+    for text in ("[]", '{"recipe": {}}', '{"recipe": {}, "folds": null}'):
+        (tmp_path / "crossvalidation.json").write_text(text)
+        with pytest.raises(ValueError, match="crossvalidation.json: cannot be read"):
+            load_crossvalidation(tmp_path)
     whole = PUBLISHED / "lite0-128" / "crossvalidation.json"
     (tmp_path / whole.name).write_bytes(whole.read_bytes())
     with pytest.raises(ValueError, match=f"{tmp_path}: no fold is finished yet; give the same"):

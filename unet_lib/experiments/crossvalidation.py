@@ -123,13 +123,13 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
     folder = Path(folder)
     try:
         stored = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        recipe = Recipe.from_dict(stored.pop("recipe"))
-    except (OSError, ValueError, KeyError) as error:
+        recipe, count = Recipe.from_dict(stored.pop("recipe")), int(stored["folds"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder / DESCRIPTION}: cannot be read ({error}); expected a folder of crossvalidate."
         ) from error
     found = []
-    for fold in range(stored["folds"]):
+    for fold in range(count):
         place = folder / f"fold{fold}"
         if is_scored(place / "validation"):
             test = Evaluation.load(place / "test") if is_scored(place / "test") else None
