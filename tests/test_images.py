@@ -274,7 +274,9 @@ def test_kinds_of_tiff_that_only_opencv_knows(tmp_path, capfd):
     cv2.imwrite(str(path), colour.astype(np.float32), [cv2.IMWRITE_TIFF_COMPRESSION, 5])
     content = path.read_bytes()
     path.write_bytes(content[:20] + b"\xff" * 180 + content[200:])
-    with pytest.raises(ImageError, match=r"a\.tif: cannot be decoded.*copy it again.*as PNG"):
+    # OpenCV 4.10 still gives an array for it, of nan.
+    refused = r"a\.tif: (cannot be decoded.*copy it again.*as PNG|float image with values from nan)"
+    with pytest.raises(ImageError, match=refused):
         read_image(path)
 
 
