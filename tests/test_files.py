@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unet_lib.files import FolderInUse, folder_lock, read_rows, write_atomic
+from unet_lib.files import FolderInUse, folder_lock, read_json, read_rows, write_atomic
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,3 +72,10 @@ def test_the_folder_of_a_lock_goes_when_nothing_was_written(tmp_path):
     with folder_lock(tmp_path / "out"), folder_lock(tmp_path / "out"):
         assert (tmp_path / "out").is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_that_is_nested_too_deep_is_a_value_error(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="nested too deep"):
+        read_json(path)

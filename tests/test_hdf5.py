@@ -152,6 +152,14 @@ def test_what_harms_is_refused(path, harm, message):
     assert str(path) in str(error.value)
 
 
+def test_a_name_that_a_group_holds_twice_is_refused(path):
+    with h5py.File(path, "w") as file:
+        file["kernel_a"], file["kernel_b"] = np.ones(3, "f4"), np.zeros(3, "f4")
+    path.write_bytes(path.read_bytes().replace(b"kernel_b", b"kernel_a"))
+    with pytest.raises(WeightsError, match="group '' has the same name twice"):
+        read_hdf5(path)
+
+
 def test_many_objects_are_refused(path, monkeypatch):
     monkeypatch.setattr("unet_lib.weights.hdf5._MOST_OBJECTS", 4)
     with pytest.raises(WeightsError, match="too many"):

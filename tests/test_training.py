@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import write_png
 
 from unet_lib.dataset import (
     Folds,
@@ -274,7 +273,8 @@ def test_a_state_that_does_not_fit_is_refused(split, tmp_path, monkeypatch):
 
     case = split.train[0]
     pixels = cv2.imread(str(case.image_path), cv2.IMREAD_GRAYSCALE)
-    changed = replace(case, image_path=write_png(tmp_path / "changed.png", 255 - pixels))
+    cv2.imwrite(str(tmp_path / "changed.png"), 255 - pixels)
+    changed = replace(case, image_path=tmp_path / "changed.png")
     resume(
         f"run: 1 images or masks are not .* first '{re.escape(case.name)}'. Restore them",
         replace(split, train=(changed, *split.train[1:])),
