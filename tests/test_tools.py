@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools import average_models
 from tools.compact_weights import rounded
 from tools.failure_atlas import measure
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.phantoms import make_phantoms
 from unet_lib.weights import load_segmenter, save_segmenter
 
 ROOT = Path(__file__).parent.parent
@@ -56,3 +58,15 @@ def test_atlas_measures_what_it_says():
     assert not found.border
     truth[0, 40] = True
     assert measure(image, truth).border
+
+
+def test_averaging_a_model_with_itself_changes_nothing_and_with_another_something(tmp_path, capsys):
+    data = make_phantoms(tmp_path / "p", 30, seed=1, progress=False)
+    average_models.main([str(data), "busi-small", "busi-small"])
+    one, same, average, gain = capsys.readouterr().out.splitlines()[-4:]
+    assert one == same and one.startswith("busi-small: 0.")
+    assert average.startswith(f"average of 2: {one.split()[-1]} (")
+    assert gain == "less the mean of the models: +0.0000 (no interval)"
+    average_models.main([str(data), "busi-small", "busi-best"])
+    small, best, average, _ = capsys.readouterr().out.splitlines()[-4:]
+    assert len({line.split(": ")[1][:6] for line in (small, best, average)}) == 3

@@ -333,6 +333,13 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     assert leaked["seen_in_training"] and len(leaked["training_overlap"]["in_training"]) == 2
     clean = evaluate_cases(run.segmenter, other.test, progress=False).about
     assert clean["seen_in_training"] is False
+    # Begun from another model of this name: not the same run.
+    (run.folder / "result.json").rename(tmp_path / "result.json")
+    other_weights = replace(finished.segmenter, network=run.segmenter.network)
+    save_segmenter(other_weights, recipe.network, model)
+    with pytest.raises(ValueError, match=r"started_from: whole \(SHA.* there, whole \(SHA.* now"):
+        train(other, run.folder, recipe, about={"data": "mine"}, resume=True, progress=False)
+    (tmp_path / "result.json").rename(run.folder / "result.json")
     # A finished run does not need the model any more.
     shutil.rmtree(model)
     again = train(other, run.folder, recipe, resume=True, progress=False)

@@ -101,6 +101,23 @@ def test_groups_of_another_data_set_mean_nothing_unless_a_member_was_seen():
     assert nameless.overlap(None, cases, ["x", "y", "z"])["near_duplicates"] == []
 
 
+def test_groups_are_remembered_through_several_trainings():
+    mine = TrainingImages.of("mine", [case("a", "g5")], ["m1"]).joined(KNOWN)
+    later = TrainingImages.of("BUSI", [case("b", "g7")], ["b1"]).joined(mine)
+    nameless = TrainingImages.of(None, [case("c", "g8")], ["n1"]).joined(later)
+    cases = [
+        case(name, group) for name, group in zip("rstu", ("g1", "g5", "g7", "g8"), strict=True)
+    ]
+    for images, busi, own in ((mine, "r", "s"), (later, "rt", "s"), (nameless, "rt", "s")):
+        images = TrainingImages.from_about(
+            {"data": images.data, "training_images": images.to_dict()}
+        )
+        for data, names in (("BUSI", busi), ("mine", own), ("third", ""), (None, "")):
+            found = images.overlap(data, cases, ["x"] * 4)
+            assert (found["in_training"], found["near_duplicates"]) == ([], list(names)), data
+    assert nameless.hashes == {*KNOWN.hashes, "m1", "b1", "n1"}
+
+
 def test_the_record_survives_and_a_damaged_one_is_refused():
     about = {"name": "m", "data": "BUSI", "training_images": KNOWN.to_dict()}
     assert TrainingImages.from_about(about) == KNOWN
@@ -109,7 +126,8 @@ def test_the_record_survives_and_a_damaged_one_is_refused():
     other = {**KNOWN.to_dict(), "method": "a later one"}
     assert TrainingImages.from_about({"training_images": other}) is None
     for damaged in ([], {"hashes": []}, {**KNOWN.to_dict(), "hashes": "h1"},
-                    {**KNOWN.to_dict(), "groups": [1]}):  # fmt: skip
+                    {**KNOWN.to_dict(), "groups": [1]}, {**KNOWN.to_dict(), "earlier": 3},
+                    {**KNOWN.to_dict(), "earlier": {"other": "g1"}}):  # fmt: skip
         with pytest.raises(ValueError, match="model m: its record training_images is damaged"):
             TrainingImages.from_about({"name": "m", "training_images": damaged})
 

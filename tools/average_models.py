@@ -54,9 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"average of {len(maps)}: {averaged.mean():.4f} ({len(cases)} validation images)")
     gain = averaged - single.mean(axis=0)
     found = group_bootstrap(gain, [case.group for case in cases])
-    print(
-        f"less the mean of the models: {gain.mean():+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-    )
+    limits = f"{found.low:+.4f} to {found.high:+.4f}" if found.known else "no interval"
+    print(f"less the mean of the models: {found.mean:+.4f} ({limits})")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,6 @@ from unet_lib.weights import load_segmenter
 LARGEST_DICE, LARGEST_MEAN = 0.01, 0.0005
 
 
-def model_of(folder: Path, fold: int) -> Path | str:
-    """Return the model of a fold; the one that is shipped under a name lies there alone."""
-    place = folder / f"fold{fold}"
-    return place if (place / "model").is_dir() else f"busi-fold{fold}"
-
-
 def compare(found: Evaluation, committed: Evaluation) -> tuple[int, np.ndarray]:
     """Return how many images have the same counts, and the differences of the Dice.
 
@@ -59,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     scores, differences, same, images = {}, [], 0, 0
     for fold, committed in done.evaluations("test").items():
         source = open_dataset(given.data, fold=fold)
-        segmenter = load_segmenter(model_of(given.experiment, fold))
+        segmenter = load_segmenter(given.experiment / f"fold{fold}")
         about = {**source.about, "part": "test"}
         scores[fold] = evaluate_cases(segmenter, source.split.test, about=about)
         equal, change = compare(scores[fold], committed)

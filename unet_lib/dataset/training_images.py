@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,14 @@ class TrainingImages:
         `content_hash` of each.
     groups : frozenset of str
         Their near-duplicate groups (or patients); images that stand alone have none.
+    earlier : mapping of str to frozenset of str
+        Groups of other data sets on which the model was trained before, by the set's name.
     """
 
     data: str | None
     hashes: frozenset[str]
     groups: frozenset[str]
+    earlier: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: str | None, cases: Sequence[Case], hashes: Sequence[str]) -> TrainingImages:
@@ -81,13 +84,18 @@ class TrainingImages:
         groups = frozenset(case.group for case in cases if case.has_twins)
         return cls(data, frozenset(hashes), groups)
 
+    def joined(self, before: TrainingImages) -> TrainingImages:
+        """Return these and the images of the model that the training started from."""
+        groups = {**before.earlier, **({before.data: before.groups} if before.data else {})}
+        own = self.groups | groups.pop(self.data, frozenset())
+        return TrainingImages(self.data, self.hashes | before.hashes, own, groups)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_about` reads; JSON-able."""
-        return {
-            "method": METHOD,
-            "hashes": sorted(self.hashes),
-            "groups": sorted(self.groups),
-        }
+        told = {"method": METHOD, "hashes": sorted(self.hashes), "groups": sorted(self.groups)}
+        if self.earlier:
+            told["earlier"] = {data: sorted(groups) for data, groups in self.earlier.items()}
+        return told
 
     @classmethod
     def from_about(cls, about: Mapping[str, Any]) -> TrainingImages | None:
@@ -110,15 +118,17 @@ class TrainingImages:
         try:
             if record["method"] != METHOD:
                 return None
-            lists = [record["hashes"], record["groups"]]
-        except (TypeError, KeyError):
+            earlier = dict(record.get("earlier", {}))
+            lists = [record["hashes"], record["groups"], *earlier.values()]
+        except (TypeError, KeyError, ValueError, AttributeError):
             lists = [None]
         if not all(isinstance(x, list) and all(isinstance(i, str) for i in x) for x in lists):
             raise ValueError(
                 f"model {about.get('name', 'unnamed')}: its record training_images is damaged; "
                 "expected method, hashes and groups. Fetch the model folder again."
             )
-        return cls(about.get("data"), *map(frozenset, lists))
+        hashes, groups, *others = map(frozenset, lists)
+        return cls(about.get("data"), hashes, groups, dict(zip(earlier, others, strict=True)))
 
     def overlap(
         self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]
@@ -144,6 +154,7 @@ class TrainingImages:
         groups = {case.group for case in seen if case.has_twins}
         if data and data == self.data:
             groups |= self.groups
+        groups |= self.earlier.get(data, frozenset())
         names = {case.name for case in seen}
         near = [c.name for c in cases if c.group in groups and c.has_twins and c.name not in names]
         return {

@@ -22,7 +22,13 @@ from unet_lib.training.loop import STATE, best_weights, fit, remove_weights
 from unet_lib.training.preparing import prepare, training_images
 from unet_lib.training.processes import Team, find_team
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.starting import join_images, refuse_seen, start_facts, starting_model
+from unet_lib.training.starting import (
+    STARTED_FROM,
+    join_images,
+    refuse_seen,
+    start_facts,
+    starting_model,
+)
 from unet_lib.training.state import Progress
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
@@ -143,6 +149,7 @@ def train(
     start = None if (folder / RESULT).is_file() else starting_model(recipe)
     if start:
         refuse_seen(start, split, about.get("data"))
+        about |= start_facts(start)
     if team and team.index > 0:
         _follow(split, folder, recipe, team, start)
         return None
@@ -179,12 +186,10 @@ def _train(
     if team:
         team.leave()
     _write_history(folder / HISTORY, done.history)
-    seen = training_images(batches, validation, about)
-    seen = join_images(seen, start, about.get("data"))
+    seen = join_images(training_images(batches, validation, about), start)
     facts = {
         "name": folder.name,
         **about,
-        **start_facts(start),
         "split": split.name,
         "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "trained_on": sorted(case.name for case in split.train),
@@ -251,9 +256,9 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
     """Take an empty folder for this run, or check that the one in it is the same run."""
     split_csv = Folds.of_split(split)
     if (folder / SETTINGS).is_file() and resume:
-        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["recipe"]
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         # A setting that the library has got since has its default there.
-        stored = Recipe.from_dict(stored).to_dict()
+        stored = Recipe.from_dict(settings["recipe"]).to_dict()
         differ = [
             f"{part}.{key}: {stored[part][key]!r} there, {value!r} now"
             for part, values in recipe.to_dict().items()
@@ -262,6 +267,9 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
         ]
         if Folds.read(folder / SPLIT).rows != split_csv.rows:
             differ.append("the split differs")
+        begun, now = (told.get(STARTED_FROM) for told in (settings["about"], about))
+        if now not in (None, begun):  # of a finished run it is not asked
+            differ.append(f"{STARTED_FROM}: {begun} there, {now} now")
         if differ:
             raise ValueError(
                 f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "

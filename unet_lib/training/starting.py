@@ -13,7 +13,17 @@ from unet_lib.training.recipe import Recipe
 from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import SETTINGS, find_folder, read_settings
 
-__all__ = ["join_images", "refuse_seen", "settings_of", "start_facts", "starting_model"]
+__all__ = [
+    "STARTED_FROM",
+    "join_images",
+    "refuse_seen",
+    "settings_of",
+    "start_facts",
+    "starting_model",
+]
+
+STARTED_FROM = "started_from"
+"""Key of ``Segmenter.about`` and of a run's settings: name and SHA-256 of the starting model."""
 
 
 def settings_of(model: str) -> tuple[UNetConfig, Preprocessing]:
@@ -78,22 +88,17 @@ def refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
             )
 
 
-def join_images(
-    images: TrainingImages, start: Segmenter | None, data: str | None
-) -> TrainingImages | None:
+def join_images(images: TrainingImages, start: Segmenter | None) -> TrainingImages | None:
     """Add what the starting model has seen; None where it does not say."""
     if start is None:
         return images
     known = TrainingImages.from_about(start.about)
-    if known is None:
-        return None
-    groups = known.groups if known.data == data else frozenset()
-    return TrainingImages(data, images.hashes | known.hashes, images.groups | groups)
+    return None if known is None else images.joined(known)
 
 
 def start_facts(start: Segmenter | None) -> dict[str, Any]:
-    """Return what the record of a model says of its start."""
+    """Return what settings and model of a run say of its start."""
     if start is None:
         return {}
     name, digest = start.about.get("name"), start.about.get("weights_sha256")
-    return {"started_from": f"{name} (SHA-256 {digest})"}
+    return {STARTED_FROM: f"{name} (SHA-256 {digest})"}
