@@ -274,6 +274,8 @@ def test_command(data, tmp_path, capsys):
     capsys.readouterr()
     assert main(["crossvalidate", *options, "--out", str(tmp_path / "c"), "--final"]) == 2
     assert "as 'a'" in capsys.readouterr().err
+    assert main(["crossvalidate", *options, "--out", str(tmp_path / "c"), "--models"]) == 2
+    assert "name the folder with --publish" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
 
 

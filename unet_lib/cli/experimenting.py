@@ -96,6 +96,8 @@ def _crossvalidate(options: argparse.Namespace) -> int:
     from unet_lib.plots import banner_for
     from unet_lib.source import open_dataset
 
+    if options.models and not options.publish:
+        raise ValueError("--models: says what is published; name the folder with --publish.")
     recipe = read_recipe(options.recipe, options.set)
     ledger = options.ledger or options.out.parent / "ledger.csv"
     against = load_crossvalidation(options.against) if options.against else None
