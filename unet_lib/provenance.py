@@ -1,0 +1,163 @@
+"""What is known of data, model and evaluation: one typed record that travels with all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+__all__ = ["PHANTOM_BANNER", "SEEN_BANNER", "Provenance"]
+
+PHANTOM_BANNER = "PHANTOMS (synthetic images): not a clinical result"
+SEEN_BANNER = (
+    "TRAINING IMAGES: not a test (used to train or to choose the model, or near-duplicates of such)"
+)
+_FOLD = re.compile(r", fold \d+$")
+
+
+@dataclass(frozen=True)
+class Provenance(Mapping):
+    """What is known of data, model and evaluation.
+
+    Every field may be unknown (None). Of merged folds that differ, the values are joined as text.
+    Reading it like a mapping is for the move of the house only and goes at its end.
+    """
+
+    # the data
+    data: str | None = None  # name of the data set
+    data_kind: str | None = None  # clinical, phantoms
+    split: str | None = None
+    fold: int | str | None = None
+    folds: int | None = None  # of the whole split
+    part: str | None = None  # train, validation, test, all
+    parts: Mapping[str, int] | None = None  # number of images by part
+    groups: str | None = None  # where the groups come from
+    own_split: str | None = None  # how many test images the data set's own split exposes
+    normals: bool | None = None  # whether images of class normal trained
+    # the model
+    name: str | None = None
+    trained_on: Sequence[str] | None = None  # names of images
+    validated_on: Sequence[str] | None = None
+    tuned_on: Sequence[str] | None = None  # hashes of images that chose a threshold afterwards
+    training_images: Mapping[str, Any] | None = None  # record of `TrainingImages`
+    training: Mapping[str, Any] | None = None  # result of the run: epochs, threshold, hours
+    started_from: str | None = None
+    operating_point_from: str | None = None
+    results: str | None = None
+    weights_sha256: str | None = None
+    # the evaluation
+    model: str | None = None
+    model_sha256: str | None = None
+    threshold: float | str | None = None
+    threshold_chosen: str | None = None
+    cleaning: Mapping[str, float] | str | None = None
+    preprocessing: Mapping[str, Any] | str | None = None
+    scored: bool = False  # where False, nothing is said of what the model has seen
+    seen_in_training: bool | None = None  # None although scored: nobody knows
+    training_overlap: Mapping[str, Any] | None = None
+    engine: str | None = None
+    data_sha256: str | None = None
+    predictions_sha256: str | None = None
+    versions: Mapping[str, str] | str | None = None
+    resized: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)  # what callers or other versions add
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Provenance:
+        """Read what `to_dict` writes; keys that are no field are kept in `more`."""
+        names = {f.name for f in fields(cls)} - {"scored", "more"}
+        own = {key: value for key, value in stored.items() if key in names}
+        more = {key: value for key, value in stored.items() if key not in names}
+        return cls(**own, scored="seen_in_training" in stored, more=more)
+
+    @classmethod
+    def of(cls, given: Provenance | Mapping[str, Any] | None) -> Provenance:
+        """Take a record, a mapping of some of its fields, or nothing."""
+        return given if isinstance(given, Provenance) else cls.from_dict(given or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known, JSON-able; None only for `seen_in_training`."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        kept = {k: v for k, v in pairs if v is not None and k not in ("scored", "more")}
+        if self.scored:
+            kept["seen_in_training"] = self.seen_in_training
+        return kept | dict(self.more)
+
+    def but(self, **changes: Any) -> Provenance:
+        """Return the record with some fields changed; None makes a field unknown."""
+        if "seen_in_training" in changes:
+            changes.setdefault("scored", True)
+        return replace(self, **changes)
+
+    @classmethod
+    def shared_by(cls, records: Sequence[Provenance]) -> Provenance:
+        """Merge folds: keep what all agree on, list the rest; one fold that saw is enough."""
+        plain = [record.to_dict() for record in records]
+        merged: dict[str, Any] = {}
+        for key in dict.fromkeys(key for one in plain for key in one):
+            values = [one.get(key) for one in plain]
+            same = all(value == values[0] for value in values)
+            merged[key] = values[0] if same else "; ".join(map(str, values))
+        seen = [record.seen_in_training for record in records]
+        merged["seen_in_training"] = True if any(seen) else None if None in seen else False
+        leaks = [r.own_split for r in records if r.own_split and not r.own_split.startswith("0 of")]
+        if leaks:  # one leaking fold is enough
+            merged["own_split"] = "; ".join(dict.fromkeys(leaks))
+        merged.pop("training_overlap", None)
+        overlaps = [record.training_overlap for record in records]
+        if all(overlaps):  # each fold was compared with the images of its own network
+            counts = sorted({overlap["compared_with"] for overlap in overlaps})
+            merged["training_overlap"] = {
+                "compared_with": " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))),
+                "in_training": sorted({n for o in overlaps for n in o["in_training"]}),
+                "near_duplicates": sorted({n for o in overlaps for n in o["near_duplicates"]}),
+            }
+        return cls.from_dict(merged)
+
+    @property
+    def is_phantoms(self) -> bool:
+        """Whether any of the data are synthetic."""
+        return "phantoms" in str(self.data_kind)
+
+    @property
+    def banner(self) -> str:
+        """The warnings that every number made with these must carry, one a line, or ""."""
+        lines = [PHANTOM_BANNER] if self.is_phantoms else []
+        if self.seen_in_training:
+            lines.append(SEEN_BANNER)
+        if self.own_split and not self.own_split.startswith("0 of"):
+            lines.append(f"LEAKING SPLIT of the data set's authors: {self.own_split}")
+        return "\n".join(lines)
+
+    def describe(self, *more: str, model: bool = True) -> str:
+        """Say in one line which model, data, split, fold, part and threshold a figure shows."""
+        named: dict[str, Any] = {"model": self.model or "not named"} if model else {}
+        named["data"] = self.data or "not named"
+        if self.split:  # of merged folds one name, and the folds by themselves
+            names = (_FOLD.sub("", name) for name in self.split.split("; "))
+            named["split"] = "; ".join(dict.fromkeys(names))
+        if self.fold is not None or not self.split:
+            named["fold"] = "not named" if self.fold is None else self.fold
+        if self.part:
+            no_test = self.part in ("train", "validation")
+            named["part"] = f"{self.part} (no test)" if no_test else self.part
+        if model and self.threshold is not None:
+            named["threshold"] = self.threshold
+        parts = [f"{key}: {value}" for key, value in named.items()]
+        if model and self.scored and self.seen_in_training is None:
+            parts.append("training images unknown")
+        return " · ".join([*parts, *(part for part in more if part)])
+
+    # Like a mapping, until every room has changed.
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+    def __or__(self, other: Mapping[str, Any]) -> Provenance:
+        return Provenance.from_dict({**self, **other})
