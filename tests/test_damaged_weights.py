@@ -13,8 +13,8 @@ CHILD = r"""
 import collections, random, resource, shutil, sys, time
 from pathlib import Path
 import h5py, numpy as np
-from unet_lib.weights.foreign.layouts import read_layers
-from unet_lib.weights.foreign.matching import find_matches
+from unet_lib.foreign.layouts import read_layers
+from unet_lib.foreign.matching import find_matches
 from unet_lib.weights.hdf5 import WeightsError
 
 # Keras' libraries are mapped already; from here on 1 GiB more.

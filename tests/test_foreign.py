@@ -13,8 +13,8 @@ from conftest import write_png
 from foreign_zoo import LOADED, REFUSED, classic
 
 from unet_lib.dataset import Case
-from unet_lib.weights import WeightsError, load_foreign_weights
-from unet_lib.weights.foreign import loading
+from unet_lib.foreign import load_foreign_weights, loading
+from unet_lib.weights import WeightsError
 
 OLD = Path(__file__).parent / "data" / "foreign"
 

@@ -19,6 +19,7 @@ from unet_lib import plots
 from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
 from unet_lib.experiments.ledger import LedgerRow
 from unet_lib.experiments.tables import all_tables
+from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.inference.converting import ExportError, _compare
@@ -31,7 +32,7 @@ from unet_lib.predictions import find_predictions
 from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
 from unet_lib.training import train, tune_threshold
-from unet_lib.weights import ForeignWeights, WeightsError, load_segmenter, save_segmenter
+from unet_lib.weights import WeightsError, load_segmenter, save_segmenter
 
 # --- every figure and page ------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from unet_lib.dataset import load_case
 from unet_lib.metrics import score_case
-from unet_lib.report.intervals import group_bootstrap
+from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.source import open_dataset
 from unet_lib.weights import load_segmenter
 

@@ -45,14 +45,13 @@ _HOMES = {
     "inference": ("Cleaning", "Segmenter", "evaluate_cases"),
     "weights": (
         "ExportError",
-        "ForeignWeights",
         "WeightsError",
         "choose_model",
         "export_segmenter",
-        "load_foreign_weights",
         "load_segmenter",
         "save_segmenter",
     ),
+    "foreign": ("ForeignWeights", "load_foreign_weights"),
     "training": (
         "Recipe",
         "TrainingConfig",

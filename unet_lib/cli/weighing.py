@@ -52,7 +52,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from unet_lib.weights import load_foreign_weights
+    from unet_lib.foreign import load_foreign_weights
 
     print(load_foreign_weights(options.path, progress=False).table())
     return 0

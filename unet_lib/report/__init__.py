@@ -1,5 +1,6 @@
 """From an evaluation to a report: means, medians, intervals, Markdown, JSON, figures."""
 
+from unet_lib.metrics.intervals import Interval, group_bootstrap, share_interval
 from unet_lib.report.comparison import Comparison, compare, comparison_markdown
 from unet_lib.report.first_readme import (
     FIRST_README,
@@ -7,7 +8,6 @@ from unet_lib.report.first_readme import (
     first_readme_auc_bound,
     implied_prevalence,
 )
-from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
 from unet_lib.report.summary import (
     NormalSummary,
     PerImageSummary,

@@ -10,7 +10,7 @@ from scipy.stats import wilcoxon
 
 from unet_lib.metrics import CaseScore, CaseTable
 from unet_lib.metrics.counts import NAN
-from unet_lib.report.intervals import Interval, group_bootstrap
+from unet_lib.metrics.intervals import Interval, group_bootstrap
 from unet_lib.report.markdown import DIGITS
 from unet_lib.report.texts import escape, number, table, with_interval
 

@@ -17,9 +17,9 @@ from unet_lib.metrics import (
     FoldAreas,
     PixelCounts,
 )
+from unet_lib.metrics.intervals import Interval, group_bootstrap, share_interval
 from unet_lib.plots.frame import banner_for
 from unet_lib.report import markdown
-from unet_lib.report.intervals import Interval, group_bootstrap, share_interval
 from unet_lib.report.texts import NO_LIMITS
 
 PER_IMAGE_SCORES = (

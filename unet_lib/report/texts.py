@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from unet_lib.metrics.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
 from unet_lib.plots.frame import banner_for
-from unet_lib.report.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
 
 SHOWN_NAMES = 30
 NO_LIMITS = (

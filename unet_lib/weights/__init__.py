@@ -10,17 +10,14 @@ from unet_lib.weights.folder import (
     save_weights_file,
     sha256,
 )
-from unet_lib.weights.foreign import ForeignWeights, load_foreign_weights
 from unet_lib.weights.verify import verify_model
 
 __all__ = [
     "ExportError",
-    "ForeignWeights",
     "WeightsError",
     "check_weights",
     "choose_model",
     "export_segmenter",
-    "load_foreign_weights",
     "load_segmenter",
     "load_weights_file",
     "registered_models",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import unet_lib
 from unet_lib.dataset import Case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
@@ -17,7 +18,6 @@ from unet_lib.weights.folder import (
     read_settings,
     registered_models,
 )
-from unet_lib.weights.foreign import load_foreign_weights
 
 __all__ = ["choose_model"]
 
@@ -105,7 +105,7 @@ def _bare(
     try:
         load_weights_file(network, path)
     except WeightsError:  # read again, which names damage as well
-        found = load_foreign_weights(path, validation)
+        found = unet_lib.load_foreign_weights(path, validation)
         assumed = "\n".join(f"  {point}" for point in found.assumed)
         return found.segmenter(), (
             "its network was found out from the file. Training images unknown. Assumed:\n" + assumed

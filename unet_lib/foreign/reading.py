@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from unet_lib.foreign.graph import Node
+from unet_lib.foreign.layouts import StoredLayers
 from unet_lib.settings import Settings
-from unet_lib.weights.foreign.graph import Node
-from unet_lib.weights.foreign.layouts import StoredLayers
 
 __all__ = ["HEADS", "SCALES", "Reading", "lesion_map", "options_of", "resolve", "run_nodes"]
 

@@ -9,10 +9,10 @@ from itertools import product
 
 import numpy as np
 
-from unet_lib.weights.foreign.graph import Node, stored_order
-from unet_lib.weights.foreign.layouts import StoredLayer, StoredLayers
-from unet_lib.weights.foreign.possible import NORMS, possible_styles
-from unet_lib.weights.foreign.styles import Style, draft
+from unet_lib.foreign.graph import Node, stored_order
+from unet_lib.foreign.layouts import StoredLayer, StoredLayers
+from unet_lib.foreign.possible import NORMS, possible_styles
+from unet_lib.foreign.styles import Style, draft
 
 __all__ = ["Match", "find_matches", "input_channels"]
 

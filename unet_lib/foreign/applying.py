@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from unet_lib.dataset import Case
+from unet_lib.foreign.comparing import fill_channels, load_lesions, score_maps
+from unet_lib.foreign.reading import SCALES
+from unet_lib.foreign.settling import DEFAULT_SIZE, POINTS, SIZES, Assumption, frame
 from unet_lib.images import Preprocessing
-from unet_lib.weights.foreign.comparing import fill_channels, load_lesions, score_maps
-from unet_lib.weights.foreign.reading import SCALES
-from unet_lib.weights.foreign.settling import DEFAULT_SIZE, POINTS, SIZES, Assumption, frame
 
 __all__ = ["output_at", "settle_topology"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from unet_lib.foreign.graph import CLASSES, Node
+from unet_lib.foreign.layouts import StoredLayer, StoredLayers
 from unet_lib.weights.check import snake_case
-from unet_lib.weights.foreign.graph import CLASSES, Node
-from unet_lib.weights.foreign.layouts import StoredLayer, StoredLayers
 
 __all__ = ["TopologyError", "read_topology"]
 

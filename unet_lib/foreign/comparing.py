@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
+from unet_lib.foreign.reading import SCALES
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import count_pixels
-from unet_lib.weights.foreign.reading import SCALES
 
 __all__ = ["LoadedCase", "compare_sizes", "fill_channels", "load_lesions", "score_maps"]
 

@@ -11,23 +11,23 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case
-from unet_lib.images import Preprocessing
-from unet_lib.weights.foreign.comparing import (
+from unet_lib.foreign.comparing import (
     LoadedCase,
     compare_sizes,
     fill_channels,
     load_lesions,
     score_maps,
 )
-from unet_lib.weights.foreign.layouts import StoredLayers
-from unet_lib.weights.foreign.matching import Match, input_channels
-from unet_lib.weights.foreign.reading import (
+from unet_lib.foreign.layouts import StoredLayers
+from unet_lib.foreign.matching import Match, input_channels
+from unet_lib.foreign.reading import (
     Reading,
     lesion_map,
     options_of,
     resolve,
     run_nodes,
 )
+from unet_lib.images import Preprocessing
 
 __all__ = ["POINTS", "Assumption", "Settled", "frame", "settle"]
 

@@ -13,20 +13,20 @@ import numpy as np
 
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
-from unet_lib.images import Preprocessing
-from unet_lib.inference import Segmenter
-from unet_lib.weights.foreign.applying import output_at, settle_topology
-from unet_lib.weights.foreign.graph import Node, build_graph
-from unet_lib.weights.foreign.layouts import StoredLayers, read_layers
-from unet_lib.weights.foreign.matching import Match, find_matches, input_channels
-from unet_lib.weights.foreign.reading import SCALES, resolve, run_nodes
-from unet_lib.weights.foreign.settling import (
+from unet_lib.foreign.applying import output_at, settle_topology
+from unet_lib.foreign.graph import Node, build_graph
+from unet_lib.foreign.layouts import StoredLayers, read_layers
+from unet_lib.foreign.matching import Match, find_matches, input_channels
+from unet_lib.foreign.reading import SCALES, resolve, run_nodes
+from unet_lib.foreign.settling import (
     DEFAULT_SIZE,
     Assumption,
     Settled,
     settle,
 )
-from unet_lib.weights.foreign.topology import TopologyError, read_topology
+from unet_lib.foreign.topology import TopologyError, read_topology
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Segmenter
 from unet_lib.weights.hdf5 import WeightsError
 
 __all__ = ["ForeignWeights", "load_foreign_weights"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from unet_lib.weights.foreign.layouts import StoredLayer
+from unet_lib.foreign.layouts import StoredLayer
 from unet_lib.weights.hdf5 import WeightsError
 
 __all__ = ["CLASSES", "Node", "build_graph", "stored_order"]

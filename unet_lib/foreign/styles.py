@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from unet_lib.foreign.graph import Node
 from unet_lib.settings import Settings
-from unet_lib.weights.foreign.graph import Node
 
 __all__ = ["Style", "draft"]
 

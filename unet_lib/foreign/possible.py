@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from unet_lib.weights.foreign.layouts import StoredLayers
-from unet_lib.weights.foreign.styles import Style
+from unet_lib.foreign.layouts import StoredLayers
+from unet_lib.foreign.styles import Style
 
 __all__ = ["NORMS", "possible_styles"]
 
