@@ -1,0 +1,172 @@
+"""Train on the folds of one or several data sets and score by set; the search of README.md.
+
+Usage: PYTHONPATH=. BUSI_DIR=... BUSBRA_DIR=... python experiments/train_joint.py NAME
+    --train BUSI:0 [--train BUSBRA:0] --epochs 30 [--seed 1] [--repeat BUSI=2]
+    [--set augmentation.gamma=0.8]
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_lib import Recipe, Segmenter, train, tune_threshold
+from unet_lib.dataset import DATA_FOLDER, Case, Folds, Split, find_cases, load_case
+from unet_lib.inference import Cleaning
+from unet_lib.metrics import count_pixels
+
+SETS = {"BUSI": ("BUSI_DIR", "busi_5fold_v2.csv"), "BUSBRA": ("BUSBRA_DIR", "busbra_5fold.csv")}
+BASE = {  # the recipe of busi-best, `experiments/lite0-f8-squeezed-128`
+    "network": {
+        "filters": 8,
+        "depth": 5,
+        "encoder": "EfficientNetLite0",
+        "encoder_weights": "imagenet",
+    },
+    "preprocessing": {"size": 128, "keep_aspect": False},
+    "augmentation": {},
+    "training": {"precision": "float32"},
+}
+COLUMNS = ("set", "part", "name", "group", "label", "dice", "empty")
+
+
+def fold_of(name: str, fold: int, splits: Path) -> dict[str, list[Case]]:
+    """Cases of the parts of a fold, and `unseen`: for networks that never saw the set.
+
+    `unseen` are the images that validate in any fold and are not tested in fold 0.
+    """
+    variable, file = SETS[name]
+    folds = Folds.read(splits / file)
+    split = folds.split(find_cases(os.environ[variable], audit=None), fold)
+    votes = {r.image for r in folds.rows if "validation" in r.parts and r.parts[0] != "test"}
+    cases = [*split.train, *split.validation, *split.test]
+    parts = {part: list(getattr(split, part)) for part in ("train", "validation", "test")}
+    return parts | {"unseen": [case for case in cases if case.name in votes]}
+
+
+def tagged(cases: Iterable[Case], tag: str) -> list[Case]:
+    """Cases whose names and groups cannot meet those of another set."""
+    return [replace(c, name=f"{tag} {c.name}", group=f"{tag} {c.group}") for c in cases]
+
+
+def score(segmenter: Segmenter, cases: Sequence[Case], name: str, part: str) -> list[dict]:
+    """One row an image: Dice of those with a lesion, whether the mask is empty."""
+    rows = []
+    for case in cases:
+        image, truth = load_case(case)
+        mask = segmenter.segment(image).mask
+        dice = round(count_pixels(truth, mask).dice, 5) if truth.any() else ""
+        row = (name, part, case.name, case.group, case.label, dice, int(not mask.any()))
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+    return rows
+
+
+def means(rows: Sequence[dict]) -> dict[str, Any]:
+    """Scores of the images of one set."""
+    dice = [row["dice"] for row in rows if row["dice"] != ""]
+    empty = [row["empty"] for row in rows if row["dice"] == ""]
+    return {
+        "lesion_dice": round(float(np.mean(dice)), 4),
+        "lesions": len(dice),
+        "missed": sum(value == 0 for value in dice),
+        "normals_left_empty": sum(empty),
+        "normals": len(empty),
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--train", action="append", required=True, metavar="SET:FOLD")
+    parser.add_argument("--repeat", action="append", default=[], metavar="SET=TIMES")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE")
+    parser.add_argument("--splits", type=Path, default=DATA_FOLDER / "splits")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("experiments/search2"))
+    parser.add_argument("--final", action="store_true", help="score test parts instead: once")
+    return parser.parse_args()
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """Return the base recipe with the changes of the command line."""
+    settings = {part: dict(values) for part, values in BASE.items()}
+    settings["training"] |= {"epochs": args.epochs, "seed": args.seed}
+    for change in args.set:
+        key, value = change.split("=", 1)
+        part, name = key.split(".")
+        try:
+            settings[part][name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[part][name] = value
+    return Recipe.from_dict(settings)
+
+
+def main() -> None:
+    """Train, choose the threshold on the own validation parts, score, write JSON and CSV."""
+    args, begun = parse(), time.time()
+    home = {name: int(fold) for name, fold in (one.split(":") for one in args.train)}
+    repeat = {name: int(times) for name, times in (one.split("=") for one in args.repeat)}
+    parts = {name: fold_of(name, home.get(name, 0), args.splits) for name in SETS}
+    pictures = [
+        case
+        for name in home
+        for turn in range(repeat.get(name, 1))
+        for case in tagged(parts[name]["train"], f"{name}{turn or ''}")
+    ]
+    validation = [c for name in home for c in tagged(parts[name]["validation"], name)]
+    recipe = recipe_of(args)
+    # Without a validation part the last epoch's moving average is taken, not the luckiest one.
+    split = Split(name=args.name, train=tuple(pictures), validation=(), test=())
+    run = train(
+        split, args.runs / args.name, recipe, operating_point=(0.5, Cleaning()), resume=True
+    )
+    trained = time.time() - begun
+    segmenter = run.segmenter
+    chosen = tune_threshold(segmenter, validation, new_images=True, progress=False).chosen
+    segmenter.threshold, segmenter.cleaning = chosen.threshold, chosen.cleaning
+    rows, scores = [], {}
+    for name in SETS:
+        part = "test" if args.final else "validation" if name in home else "unseen"
+        scored = score(segmenter, parts[name][part], name, part)
+        scores[name] = {"part": part, **means(scored)}
+        rows += scored
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    stem = args.results / (args.name + ("-final" if args.final else ""))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{stem}.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    result = {
+        "name": args.name,
+        "train": home,
+        "repeat": repeat,
+        "pictures_an_epoch": len(pictures),
+        "epochs": args.epochs,
+        "seed": args.seed,
+        "changes": args.set,
+        "recipe": recipe.to_dict(),
+        "threshold": chosen.threshold,
+        "cleaning": chosen.cleaning.to_dict(),
+        "hours_of_epochs": round(run.result["hours"], 3),
+        "seconds_until_trained": round(trained),
+        "commit": commit.stdout.strip(),
+        "scores": scores,
+    }
+    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: result[key] for key in ("name", "threshold", "scores")}))
+
+
+if __name__ == "__main__":
+    main()
