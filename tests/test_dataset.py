@@ -13,7 +13,6 @@ import pytest
 from conftest import write_png, write_tiny_busi
 from test_dicom import region, write_dicom
 
-from unet_lib import dataset as module
 from unet_lib.dataset import (
     BUSI_FOLDS,
     Case,
@@ -287,7 +286,7 @@ def test_a_part_of_busi_keeps_its_groups(tmp_path):
 def test_phantoms_and_other_pictures_never_take_busis_groups(tmp_path, tiny_busi):
     assert not any(c.has_twins for c in find_cases(tiny_busi))  # same names, other sizes
     busi_sized(tmp_path / "p", "benign (42)", "malignant (51)")
-    (tmp_path / "p" / module.PHANTOM_MARKER).write_text("{}")
+    (tmp_path / "p" / "PHANTOMS.json").write_text("{}")
     assert not any(c.has_twins for c in find_cases(tmp_path / "p"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import write_png
 from PIL import Image
 from scipy import ndimage, stats
 
@@ -17,6 +18,7 @@ from unet_lib.phantoms import (
     is_phantoms,
     make_phantom,
     make_phantoms,
+    phantom_kind,
     phantom_pictures,
 )
 from unet_lib.phantoms.scanner import Scanner
@@ -267,10 +269,17 @@ def test_nothing_half_written_stays_after_an_interruption(tmp_path, monkeypatch)
 def test_is_phantoms(stored, tmp_path):
     case = find_cases(stored)[0]
     assert is_phantoms(stored) and is_phantoms(stored / "benign") and is_phantoms(case.image_path)
-    make_phantoms(tmp_path / "Dataset_BUSI_with_GT", 1, 0, False, config=SMALL)
-    assert is_phantoms(tmp_path)
+    assert phantom_kind(case.image_path for case in find_cases(stored)[:1])
     (tmp_path / "else").mkdir()
     assert not is_phantoms(tmp_path / "else" / "a" / "b")
+
+
+@pytest.mark.parametrize("name", ["mine/benign/benign (1).png", "mine/a.png", "benign/mine.png"])
+def test_own_pictures_inside_a_folder_of_phantoms_are_none(tmp_path, name):
+    folder = make_phantoms(tmp_path / "ph", 1, 0, False, config=SMALL)
+    own = write_png(folder / name, np.zeros((9, 9), np.uint8))
+    assert not is_phantoms(own) and not phantom_kind([own])
+    assert is_phantoms(folder) and not is_phantoms(folder / "mine")
 
 
 def test_wrong_arguments_say_what_is_allowed():

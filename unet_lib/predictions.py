@@ -112,7 +112,11 @@ class Predictions:
             As `read`; the message names the file.
         """
         sizes = pixel_sizes(self.cases)
-        about = {**_UNKNOWN, **(about or {}), **phantom_kind(self.cases)}
+        about = {
+            **_UNKNOWN,
+            **(about or {}),
+            **phantom_kind(case.image_path for case in self.cases),
+        }
         evaluation = Evaluation(about=about)
         hashes: dict[str, list[str]] = {"image": [], "truth": [], "prediction": []}
         for case in tqdm(self.cases, "scoring", disable=not progress, unit="image"):

@@ -172,7 +172,7 @@ def grouped_cases(
 
 def identify(folder: str | os.PathLike, cases: Sequence[Case]) -> tuple[str, str]:
     """Return name and kind of the data in a folder, as `DataSource` has them."""
-    if is_phantoms(folder):
+    if any(is_phantoms(case.image_path) for case in cases):
         return "phantoms", "phantoms"
     return "BUSI" if is_busi(cases) else Path(folder).name, "clinical"
 

@@ -1,6 +1,6 @@
 """Which files make a case, what is wrong with them, near-duplicate groups, splits and folds."""
 
-from unet_lib.dataset.audit import BUSI_AUDIT, PHANTOM_MARKER, read_audit
+from unet_lib.dataset.audit import BUSI_AUDIT, read_audit
 from unet_lib.dataset.cases import (
     DATA_FOLDER,
     LABELS,
@@ -27,7 +27,6 @@ __all__ = [
     "GROUPS_FILE",
     "LABELS",
     "PARTS",
-    "PHANTOM_MARKER",
     "Case",
     "CheckReport",
     "DatasetError",

@@ -13,8 +13,6 @@ from unet_lib.images import ImageError, read_size
 BUSI_AUDIT = DATA_FOLDER / "busi_audit.csv"
 """One row per BUSI image; its columns and their sources: ``data/README.md``."""
 
-PHANTOM_MARKER = "PHANTOMS.json"  # written by unet_lib.phantoms: BUSI's names, other pictures
-
 
 def read_audit(path: str | os.PathLike = BUSI_AUDIT) -> dict[str, dict[str, str]]:
     """Read an audit list.

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset.audit import PHANTOM_MARKER, busi_audit, read_audit
+from unet_lib.dataset.audit import busi_audit, read_audit
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
 from unet_lib.dataset.duplicates import VERSION, DuplicateRule, find_duplicates
 from unet_lib.files import sha256, write_atomic
+from unet_lib.phantoms import is_phantoms
 
 __all__ = ["GROUPS_FILE", "duplicate_pairs", "find_groups", "join_groups", "known_groups"]
 
@@ -71,7 +72,7 @@ def known_groups(
                 "away."
             )
     else:
-        rows = None if (root / PHANTOM_MARKER).exists() else busi_audit(cases)
+        rows = None if is_phantoms(root) else busi_audit(cases)
         origin = "audited list" if rows else ""
     if rows:
         cases = [replace(c, group=rows[c.name]["group"]) for c in cases]
@@ -99,7 +100,7 @@ def find_groups(
         Such a list is wrong; a picture cannot be read.
     """
     known, origin = known_groups(cases, root)
-    if (root / PHANTOM_MARKER).exists():
+    if is_phantoms(root):
         return known, "none: phantoms are made one by one"
     if origin not in ("none", "patients"):
         return known, origin

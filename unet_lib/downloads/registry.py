@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_lib.files import write_atomic
+from unet_lib.files import WEIGHTS_FOLDER, write_atomic
 
-__all__ = ["WEIGHTS_FOLDER", "WeightsEntry", "record_download", "weights_registry"]
+__all__ = ["WeightsEntry", "record_download", "weights_registry"]
 
-_ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS_FOLDER = _ROOT / "weights"
-"""One folder for each model of ours; ``elsewhere.json`` lists files that lie elsewhere."""
-
+_ROOT = WEIGHTS_FOLDER.parent
 _ELSEWHERE, _RECORD = "elsewhere.json", "downloads.json"
 
 

@@ -74,7 +74,9 @@ def crossvalidate(
     folder, recipe = Path(folder), recipe or Recipe()
     chosen = range(folds.count) if which is None else sorted(set(which))
     facts = {"data": "", "data_kind": "clinical", **(about or {})}
-    facts = {key: facts[key] for key in ("data", "data_kind")} | phantom_kind(cases)
+    facts = {key: facts[key] for key in ("data", "data_kind")} | phantom_kind(
+        case.image_path for case in cases
+    )
     facts |= {"split": folds.name, "folds": folds.count, "normals": normals}
     with folder_lock(folder, wait=True):  # its folds may be trained by several processes
         _claim(folder, recipe, facts)

@@ -73,7 +73,12 @@ def evaluate_cases(
         "preprocessing": segmenter.preprocessing.to_dict(),
     }
     name = segmenter.about.get("name", "unnamed")
-    about = {"model": name, **(about or {}), **facts, **phantom_kind(cases)}
+    about = {
+        "model": name,
+        **(about or {}),
+        **facts,
+        **phantom_kind(case.image_path for case in cases),
+    }
     evaluation = Evaluation(about=about)
     known = TrainingImages.from_about(segmenter.about)
     sizes = pixel_sizes(cases)

@@ -10,11 +10,12 @@ import keras
 from keras import layers
 
 from unet_lib.backend import BatchNormalization
+from unet_lib.files import WEIGHTS_FOLDER
 from unet_lib.model.config import LITE_ENCODERS
 
 __all__ = ["build_efficientnet_lite", "imagenet_file"]
 
-_FOLDER = Path(__file__).resolve().parents[2] / "weights" / "encoders"
+_FOLDER = WEIGHTS_FOLDER / "encoders"
 
 # Repeats, kernel, stride, expansion, filters of each stage (Tan & Le 2019, arXiv:1905.11946,
 # table 1; the Lite variants leave out squeeze-and-excitation and use ReLU6).

@@ -5,11 +5,18 @@ ultrasound and are neither trivial nor impossible, but a score on them says noth
 """
 
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, make_phantom, phantom_pictures
-from unet_lib.phantoms.writing import GENERATOR, is_phantoms, make_phantoms, phantom_kind
+from unet_lib.phantoms.writing import (
+    GENERATOR,
+    PHANTOM_MARKER,
+    is_phantoms,
+    make_phantoms,
+    phantom_kind,
+)
 
 __all__ = [
     "GENERATOR",
     "KINDS",
+    "PHANTOM_MARKER",
     "Phantom",
     "PhantomConfig",
     "is_phantoms",

@@ -13,17 +13,19 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import BUSI_NAME, PHANTOM_MARKER, Case
 from unet_lib.files import draft_folder, write_errors
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
 
-__all__ = ["GENERATOR", "is_phantoms", "make_phantoms", "phantom_kind"]
+__all__ = ["GENERATOR", "PHANTOM_MARKER", "is_phantoms", "make_phantoms", "phantom_kind"]
+
+PHANTOM_MARKER = "PHANTOMS.json"
+"""Lies beside the classes: the folder has BUSI's names and other pictures."""
 
 #: Raised whenever the same seed gives other pictures, so that a stored folder is made anew.
 GENERATOR = 1
 
 _WHAT = "synthetic ultrasound phantoms made by unet_lib; no image of a patient"
-_NAME = re.compile(rf"({'|'.join(KINDS)}) \(\d+\)(_mask(_\d+)?)?\.png")
+_STEM = re.compile(rf"({'|'.join(KINDS)}) \(\d+\)(_mask(_\d+)?)?")
 
 
 def make_phantoms(
@@ -83,32 +85,21 @@ def make_phantoms(
 
 
 def is_phantoms(path: str | os.PathLike) -> bool:
-    """Tell whether a folder or a file belongs to phantoms.
-
-    Parameters
-    ----------
-    path : path-like
-        A data folder as `unet_lib.dataset.find_cases` takes it, a class folder or one image.
-
-    Returns
-    -------
-    bool
-        True if the marker file lies in the folder, up to two levels above it, or in a folder of
-        BUSI's name within it.
-    """
+    """Whether `make_phantoms` wrote this folder, class folder or picture."""
     path = Path(path).absolute()
-    places = [path, *path.parents[:2], path / BUSI_NAME, path / "archive" / BUSI_NAME]
-    return any((place / PHANTOM_MARKER).is_file() for place in places)
+    if path.is_file() and _STEM.fullmatch(path.stem):
+        path = path.parent
+    roots = (path, path.parent) if path.name in KINDS else (path,)
+    return any((root / PHANTOM_MARKER).is_file() for root in roots)
 
 
-def phantom_kind(cases: Iterable[Case]) -> dict[str, str]:
-    """Return ``{"data_kind": "phantoms"}`` if any case is a phantom, else nothing.
+def phantom_kind(images: Iterable[str | os.PathLike]) -> dict[str, str]:
+    """Return ``{"data_kind": "phantoms"}`` if any image is a phantom, else nothing.
 
     Whoever scores or trains adds this to what is said of the data, so that the banner of phantoms
     does not rest on a caller who says so.
     """
-    folders = {case.image_path.parent for case in cases}
-    return {"data_kind": "phantoms"} if any(map(is_phantoms, folders)) else {}
+    return {"data_kind": "phantoms"} if any(map(is_phantoms, images)) else {}
 
 
 def _write(phantom: Phantom, root: Path) -> int:
@@ -164,4 +155,9 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _is_named_so(path: Path) -> bool:
-    return len(path.parts) == 2 and path.parts[0] in KINDS and bool(_NAME.fullmatch(path.name))
+    return (
+        len(path.parts) == 2
+        and path.parts[0] in KINDS
+        and path.suffix == ".png"
+        and bool(_STEM.fullmatch(path.stem))
+    )

@@ -141,7 +141,7 @@ def train(
             f"train: {split.name} has test images, and an operating_point may have been chosen on "
             "them. Give validation images, or a split without a test part."
         )
-    about = {**(about or {}), **phantom_kind(split.train)}
+    about = {**(about or {}), **phantom_kind(case.image_path for case in split.train)}
     team = find_team()
     if team:
         team.check(recipe.training)
