@@ -264,6 +264,16 @@ def test_committed_folds_agree_with_the_audit_list():
         assert parts == pytest.approx({"train": 546, "validation": 78, "test": 156}, abs=2)
 
 
+def test_the_committed_folds_come_out(monkeypatch):
+    """Older releases of scikit-learn divide otherwise: they are refused."""
+    committed = Folds.read(BUSI_FOLDS)
+    cases = [Case(r.image, r.label, Path("x.png"), (), r.group) for r in committed.rows]
+    assert make_folds(cases, seed=5) == committed
+    monkeypatch.setattr("sklearn.__version__", "1.7.2")
+    with pytest.raises(SplitError, match=r"scikit-learn 1\.7\.2 divides otherwise"):
+        make_folds(cases)
+
+
 def busi_sized(folder: Path, *wanted: str) -> Path:
     """Write empty pictures with names and sizes of BUSI."""
     for name, row in read_audit().items():

@@ -205,7 +205,7 @@ def test_groups_and_patients_are_joined_through_each_other():
 def test_a_fold_divides_neither_duplicates_nor_patients(clinic):
     source = open_dataset(clinic, progress=False)
     assert source.groups == "near-duplicates found by the library (2 images in 1 groups)"
-    assert source.about["groups"] == source.groups and source.groups in source.message
+    assert source.provenance.groups == source.groups and source.groups in source.message
     for fold in range(5):
         parts = open_dataset(clinic, fold=fold, progress=False).split
         held = [p for p in (parts.train, parts.validation, parts.test)

@@ -401,11 +401,11 @@ def test_own_split_that_leaks_says_so_and_can_be_used(tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     source = open_dataset(tmp_path / "x.npz", split="own", progress=False)
     assert source.leaks == "1 of 6 test images have a group mate in training or validation"
-    assert source.about["split"].startswith("own split")
-    assert source.about["own_split"] == source.leaks and source.leaks in source.message
+    assert source.provenance.split.startswith("own split")
+    assert source.provenance.own_split == source.leaks and source.leaks in source.message
     assert Folds.of_split(source.split).count == 1  # as a run folder keeps it
     kept = open_dataset(tmp_path / "x.npz", progress=False)
-    assert not kept.leaks and "own_split" not in kept.about
+    assert not kept.leaks and kept.provenance.own_split is None
     names = {"malignant_test_0001", "benign_train_0004"}
     held = [names & {c.name for c in getattr(kept.split, part)} for part in
             ("train", "validation", "test")]  # fmt: skip

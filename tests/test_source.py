@@ -45,7 +45,7 @@ def test_without_data_phantoms_are_made_and_named_so(tmp_path):
     assert "PHANTOMS, synthetic images: nothing here is a clinical result" in str(source)
     assert "PHANTOMS" in source._repr_html_()
     assert source.message == str(source) == repr(source)  # no path of this machine in a notebook
-    assert source.about["data_kind"] == "phantoms"
+    assert source.provenance.data_kind == "phantoms"
     assert source.groups == "none: phantoms are made one by one"
     again = open_dataset("phantoms", progress=False)
     assert again == source  # the same pictures and the same split
@@ -75,7 +75,7 @@ def test_own_folder(own):
         assert f"{len(listed)} {part}" in source.message
     assert sorted(sum(parts.values(), [])) == sorted(case.name for case in source.cases)
     assert "Data: clinic, 20 images" in source.message
-    assert json.loads(json.dumps(source.about)) == {
+    assert json.loads(json.dumps(source.provenance.to_dict())) == {
         "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0,
         "parts": {"train": 14, "validation": 2, "test": 4},
         "groups": "near-duplicates found by the library (0 images in 0 groups)",
@@ -113,7 +113,7 @@ def test_named_split_is_taken(own, tmp_path):
     path = folds.save(tmp_path / "three.csv")
     source = open_dataset(own, split=path, fold=2)
     assert names(source.split) == names(folds.split(source.cases, 2))
-    assert source.about["split"] == "three, fold 2" and "split three, fold 2" in source.message
+    assert source.provenance.split == "three, fold 2" and "split three, fold 2" in source.message
 
 
 def test_split_that_does_not_match_says_what_differs(own, tmp_path):
@@ -145,7 +145,7 @@ def test_busi_gets_its_committed_folds(busi_dir, monkeypatch):
     monkeypatch.setenv("BUSI_DIR", str(busi_dir))
     source = open_dataset("auto", fold=3)
     assert (source.kind, source.name, len(source.cases)) == ("clinical", "BUSI", 780)
-    assert source.about["split"] == "busi_5fold, fold 3" and source.folder == Path(busi_dir)
+    assert source.provenance.split == "busi_5fold, fold 3" and source.folder == Path(busi_dir)
     assert source.groups == "audited list"
     for part, listed in names(source.split).items():
         rows = Folds.read(BUSI_FOLDS).rows
@@ -163,5 +163,5 @@ def test_a_part_of_busi_is_not_busi(busi_dir, tmp_path):
     if (busi_dir / "benign" / "benign (4)_mask_1.png").is_file():
         shutil.copy(busi_dir / "benign" / "benign (4)_mask_1.png", part / "benign")
     source = open_dataset(part)
-    assert source.name == "part" and source.about["split"] == "folds, fold 0"
+    assert source.name == "part" and source.provenance.split == "folds, fold 0"
     assert source.groups == "audited list"

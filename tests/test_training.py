@@ -92,7 +92,7 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
     best = min(history, key=lambda row: float(row["val_loss"]))
     assert finished.result["best_epoch"] == int(float(best["epoch"]))
     assert finished.segmenter.about["trained_on"] == sorted(c.name for c in split.train)
-    known = TrainingImages.from_about(finished.segmenter.about)
+    known = TrainingImages.from_provenance(finished.segmenter.about)
     used = [*split.train, *split.validation]
     assert known.hashes == {content_hash(load_case(case)[0]) for case in used}
     assert not known.hashes & {content_hash(load_case(case)[0]) for case in split.test}

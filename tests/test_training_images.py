@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from unet_lib.dataset import Case, DatasetError, TrainingImages, content_hash, data_hash
+from unet_lib.dataset import (
+    Case,
+    DatasetError,
+    FoldRow,
+    Folds,
+    TrainingImages,
+    content_hash,
+    data_hash,
+    find_cases,
+    join_groups,
+)
 from unet_lib.dataset.watching import Watched
 from unet_lib.images import read_image
 from unet_lib.metrics import Evaluation
@@ -109,7 +119,7 @@ def test_groups_are_remembered_through_several_trainings():
         case(name, group) for name, group in zip("rstu", ("g1", "g5", "g7", "g8"), strict=True)
     ]
     for images, busi, own in ((mine, "r", "s"), (later, "rt", "s"), (nameless, "rt", "s")):
-        images = TrainingImages.from_about(
+        images = TrainingImages.from_provenance(
             {"data": images.data, "training_images": images.to_dict()}
         )
         for data, names in (("BUSI", busi), ("mine", own), ("third", ""), (None, "")):
@@ -120,16 +130,16 @@ def test_groups_are_remembered_through_several_trainings():
 
 def test_the_record_survives_and_a_damaged_one_is_refused():
     about = {"name": "m", "data": "BUSI", "training_images": KNOWN.to_dict()}
-    assert TrainingImages.from_about(about) == KNOWN
+    assert TrainingImages.from_provenance(about) == KNOWN
     assert KNOWN.groups == {"g1", "g2"}  # an image that stands alone has no group
-    assert TrainingImages.from_about({"name": "m"}) is None
+    assert TrainingImages.from_provenance({"name": "m"}) is None
     other = {**KNOWN.to_dict(), "method": "a later one"}
-    assert TrainingImages.from_about({"training_images": other}) is None
+    assert TrainingImages.from_provenance({"training_images": other}) is None
     for damaged in ([], {"hashes": []}, {**KNOWN.to_dict(), "hashes": "h1"},
                     {**KNOWN.to_dict(), "groups": [1]}, {**KNOWN.to_dict(), "earlier": 3},
                     {**KNOWN.to_dict(), "earlier": {"other": "g1"}}):  # fmt: skip
         with pytest.raises(ValueError, match="model m: its record training_images is damaged"):
-            TrainingImages.from_about({"name": "m", "training_images": damaged})
+            TrainingImages.from_provenance({"name": "m", "training_images": damaged})
 
 
 def report_of(**about):
@@ -166,3 +176,27 @@ def test_the_report_says_when_it_is_a_test_and_when_nobody_knows():
     for text in (report_of(seen_in_training=None), report_of()):
         assert "Training images unknown" in text and "not a test" not in text
     assert "Compared by name only: none." in report_of(seen_in_training=False)
+
+
+def test_a_group_called_like_one_of_its_images_is_a_group(tmp_path):
+    """In a list of groups and in a split; the leak guard forgets none of them."""
+    for name in "abc":
+        for kind in ("images", "masks"):
+            path = tmp_path / kind / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            assert cv2.imwrite(str(path), RNG.integers(0, 2, (20, 30), np.uint8) * 255)
+    (tmp_path / "groups.csv").write_text("image,group\na,a\nb,a\nc,c\n")
+    a, b, c = find_cases(tmp_path)
+    assert a.has_twins and b.has_twins and a.group == b.group and not c.has_twins
+    rows = [
+        FoldRow(name, "unknown", group, ("test" if name == "c" else "train",))
+        for name, group in ("aa", "ba", "cc")
+    ]
+    bare = find_cases(tmp_path, audit=None)
+    first, second = Folds(tuple(rows)).split(bare, 0).train
+    assert first.has_twins and first.group == second.group
+    assert all(one.has_twins for one in join_groups([case("a"), case("b", "a")]))
+    for seen, other in ((a, b), (b, a)):
+        known = TrainingImages.of("mine", [seen, c], ["h1", "h2"])
+        found = known.overlap("mine", [other], ["h3"])
+        assert found["near_duplicates"] == [other.name]

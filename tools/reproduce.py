@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     for fold, committed in done.evaluations("test").items():
         source = open_dataset(given.data, fold=fold)
         segmenter = load_segmenter(given.experiment / f"fold{fold}")
-        about = {**source.about, "part": "test"}
+        about = {**source.provenance, "part": "test"}
         scores[fold] = evaluate_cases(segmenter, source.split.test, about=about)
         equal, change = compare(scores[fold], committed)
         differences.append(change)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unet_lib.dataset import (
     BUSI_FOLDS,
@@ -24,6 +23,7 @@ from unet_lib.dataset.cases import DATA_FOLDER
 from unet_lib.dataset.layout import find_root
 from unet_lib.dataset.own_split import cut_groups, leak, own_split
 from unet_lib.phantoms import is_phantoms, make_phantoms
+from unet_lib.provenance import Provenance
 
 __all__ = ["DataSource", "open_dataset"]
 
@@ -64,16 +64,17 @@ class DataSource:
     leaks: str = ""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """JSON-able facts, kept with models and evaluations."""
-        return {
-            "data": self.name,
-            "data_kind": self.kind,
-            "split": self.split.name,
-            "fold": self.fold,
-            "parts": {part: len(getattr(self.split, part)) for part in PARTS},
-            "groups": self.groups,
-        } | ({"own_split": self.leaks} if self.leaks else {})
+    def provenance(self) -> Provenance:
+        """What is known of the data, kept with models and evaluations."""
+        return Provenance(
+            data=self.name,
+            data_kind=self.kind,
+            split=self.split.name,
+            fold=self.fold,
+            parts={part: len(getattr(self.split, part)) for part in PARTS},
+            groups=self.groups,
+            own_split=self.leaks or None,
+        )
 
     @property
     def message(self) -> str:

@@ -84,7 +84,7 @@ def _train(options: argparse.Namespace) -> int:
         ),
     )
     source = _open(options, normals=not options.no_normals)
-    run = train(source.split, options.out, recipe, about=source.about, resume=options.resume)
+    run = train(source.split, options.out, recipe, about=source.provenance, resume=options.resume)
     if run is None:  # of several processes the first one has the run
         return OK
     result = {k: v for k, v in run.result.items() if k != "candidates"}
@@ -104,7 +104,7 @@ def evaluate(options: argparse.Namespace) -> int:
     cases = source.cases if options.part == "all" else getattr(source.split, options.part)
     check_out(options.out, [case.image_path for case in cases])
     segmenter = load_model(options, source.split.validation)
-    about = {**source.about, "part": options.part}
+    about = {**source.provenance, "part": options.part}
     files = Watched(cases)
     with folder_lock(options.out):
         evaluation = evaluate_cases(segmenter, cases, about=about)

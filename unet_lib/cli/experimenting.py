@@ -117,7 +117,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         folds,
         options.out,
         recipe,
-        about=source.about,
+        about=source.provenance,
         which=options.folds,
         normals=not options.no_normals,
         final=options.final,

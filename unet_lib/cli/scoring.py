@@ -86,7 +86,7 @@ def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], S
         return facts, cases, cases
     source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
     print(source, flush=True)
-    facts = {**source.about, "part": options.part}
+    facts = {**source.provenance, "part": options.part}
     return facts, getattr(source.split, options.part), source.cases
 
 

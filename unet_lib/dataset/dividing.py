@@ -133,8 +133,14 @@ def _take(cases: Sequence[Case], among: np.ndarray, share: float, seed: int) -> 
 
 def _divide(cases: Sequence[Case], count: int, seed: int) -> np.ndarray:
     """Assign each case to one of `count` parts; (N,) ints. Groups stay together."""
-    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
+    import sklearn  # slow to import
+    from sklearn.model_selection import StratifiedGroupKFold
 
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):
+        raise SplitError(
+            f"scikit-learn {sklearn.__version__} divides otherwise than 1.8 and later, so that one "
+            "seed would give two splits. pip install -U scikit-learn"
+        )
     groups = np.unique([c.group for c in cases], return_inverse=True)[1]
     if not cases or groups.max() + 1 < count:
         raise SplitError(

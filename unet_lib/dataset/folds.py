@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.dataset.groups import shared_names
 from unet_lib.files import read_rows, write_atomic
 
 BUSI_FOLDS = DATA_FOLDER / "splits" / "busi_5fold.csv"
@@ -154,9 +155,10 @@ class Folds:
         by_name = {c.name: c for c in cases}
         self._check_match(by_name)
         parts: dict[str, list[Case]] = {part: [] for part in PARTS}
+        groups = shared_names({row.image: row.group for row in self.rows})
         for row in self.rows:
             if normals or row.label != "normal":
-                case = replace(by_name[row.image], group=row.group)
+                case = replace(by_name[row.image], group=groups[row.image])
                 parts[row.parts[fold]].append(case)
         self._check_twins(by_name, fold)
         chosen = {part: tuple(found) for part, found in parts.items()}

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def known_groups(
         rows = None if is_phantoms(root) else busi_audit(cases)
         origin = "audited list" if rows else ""
     if rows:
-        cases = [replace(c, group=rows[c.name]["group"]) for c in cases]
+        groups = shared_names({name: row["group"] for name, row in rows.items()})
+        cases = [replace(c, group=groups[c.name]) for c in cases]
     patients = any(c.patient for c in cases)
     text = ", ".join(part for part in (origin, "patients" if patients else "") if part)
     return join_groups(cases), text or "none"
@@ -150,8 +152,26 @@ def join_groups(cases: Sequence[Case], pairs: Iterable[tuple[int, int]] = ()) ->
     return [replace(c, group=names[label]) for label, c in zip(labels, cases, strict=True)]
 
 
+def shared_names(group_of: Mapping[str, str]) -> dict[str, str]:
+    """Rename groups that are called like one of their images: its own name means that it is alone.
+
+    Parameters
+    ----------
+    group_of : mapping of str to str
+        From image to group, all of a data set.
+    """
+    size = Counter(group_of.values())
+    return {
+        image: f"{group} + {size[group] - 1}"
+        if size[group] > 1 and group_of.get(group) == group
+        else group
+        for image, group in group_of.items()
+    }
+
+
 def _group_name(members: Sequence[Case]) -> str:
-    listed = next((c.group for c in members if c.has_twins), None)
+    names = {c.name for c in members}
+    listed = next((c.group for c in members if c.group not in names), None)
     if listed or len(members) == 1:
         return listed or members[0].name
     return f"{members[0].name} + {len(members) - 1}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unet_lib.dataset.cases import Case
+from unet_lib.provenance import Provenance
 
 TUNED_ON = "tuned_on"
 """Key of ``Segmenter.about``: `content_hash` of images that chose a threshold or a reading of a
@@ -91,15 +92,15 @@ class TrainingImages:
         return TrainingImages(self.data, self.hashes | before.hashes, own, groups)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_about` reads; JSON-able."""
+        """Return what `from_provenance` reads; JSON-able."""
         told = {"method": METHOD, "hashes": sorted(self.hashes), "groups": sorted(self.groups)}
         if self.earlier:
             told["earlier"] = {data: sorted(groups) for data, groups in self.earlier.items()}
         return told
 
     @classmethod
-    def from_about(cls, about: Mapping[str, Any]) -> TrainingImages | None:
-        """Read the record of a model (``Segmenter.about``).
+    def from_provenance(cls, provenance: Provenance | Mapping[str, Any]) -> TrainingImages | None:
+        """Read the record of a model.
 
         Returns
         -------
@@ -112,7 +113,8 @@ class TrainingImages:
         ValueError
             The record is damaged.
         """
-        record = about.get("training_images")
+        provenance = Provenance.of(provenance)
+        record = provenance.training_images
         if record is None:
             return None
         try:
@@ -124,11 +126,11 @@ class TrainingImages:
             lists = [None]
         if not all(isinstance(x, list) and all(isinstance(i, str) for i in x) for x in lists):
             raise ValueError(
-                f"model {about.get('name', 'unnamed')}: its record training_images is damaged; "
+                f"model {provenance.name or 'unnamed'}: its record training_images is damaged; "
                 "expected method, hashes and groups. Fetch the model folder again."
             )
         hashes, groups, *others = map(frozenset, lists)
-        return cls(about.get("data"), hashes, groups, dict(zip(earlier, others, strict=True)))
+        return cls(provenance.data, hashes, groups, dict(zip(earlier, others, strict=True)))
 
     def overlap(
         self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]

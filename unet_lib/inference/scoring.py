@@ -80,7 +80,7 @@ def evaluate_cases(
         **phantom_kind(case.image_path for case in cases),
     }
     evaluation = Evaluation(about=about)
-    known = TrainingImages.from_about(segmenter.about)
+    known = TrainingImages.from_provenance(segmenter.about)
     sizes = pixel_sizes(cases)
     truths: list[np.ndarray] = []
     hashes: list[str] = []

@@ -33,7 +33,7 @@ def plot_history(
         ``val_`` in front. A value that is absent is left out.
     about : mapping, optional
         As `Evaluation.about`; says which model and data and decides on the banner. ``parts``:
-        numbers of images by part, as `DataSource.about` has them.
+        numbers of images by part, as `DataSource.provenance` has them.
     banner : str, optional
         In place of the banner that `about` asks for.
 

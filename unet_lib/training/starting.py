@@ -74,7 +74,7 @@ def refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
     data : str or None
         Name of the split's data set.
     """
-    known = TrainingImages.from_about(start.about)
+    known = TrainingImages.from_provenance(start.about)
     for part in ("validation", "test") if known else ():
         cases = getattr(split, part)
         overlap = known.overlap(data, cases, [content_hash(load_case(case)[0]) for case in cases])
@@ -92,7 +92,7 @@ def join_images(images: TrainingImages, start: Segmenter | None) -> TrainingImag
     """Add what the starting model has seen; None where it does not say."""
     if start is None:
         return images
-    known = TrainingImages.from_about(start.about)
+    known = TrainingImages.from_provenance(start.about)
     return None if known is None else images.joined(known)
 
 

@@ -124,7 +124,7 @@ def tune_threshold(
         No case has a lesion, or one is new to the model and `new_images` is False: a threshold
         chosen on test images makes their scores too good.
     """
-    known = TrainingImages.from_about(segmenter.about)
+    known = TrainingImages.from_provenance(segmenter.about)
     hashes: list[str] = []
     scores: list[np.ndarray] = []
     has_lesion: list[bool] = []
