@@ -23,7 +23,7 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 
 # For the test of the report page; where none can be had, that test is skipped.
 $(VENV)/.browser: $(VENV)/.dev
-	tools/get_browser.sh $(BIN)/python
+	lab/get_browser.sh $(BIN)/python
 	touch $@
 
 # Both notebooks, first to last cell, in real kernels. On phantoms it starts anew each time; on
@@ -49,7 +49,7 @@ lint: $(VENV)/.dev
 
 # Mutants of metrics, dataset and report: SAMPLE of each, drawn with seed 0; hours for all.
 mutate: $(VENV)/.dev
-	nice -n 15 $(BIN)/python -m tools.mutate --sample $(or $(SAMPLE),300)
+	nice -n 15 $(BIN)/python -m lab.mutate --sample $(or $(SAMPLE),300)
 
 # 20,000 damaged inputs, other ones in every run; the tests hold 2,200 that are always the same.
 # Then 1,000 damaged weights files, of which the tests take 500.
@@ -59,18 +59,18 @@ fuzz: $(VENV)/.dev
 
 # The lowest versions that requirements.txt allows, in a virtual environment of their own.
 oldest:
-	bash tools/oldest.sh $(PYTHON)
+	bash lab/oldest.sh $(PYTHON)
 
 # Known faults and licences of the installed packages. Needs the network, so no test rests on it.
 supply: $(VENV)/.dev
 	-$(BIN)/pip-audit -r requirements.txt --progress-spinner off
-	$(BIN)/python tools/licences.py > docs/licences.md
+	$(BIN)/python lab/licences.py > docs/licences.md
 	@echo "licences: docs/licences.md"
 
 # Speed, beside the peers of requirements-bench.txt; below 20 minutes on two quiet cores. Their
 # environment sees the packages of .venv too; a peer that cannot be installed is named.
 bench: $(VENV)/.runtime
-	bash tools/bench.sh $(BIN)/python
+	bash lab/bench.sh $(BIN)/python
 
 # The README's row of the shipped model, from the images: minutes.
 reproduce: $(VENV)/.runtime
@@ -80,8 +80,8 @@ reproduce: $(VENV)/.runtime
 # All five folds of both shipped recipes, compared image by image with the committed scores.
 reproduce-all: $(VENV)/.runtime
 	@test -n "$(DATA)" || { echo "usage: make reproduce-all DATA=<folder with BUSI>"; exit 2; }
-	$(BIN)/python -m tools.reproduce experiments/lite0-f8-squeezed-128 "$(DATA)"
-	$(BIN)/python -m tools.reproduce experiments/lite0-d4-f8-squeezed-128 "$(DATA)"
+	$(BIN)/python -m lab.reproduce experiments/lite0-f8-squeezed-128 "$(DATA)"
+	$(BIN)/python -m lab.reproduce experiments/lite0-d4-f8-squeezed-128 "$(DATA)"
 
 # 50 kills at random moments over the real commands; then full disks, read-only folders, files
 # changed in the middle, an interrupted notebook cell. About an hour.

@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 from test_comparison import make_fold
 from test_inference import dark_is_lesion
 from test_plots import draw_all, words
+from unet_lib.experiments.ledger import LedgerRow
+from unet_lib.experiments.tables import all_tables
 
 from unet_lib import plots
 from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
-from unet_lib.experiments.ledger import LedgerRow
-from unet_lib.experiments.tables import all_tables
 from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases

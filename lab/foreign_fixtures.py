@@ -4,7 +4,7 @@ Run it in an environment of its own for each version, from the root of the repos
 
     pip install tensorflow-cpu==2.12.1     # and 2.13.1, 2.15.1: tf.keras
     pip install tensorflow-cpu==2.16.1 keras==3.0.0
-    python -m tools.make_foreign_fixtures
+    python -m lab.foreign_fixtures
 
 Nothing of the library is used.
 """

@@ -1,6 +1,6 @@
 """Make the weights file of a model folder smaller by a third, for a repository.
 
-    python -m tools.compact_weights runs/recipe/fold0/model
+    python -m lab.compact_weights runs/recipe/fold0/model
 
 Kernels are rounded to 13 significant bits, then the file is compressed; Keras reads it like any
 other, and a file that went through this before comes out with the same values. Nothing is changed

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The NumPy half's tests, and a smoke of the Keras half, on the lowest versions that
-# requirements.txt allows (uv resolves them): tools/oldest.sh [python3.11] [folder]
+# requirements.txt allows (uv resolves them): lab/oldest.sh [python3.11] [folder]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the peers of requirements-bench.txt and requirements-export.txt into .venv-bench, which
 # sees the library's own packages through a .pth file (one TensorFlow for both), then run every
-# benchmark: tools/bench.sh PYTHON. A peer that cannot be had is named, and so are its rows.
+# benchmark: lab/bench.sh PYTHON. A peer that cannot be had is named, and so are its rows.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 venv=.venv-bench

@@ -1,6 +1,6 @@
 """What the worst images have in common, in numbers: docs/failure_atlas.md.
 
-    python -m tools.failure_atlas experiments/recipe data/Dataset_BUSI_with_GT
+    python -m lab.failure_atlas experiments/recipe data/Dataset_BUSI_with_GT
 
 Reads the published test scores of a cross-validation, BUSI's audit list, and the images themselves
 (for contrast, shadow and border). Only figures and ids are written.
@@ -108,7 +108,7 @@ def atlas(scores: list[CaseScore], pictures: dict[str, Picture], name: str) -> s
         "worst 5 % (those with the same score are taken too). Each was scored by a network that "
         "had not seen it; they are compared with the rest. Circumstances are measured on image "
         "and true mask, or come from `data/busi_audit.csv`. "
-        "Made by `tools/failure_atlas.py`; an image can have several circumstances, and none of "
+        "Made by `lab/failure_atlas.py`; an image can have several circumstances, and none of "
         "them is shown to be the cause.",
         "",
         f"| circumstance | n | among the worst {count} | among the rest | mean Dice with | "

@@ -1,6 +1,6 @@
 """Licences of the packages that requirements.txt brings in, as Markdown: docs/licences.md.
 
-python -m tools.licences > docs/licences.md
+python -m lab.licences > docs/licences.md
 """
 
 from __future__ import annotations

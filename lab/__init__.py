@@ -1,0 +1,1 @@
+"""The workshop: ledger, cards, publishing, conversions, failure atlas; not installed."""

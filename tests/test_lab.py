@@ -1,0 +1,209 @@
+"""The workshop: ledger, tables, cards, published folds, compact weights, failure atlas."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from test_experiments import ABOUT, RECIPE
+
+from lab import card, ledger, reproduce, tables
+from lab.compact_weights import rounded
+from lab.failure_atlas import measure
+from unet_lib.dataset import find_cases, make_folds
+from unet_lib.experiments import crossvalidate, load_crossvalidation
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Segmenter
+from unet_lib.metrics import Evaluation, join_tables
+from unet_lib.model import UNetConfig, build_unet
+from unet_lib.phantoms import make_phantoms
+from unet_lib.provenance import PHANTOM_BANNER
+from unet_lib.weights import load_segmenter, save_segmenter
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "experiments"
+
+
+def evaluation(dice_of):
+    """An evaluation with lesions of 100 pixels of which a share is found; None = no lesion."""
+    made = Evaluation()
+    for name, (label, group, share) in dice_of.items():
+        truth, mask = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+        if share is not None:
+            truth[:10, :10] = True
+            mask[:10, :10].flat[: round(100 * share)] = True
+        probabilities = np.where(mask, 0.9, 0.1)
+        made.add(truth, mask, probabilities, name=name, label=label, group=group)
+    return made
+
+
+def test_scores_count_every_image_and_average_the_aucs():
+    first = evaluation({"a": ("benign", "", 1.0), "b": ("malignant", "", 0.0)})
+    second = evaluation({"c": ("benign", "", 0.8), "n": ("normal", "", None)})
+    row = ledger.scores({0: first, 3: second})
+    assert (row["images"], row["lesion_images"]) == (4, 3)
+    # Dice of 80 of 100 pixels found, none wrong: 2 * 80 / (80 + 100)
+    assert row["dice"] == pytest.approx((1 + 0 + 8 / 9) / 3)
+    assert row["benign"] == pytest.approx((1 + 8 / 9) / 2)
+    assert (row["malignant"], row["missed"], row["specificity"]) == (0, pytest.approx(1 / 3), 1)
+    assert np.isnan(row["dice_low"])  # three groups are too few
+    assert (row["precision"], row["recall"]) == (1, 0.6)
+    aucs = [e.histogram(lesion_only=True).auc for e in (first, second)]
+    assert aucs[0] != aucs[1] and row["auc"] == pytest.approx(np.mean(aucs))
+
+
+def test_paired_difference_is_by_image_and_group():
+    rng = np.random.default_rng(0)
+    shares = {f"i{k}": ("benign", f"g{k // 2}", float(s)) for k, s in enumerate(rng.random(40))}
+    better = {n: (c, g, min(1.0, s + 0.1)) for n, (c, g, s) in shares.items()}
+    mine, other = evaluation(better), evaluation(shares)
+    paired = ledger.difference({0: mine, 1: mine}, {0: other})
+    dice = mine.table.column("dice") - other.table.column("dice")
+    assert paired["difference"] == pytest.approx(dice.mean())
+    assert 0 < paired["difference_low"] < paired["difference"] < paired["difference_high"]
+    assert paired["p"] == pytest.approx(wilcoxon(dice.reshape(-1, 2).mean(axis=1)).pvalue)
+    with pytest.raises(ValueError, match=r"one has the folds \[0\], the other \[1\]"):
+        ledger.difference({0: mine}, {1: other})
+
+
+def test_tables_say_what_is_in_the_scores():
+    rng = np.random.default_rng(1)
+    shares = {f"b{k}": ("benign", f"g{k // 2}", float(s)) for k, s in enumerate(rng.random(30))}
+    shares |= {"m": ("malignant", "", 0.0), "n1": ("normal", "", None), "n2": ("normal", "", None)}
+    made = {0: evaluation(shares)}
+    table = tables.per_image_table(made)
+    lesions = made[0].table.lesion_cases
+    first = table.splitlines()[2]
+    assert first.startswith(f"| lesion images | 31 | {lesions.column('dice').mean():.3f} (")
+    assert first.endswith("| 1 (3.2%) |")
+    assert "| malignant | 1 | 0.000 (-) |" in table  # one group: no interval
+    assert "2 of 2 left empty, specificity 1.000 (" in tables.normals_line(made)
+    recall = made[0].table.pooled().recall
+    assert f"| all images | 33 | 1.000 | {recall:.3f} |" in tables.pooled_table(made)
+    assert "| above 10 | 31 |" in tables.size_table(made)  # a quarter of the image
+    assert "No image without" in tables.normals_line({0: evaluation({"a": ("benign", "", 1.0)})})
+
+
+def test_audited_rows_find_images_that_several_folds_validated():
+    made = evaluation({"benign (34)": ("benign", "", 1.0), "benign (3)": ("benign", "g002", 0.5)})
+    table = tables.per_image_table({0: made, 1: made}, audited=True)
+    assert "| outside near-duplicate groups | 2 | 1.000 (-)" in table
+    assert f"| in near-duplicate groups | 2 | {2 / 3:.3f} (-)" in table
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
+    folder = make_phantoms(tmp_path / "p", 20, seed=7, progress=False)
+    cases = find_cases(folder)
+    folds = make_folds(cases, 2, seed=1)
+    runs = [
+        crossvalidate(
+            cases,
+            folds,
+            tmp_path / name,
+            replace(RECIPE, training=replace(RECIPE.training, seed=seed)),
+            about=ABOUT,
+            final=True,
+            progress=False,
+        )
+        for seed, name in enumerate(("a", "b"))
+    ]
+    book = tmp_path / "ledger.csv"
+    common = ["--ledger", str(book), "--part", "test"]
+    ledger.main([str(runs[0].folder), *common, "--note", "first, with a comma"])
+    ledger.main(
+        [
+            *(str(runs[1].folder), *common, "--against", str(runs[0].folder)),
+            *("--publish", str(tmp_path / "kept"), "--models"),
+        ]
+    )
+    ledger.main([str(runs[1].folder), *common, "--note", "again"])
+    shown = capsys.readouterr().out
+    assert "Dice less a's on the same images" in shown and shown.count(PHANTOM_BANNER) == 3
+    rows = ledger.read_ledger(book)
+    assert [(r["name"], r["note"]) for r in rows] == [("a", "first, with a comma"), ("b", "again")]
+    assert rows[0]["changed"].startswith(
+        "network.filters=4; network.depth=2; preprocessing.size=32"
+    )
+    copy = runs[0].folder.rename(tmp_path / "c")
+    with pytest.raises(ValueError, match="scored for this recipe already, as 'a'"):
+        ledger.main([str(copy), *common])
+
+    kept = load_crossvalidation(tmp_path / "kept")
+    assert kept.digest == runs[1].digest and not [*kept.folder.rglob("*.html")]
+    text = card.write_card(kept.folder / "fold0" / "model", kept).read_text(encoding="utf-8")
+    table = (kept.folder / "test" / "tables.md").read_text(encoding="utf-8")
+    assert all(PHANTOM_BANNER in page for page in (text, table, card.headline(kept, 0)))
+    assert "phantoms, fold 0 of" in text and "## Results on the test part of fold 0" in text
+    assert "nan" not in text.split() and "no interval" in card.headline(kept, 0)
+
+    assert reproduce.main([str(kept.folder), str(folder)]) == 0
+    count = len(join_tables(kept.evaluations("test")))
+    assert f"{count} of {count} images have the committed counts" in capsys.readouterr().out
+    model = load_segmenter(kept.folder / "fold1")
+    model.threshold = 0.01
+    save_segmenter(model, RECIPE.network, kept.folder / "fold1" / "model")
+    assert reproduce.main([str(kept.folder), str(folder)]) == 1
+
+
+def test_ledgers_that_are_damaged(tmp_path):
+    path = tmp_path / "ledger.csv"
+    assert ledger.read_ledger(path) == []
+    lines = (PUBLISHED / "ledger.csv").read_text(encoding="utf-8").splitlines()
+    for text in ("a,b\n1,2\n", f"{lines[0]}\n{lines[1][:40]}\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="ledger.csv: is no whole ledger"):
+            ledger.read_ledger(path)
+
+
+def test_digests_of_the_ledger_are_those_of_the_published_recipes():
+    rows = {r["name"]: r["digest"] for r in ledger.read_ledger(PUBLISHED / "ledger.csv")}
+    published = [load_crossvalidation(p.parent) for p in PUBLISHED.glob("*/crossvalidation.json")]
+    assert published
+    for folds in published:
+        assert rows[folds.name] == folds.digest
+
+
+def test_rounding_keeps_so_many_significant_bits():
+    values = np.random.default_rng(0).normal(size=10_000).astype(np.float32) * 1e-3
+    short = rounded(values, 13)
+    assert np.abs(short / values - 1).max() <= 2.0**-13
+    assert np.array_equal(rounded(short, 13), short)
+    assert np.all(short.view(np.uint32) & (2**11 - 1) == 0)  # 24 bits less 13: compressible
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+def test_compact_weights_load_and_are_smaller(tmp_path):
+    config = UNetConfig(filters=16, depth=3)
+    network = build_unet(config, 32)
+    folder = save_segmenter(Segmenter(network, Preprocessing(32), 0.4), config, tmp_path / "m")
+    before = (folder / "model.weights.h5").stat().st_size
+    command = [sys.executable, "-m", "lab.compact_weights", str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "model.weights.h5").stat().st_size < 0.85 * before
+    assert json.loads((folder / "segmenter.json").read_text())["threshold"] == 0.4
+    small = load_segmenter(folder)  # also compares the SHA-256
+    for old, new in zip(network.get_weights(), small.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, rounded(old) if old.ndim >= 2 else old)
+
+
+def test_atlas_measures_what_it_says():
+    image = np.full((60, 80, 1), 0.5, np.float32)
+    truth = np.zeros((60, 80), bool)
+    truth[10:20, 30:50] = True
+    image[truth] = 0.2
+    image[20:, 30:50] = 0.1  # a shadow below
+    picture = measure(image, truth)
+    assert picture.share == pytest.approx(200 / 4800)
+    assert picture.shadow == pytest.approx(0.4)
+    assert 0.15 < picture.contrast < 0.3  # the ring holds some of the shadow
+    assert not picture.border
+    truth[0, 40] = True
+    assert measure(image, truth).border
