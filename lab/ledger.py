@@ -31,7 +31,7 @@ from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluatio
 from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.provenance import Provenance
 from unet_lib.report import compare, write_report
-from unet_lib.report.texts import number
+from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
 from unet_lib.training.run import HISTORY, MODEL, RESULT, SETTINGS
 
@@ -166,10 +166,10 @@ def to_text(row: Mapping[str, Any]) -> str:
         f"{row['name']}, {row['part']} images of fold {row['folds']} of {row['split']} "
         f"({row['data']}): {row['lesion_images']} with a lesion (an image counts in each fold "
         "that it is in)",
-        f"Dice per image {number(row['dice'])} ({number(row['dice_low'])} to "
-        f"{number(row['dice_high'])}), benign {number(row['benign'])}, malignant "
-        f"{number(row['malignant'])}; lesions missed {number(100 * row['missed'], 1)} %; images "
-        f"without a lesion left empty {number(100 * row['specificity'], 1)} %",
+        f"Dice per image {number(row['dice'])} ({_limits(row, 'dice')}), benign "
+        f"{number(row['benign'])}, malignant {number(row['malignant'])}; lesions missed "
+        f"{number(100 * row['missed'], 1)} %; images without a lesion left empty "
+        f"{number(100 * row['specificity'], 1)} %",
         f"pooled pixels of lesion images: Mean IoU {number(row['mean_iou'])}, precision "
         f"{number(row['precision'])}, recall {number(row['recall'])}, F1 {number(row['f1'])}; AUC "
         f"{number(row['auc'], 4)}",
@@ -177,10 +177,14 @@ def to_text(row: Mapping[str, Any]) -> str:
     if row["against"]:
         lines.append(
             f"Dice less {row['against']}'s on the same images: {number(row['difference'])} "
-            f"({number(row['difference_low'])} to {number(row['difference_high'])}), p = "
-            f"{number(row['p'])}"
+            f"({_limits(row, 'difference')}), p = {number(row['p'])}"
         )
     return "\n".join(lines)
+
+
+def _limits(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return NO_INTERVAL if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def publish(folds: CrossValidation, folder: Path, *, models: bool = False) -> Path:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
-from test_experiments import ABOUT, RECIPE
+from test_experiments import RECIPE
 
 from lab import card, ledger, reproduce, tables
 from lab.compact_weights import rounded
 from lab.failure_atlas import measure
-from unet_lib.dataset import find_cases, make_folds
 from unet_lib.experiments import crossvalidate, load_crossvalidation
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
@@ -22,6 +21,7 @@ from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
+from unet_lib.source import open_dataset
 from unet_lib.weights import load_segmenter, save_segmenter
 
 ROOT = Path(__file__).parent.parent
@@ -99,15 +99,15 @@ def test_audited_rows_find_images_that_several_folds_validated():
 @pytest.mark.slow
 def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
     folder = make_phantoms(tmp_path / "p", 20, seed=7, progress=False)
-    cases = find_cases(folder)
-    folds = make_folds(cases, 2, seed=1)
+    source = open_dataset(folder, progress=False)
     runs = [
         crossvalidate(
-            cases,
-            folds,
+            source.cases,
+            source.folds,
             tmp_path / name,
             replace(RECIPE, training=replace(RECIPE.training, seed=seed)),
-            about=ABOUT,
+            about=source.about,
+            which=[1],
             final=True,
             progress=False,
         )
@@ -136,11 +136,11 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
 
     kept = load_crossvalidation(tmp_path / "kept")
     assert kept.digest == runs[1].digest and not [*kept.folder.rglob("*.html")]
-    text = card.write_card(kept.folder / "fold0" / "model", kept).read_text(encoding="utf-8")
+    text = card.write_card(kept.folder / "fold1" / "model", kept).read_text(encoding="utf-8")
     table = (kept.folder / "test" / "tables.md").read_text(encoding="utf-8")
-    assert all(PHANTOM_BANNER in page for page in (text, table, card.headline(kept, 0)))
-    assert "phantoms, fold 0 of" in text and "## Results on the test part of fold 0" in text
-    assert "nan" not in text.split() and "no interval" in card.headline(kept, 0)
+    assert all(PHANTOM_BANNER in page for page in (text, table, card.headline(kept, 1)))
+    assert "phantoms, fold 1 of" in text and "## Results on the test part of fold 1" in text
+    assert "nan" not in text.split() and "no interval" in card.headline(kept, 1)
 
     assert reproduce.main([str(kept.folder), str(folder)]) == 0
     count = len(join_tables(kept.evaluations("test")))
