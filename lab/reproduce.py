@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     for fold, committed in folds.evaluations("test").items():
         source = open_dataset(options.data, fold=fold)
         segmenter = load_segmenter(options.experiment / f"fold{fold}")
-        about = {**source.about, "part": "test"}
+        about = {**source.provenance, "part": "test"}
         evaluations[fold] = evaluate_cases(segmenter, source.split.test, about=about)
         equal, change = compare(evaluations[fold], committed)
         differences += change
