@@ -1,6 +1,6 @@
 """Scores of 780 full-size masks: this library against MONAI's metrics for the same scores.
 
-``BUSI_DIR=... python -m benchmarks.evaluation`` takes BUSI's masks, else drawn ones of its sizes.
+``BUSI_DIR=... python -m benchmarks.evaluation`` takes BUSI's masks, else those of phantoms.
 A prediction is the mask moved, grown or shrunk, some are empty, some false; the probabilities are
 the blurred prediction. Same scores: Dice, IoU, precision, recall, HD95, mean surface distance,
 surface Dice; this library also counts components. "All": with curves and calibration too, which
@@ -23,23 +23,6 @@ from benchmarks.measuring import interleaved, parser, report, serve, spread, tab
 SAME = ("dice", "iou", "precision", "recall", "mean_surface_distance", "surface_dice")
 
 
-def drawn_truths(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw lesions: one or two ellipses with a wavy rim, an image in six empty, BUSI's sizes."""
-    truths = []
-    for number in range(count):
-        height, width = int(rng.integers(310, 700)), int(rng.integers(320, 900))
-        mask = np.zeros((height, width), bool)
-        rows, columns = np.ogrid[:height, :width]
-        for _ in range(0 if number % 6 == 0 else 1 + (number % 20 == 1)):
-            y, x = rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width
-            a, b = rng.uniform(0.05, 0.25) * height, rng.uniform(0.05, 0.25) * width
-            angle = np.arctan2((rows - y) / a, (columns - x) / b)
-            rim = 1 + 0.15 * np.sin(rng.integers(3, 9) * angle + rng.uniform(0, 6))
-            mask |= np.hypot((rows - y) / a, (columns - x) / b) < rim
-        truths.append(mask)
-    return truths
-
-
 def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return truth, prediction and probabilities of each image."""
     import cv2
@@ -53,7 +36,12 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         chosen = np.linspace(0, len(cases) - 1, min(count, len(cases))).astype(int)
         truths = [load_case(cases[i])[1] for i in chosen]
     else:
-        truths = drawn_truths(count, rng)
+        from unet_lib.phantoms import phantom_pictures
+
+        truths = [
+            np.any(p.masks or [np.zeros(p.image.shape, bool)], axis=0)
+            for p in phantom_pictures(count)
+        ]
     found = []
     for truth in truths:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(rng.integers(1, 9)) + 1,) * 2)
@@ -128,8 +116,8 @@ def child(settings: dict[str, Any]) -> None:
         found = monai(given) if request == "monai" else ours(given, request == "everything")
         wall, used = time.perf_counter() - wall, time.process_time() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"seconds": wall, "cpu_seconds": used, "more_mb": (peak - base) / 1024,
-                "scores": found}  # fmt: skip
+        more = (peak - base) / 1024
+        return {"seconds": wall, "cpu_seconds": used, "more_mb": more, "scores": found}
 
     serve(answer)
 

@@ -23,10 +23,8 @@ from tqdm import tqdm
 
 __all__ = ["Worker", "interleaved", "machine", "parser", "report", "serve", "spread", "table"]
 
-PACKAGES = (
-    "keras", "tensorflow", "jax", "torch", "numpy", "scipy", "opencv-python-headless", "monai",
-    "keras-unet-collection", "segmentation-models-pytorch", "onnxruntime", "openvino",
-)  # fmt: skip
+PACKAGES = ("keras", "tensorflow", "torch", "numpy", "scipy", "opencv-python-headless")
+PACKAGES += ("monai", "onnxruntime", "openvino")
 _MARK = "answer: "
 
 
@@ -42,22 +40,17 @@ def parser(description: str | None, name: str, rounds: int = 5) -> argparse.Argu
 
 
 class Worker:
-    """A process that answers requests; `serve` is its other side.
-
-    Parameters
-    ----------
-    module : str
-        Run as ``python -m module --child SETTINGS``.
-    settings : mapping
-        JSON-able, for the child.
-    """
+    """A process ``python -m module --child SETTINGS`` that answers; `serve` is its other side."""
 
     def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "--child", json.dumps(settings)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
 
     def ask(self, request: Any) -> dict[str, Any]:
         """Return the answer; ``{"error": ...}`` where the child failed."""
@@ -92,21 +85,10 @@ def interleaved(
     variants: Mapping[str, tuple[Mapping[str, Any], Any]],
     rounds: int,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Ask every variant once to warm up, then all in turn, `rounds` times.
+    """Ask every variant once to warm up, then all in turn, `rounds` times; return the answers.
 
-    Parameters
-    ----------
-    module : str
-        Of the benchmark; its ``--child`` calls `serve`.
-    variants : mapping
-        Name -> (settings of its worker, request). Equal settings share one worker.
-    rounds : int
-        Repetitions that count.
-
-    Returns
-    -------
-    dict of str to list of dict
-        The answers of each variant, the warm-up first; a failed one holds ``error``.
+    A variant is (settings of its worker, request); equal settings share one worker. A failed answer
+    holds ``error``.
     """
     workers: dict[str, Worker] = {}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}

@@ -1,9 +1,9 @@
-"""Prediction from file to mask: this library against each engine used alone the obvious way.
+"""Prediction from file to mask: this library against each runtime used alone the obvious way.
 
 The obvious way is a loop over the files: read, resize, run one image, resize back, threshold. Ours
-is ``segment`` for one image and ``segment_files`` for many; it also keeps the aspect ratio, cleans
-the mask and measures how far the image is from the training images. Files are phantoms of about
-500 x 600 pixels as PNG; no results are written. PyTorch runs the plain network only.
+is ``segment`` for one image and ``segment_files`` for many; it also cleans the mask and measures
+how far the image is from the training images. Files are phantoms of about 500 x 600 pixels as PNG;
+no results are written.
 
 ``python -m benchmarks.prediction [--network plain|busi-fold0|...] [--images 100] [--rounds 5]``
 """
@@ -25,25 +25,16 @@ _FILTERS, _SIDE = 32, 256
 _ALONE = 5  # repetitions of one image within an answer
 
 
-def _variants(network: str) -> dict[str, dict[str, str]]:
-    found = {
-        "Keras predict": {"peer": "keras"},
-        "ONNX Runtime": {"peer": "onnx"},
-        "OpenVINO, float32": {"peer": "openvino", "precision": "float32"},
-        "OpenVINO as it comes": {"peer": "openvino", "precision": "default"},
-    }
-    if network == "plain":
-        for mode in ("eager", "compiled"):
-            for precision in ("float32", "bfloat16"):
-                found[f"PyTorch {mode}, {precision}"] = {"peer": mode, "precision": precision}
-    for engine in ("keras", "onnx", "openvino", "auto"):
-        found[f"ours, {engine}"] = {"engine": engine}
-    if network != "plain":
-        found["ours, openvino, no shift monitor"] = {"engine": "openvino", "monitor": "no"}
-    return found
+VARIANTS = {
+    "Keras predict": {"peer": "keras"},
+    "ONNX Runtime": {"peer": "onnx"},
+    "OpenVINO": {"peer": "openvino"},
+    "ours": {},
+    "ours, no shift monitor": {"monitor": "no"},
+}
 
 
-def _segmenter(name: str, **options: str) -> Any:
+def _segmenter(name: str) -> Any:
     import keras
 
     from unet_lib.images import Preprocessing
@@ -52,10 +43,10 @@ def _segmenter(name: str, **options: str) -> Any:
     from unet_lib.weights import load_segmenter
 
     if name != "plain":
-        return load_segmenter(name, **options)
+        return load_segmenter(name)
     keras.utils.set_random_seed(0)
     network = build_unet(UNetConfig(filters=_FILTERS), _SIDE)
-    return Segmenter(network, Preprocessing(_SIDE), **options)
+    return Segmenter(network, Preprocessing(_SIDE))
 
 
 def _obvious(run: Callable[[Any], Any], side: int) -> Callable[[Path], Any]:
@@ -83,47 +74,25 @@ def _peer(settings: dict[str, str]) -> Callable[[Any], Any]:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
         name = session.get_inputs()[0].name
         return lambda batch: session.run(None, {name: batch})[0]
-    if peer == "openvino":
-        import openvino
+    import openvino
 
-        hints = {"INFERENCE_PRECISION_HINT": "f32"} if settings["precision"] == "float32" else {}
-        compiled = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", hints)
-        return lambda batch: compiled(batch)[0]
-    return _torch(peer == "compiled", settings["precision"] == "bfloat16", folder)
-
-
-def _torch(compiled: bool, bfloat16: bool, folder: Path) -> Callable[[Any], Any]:
-    import torch
-
-    from benchmarks.torch_unet import TorchUNet, count_parameters
-
-    network = TorchUNet(_FILTERS).eval().to(memory_format=torch.channels_last)
-    expected = json.loads((folder / "facts.json").read_text())["parameters"]
-    if count_parameters(network) != expected:
-        raise ValueError(f"{count_parameters(network)} parameters, Keras' network has {expected}")
-    network = torch.compile(network) if compiled else network
-
-    def run(batch: Any) -> Any:
-        images = torch.from_numpy(batch).permute(0, 3, 1, 2)  # channels last already
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return network(images).numpy()
-
-    return run
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", hints)
+    return lambda batch: compiled(batch)[0]
 
 
 def _child(settings: dict[str, str]) -> None:
     paths = sorted(Path(settings["folder"]).glob("*.png"))
     if "peer" in settings:
-        facts = json.loads((Path(settings["folder"]) / "facts.json").read_text())
-        one = _obvious(_peer(settings), facts["side"])
+        side = int((Path(settings["folder"]) / "side.txt").read_text())
+        one = _obvious(_peer(settings), side)
 
         def many() -> None:
             for path in paths:
                 one(path)
 
-        used = lambda: ""  # noqa: E731
     else:
-        segmenter = _segmenter(settings["network"], engine=settings["engine"])
+        segmenter = _segmenter(settings["network"])
         if "monitor" in settings:
             segmenter.monitor = None
         one = segmenter.segment
@@ -132,7 +101,6 @@ def _child(settings: dict[str, str]) -> None:
             for _ in segmenter.segment_files(paths, progress=False):
                 pass
 
-        used = lambda: segmenter.engine_used  # noqa: E731
     first: list[float] = []
 
     def answer(_request: Any) -> dict[str, Any]:
@@ -154,7 +122,6 @@ def _child(settings: dict[str, str]) -> None:
             "cpu_ms": 1e3 * (time.process_time() - cpu) / len(paths),
             "alone_ms": 1e3 * statistics.median(alone),
             "first_s": first[0],
-            "engine": used(),
         }
 
     measuring.serve(answer)
@@ -170,11 +137,7 @@ def _prepare(folder: Path, network: str, images: int, peers: set[str | None]) ->
         kind = ("benign", "malignant", "normal")[number % 3]
         write_image(folder / f"{number:04}.png", make_phantom(kind, seed=number)[0])
     segmenter = _segmenter(network)
-    facts = {
-        "parameters": segmenter.network.count_params(),
-        "side": segmenter.preprocessing.size,
-    }
-    (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / "side.txt").write_text(str(segmenter.preprocessing.size))
     for format in peers & {"onnx", "openvino"}:
         export_segmenter(segmenter, folder, format)
 
@@ -191,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chosen = {
         name: settings
-        for name, settings in _variants(options.network).items()
+        for name, settings in VARIANTS.items()
         if not options.only or any(word in name for word in options.only)
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +180,6 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{statistics.median(a['cpu_ms'] for a in counted):.1f}",
                 measuring.spread([a["alone_ms"] for a in counted]),
                 f"{answers[0]['first_s']:.1f}",
-                counted[-1]["engine"],
             ]
         )
     ratios = {
@@ -230,8 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"prediction, file to mask, {options.network}, {options.images} images, "
         f"{options.rounds} rounds"
     )
-    head = ("variant", f"images/s of {options.images}", "CPU ms an image", "one image, ms",
-            "start to first mask, s", "engine")  # fmt: skip
+    head = ["variant", f"images/s of {options.images}", "CPU ms an image", "one image, ms"]
+    head.append("start to first mask, s")
     text = measuring.table(title, head, rows)
     measuring.report(options.json, text, ratios=ratios, found=found)
 

@@ -17,15 +17,7 @@ __all__ = ["TorchUNet", "bce_dice", "copy_weights", "count_parameters", "trainin
 
 
 class TorchUNet(nn.Module):
-    """The network of `unet_lib.build_unet(UNetConfig(filters=..., depth=...))`.
-
-    Parameters
-    ----------
-    filters : int
-        Of the first level.
-    depth : int
-        Number of down-samplings; the input is a multiple of ``2**depth``.
-    """
+    """The network of `unet_lib.build_unet(UNetConfig(filters=..., depth=...))`."""
 
     def __init__(self, filters: int = 16, depth: int = 4) -> None:
         super().__init__()
@@ -94,15 +86,7 @@ def bce_dice(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def training_step(network: nn.Module, bfloat16: bool) -> Any:
-    """Return ``step(images, masks)``: forward, loss, backward, AdamW, as a training loop does it.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Compiled or not.
-    bfloat16 : bool
-        Under ``torch.autocast``.
-    """
+    """Return ``step(images, masks)``: forward, loss, backward, AdamW, as a training loop does it."""
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-4, fused=True)
     network.train()
 

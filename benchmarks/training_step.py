@@ -1,8 +1,8 @@
 """A training step of the plain U-Net: this library, Keras as it comes, PyTorch; one network.
 
-``python -m benchmarks.training_step [--size 256 --filters 32 --batch 8 --rounds 5 --parts]``; the
-forward and backward pass, the loss and AdamW, on one batch in memory. ``--parts`` adds what the
-fused batch norm and the kept memory give by themselves.
+``python -m benchmarks.training_step [--size 256 --filters 32 --batch 8 --steps 40 --rounds 5]``;
+forward and backward pass, loss and AdamW, on one batch in memory, with the steps of an epoch in a
+row.
 """
 
 from __future__ import annotations
@@ -15,27 +15,19 @@ from typing import Any
 
 from benchmarks.measuring import interleaved, parser, report, serve, spread, table
 
-LIBRARY = {"fused": True, "keep": True}
-PLAIN = {"fused": False, "keep": False}
-PARTS = {"fused batch norm": (True, False), "memory kept": (False, True)}
 PRECISIONS = ("float32", "bfloat16")
 
 
-def variants(common: dict[str, Any], parts: bool = False) -> dict[str, tuple[dict, dict]]:
+def variants(common: dict[str, Any]) -> dict[str, tuple[dict, dict]]:
     """Return every variant: settings of its process and the request."""
-    families = {"this library": {**LIBRARY, **common}, "Keras as it comes": {**PLAIN, **common}}
-    if parts:
-        for name, (fused, keep) in PARTS.items():
-            families[f"Keras, {name}"] = {"fused": fused, "keep": keep, **common}
-    found = {}
+    pairs = {}
     for precision in PRECISIONS:
-        for name, settings in families.items():
-            found[f"{name}, {precision}"] = (settings, {"precision": precision})
-        for compiled in (False, True):
-            request = {"precision": precision, "compiled": compiled}
-            how = "compiled" if compiled else "eager"
-            found[f"PyTorch {how}, {precision}"] = ({"torch": True, **common}, request)
-    return found
+        for name, ours in (("this library", True), ("Keras as it comes", False)):
+            pairs[f"{name}, {precision}"] = ({"ours": ours, **common}, {"precision": precision})
+        for how in ("eager", "compiled"):
+            request = {"precision": precision, "compiled": how == "compiled"}
+            pairs[f"PyTorch {how}, {precision}"] = ({"torch": True, **common}, request)
+    return pairs
 
 
 def batch_of(settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -55,9 +47,9 @@ def keras_steps(settings: dict[str, Any], precision: str) -> Any:
     from unet_lib.model import UNetConfig, unet
     from unet_lib.training import TrainingConfig, compile_network
 
-    if settings["keep"]:
+    if settings["ours"]:
         backend.keep_freed_memory()
-    if not settings["fused"]:
+    else:
         unet.BatchNormalization = keras.layers.BatchNormalization
     config = UNetConfig(filters=settings["filters"], encoder=settings.get("encoder", "plain"))
     policy = precision if precision == "float32" else f"mixed_{precision}"
@@ -108,7 +100,6 @@ def child(settings: dict[str, Any]) -> None:
         return {
             "images_per_second": steps * settings["batch"] / seconds,
             "cpu_seconds_per_step": used / steps,
-            "faults_per_step": (after.ru_minflt - before.ru_minflt) / steps,
         }
 
     serve(answer)
@@ -141,18 +132,13 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--size", type=int, default=128)
     options.add_argument("--filters", type=int, default=16)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument(
-        "--steps", type=int, help="in a repetition; 24 images of the default size by default"
-    )
-    options.add_argument("--parts", action="store_true")
+    options.add_argument("--steps", type=int, default=40, help="in a repetition")
     given = options.parse_args(arguments)
     if given.child:
         child(json.loads(given.child))
         return
-    common = {key: getattr(given, key) for key in ("size", "filters", "batch")}
-    work = given.batch * (given.size / 128) ** 2 * given.filters / 16
-    common["steps"] = given.steps or max(1, round(24 / work))
-    found = interleaved("benchmarks.training_step", variants(common, given.parts), given.rounds)
+    common = {key: getattr(given, key) for key in ("size", "filters", "batch", "steps")}
+    found = interleaved("benchmarks.training_step", variants(common), given.rounds)
     rates = medians(found, "images_per_second")
     best = ratios(rates)
     # Other processes cost PyTorch's spinning threads more than ours: the fastest repetitions, too.
@@ -161,20 +147,15 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for name, answers in found.items():
         if name not in rates:
-            rows.append([name, "does not run: " + answers[-1]["error"], "", "", "", ""])
+            rows.append([name, "does not run: " + answers[-1]["error"], "", "", ""])
             continue
         column = [row["images_per_second"] for row in answers[1:]]
         precision = name.rsplit(", ", 1)[1]
-        rows.append([
-            name, spread(column, 2), f"{rates[name] / rates[f'this library, {precision}']:.2f}",
-            f"{medians(found, 'cpu_seconds_per_step')[name]:.2f}",
-            f"{medians(found, 'faults_per_step')[name]:,.0f}",
-            f"{answers[0]['start_seconds']:.0f}",
-        ])  # fmt: skip
-    head = [
-        "variant", "images/s (least to most)", "of this library", "CPU s/step",
-        "page faults/step", "start, s",
-    ]  # fmt: skip
+        share = rates[name] / rates[f"this library, {precision}"]
+        cpu = medians(found, "cpu_seconds_per_step")[name]
+        start = f"{answers[0]['start_seconds']:.0f}"
+        rows.append([name, spread(column, 2), f"{share:.2f}", f"{cpu:.2f}", start])
+    head = ["variant", "images/s (least to most)", "of this library", "CPU s/step", "start, s"]
     text = table(f"Training step, {common}, {given.rounds} rounds", head, rows)
     text += "\n" + "\n".join(
         f"this library / {name}: {value:.2f} (fastest repetitions {fastest[name]:.2f})"

@@ -28,24 +28,12 @@ WORST = 0.05
 
 @dataclass(frozen=True)
 class Picture:
-    """What is measured on an image and its true mask.
+    """What is measured on an image and its true mask."""
 
-    Attributes
-    ----------
-    share : float
-        Lesion pixels by all pixels.
-    contrast : float
-        Mean grey value (0 to 1) of a ring around the lesion less that inside.
-    shadow : float
-        Mean grey value beside the column below the lesion less that in it, at the same depth.
-    border : bool
-        The lesion touches the edge of the image.
-    """
-
-    share: float
-    contrast: float
-    shadow: float
-    border: bool
+    share: float  # lesion pixels by all pixels
+    contrast: float  # mean grey value (0 to 1) of a ring around the lesion less that inside
+    shadow: float  # mean grey value beside the column below the lesion less that in it
+    border: bool  # whether the lesion touches the edge of the image
 
 
 def measure(image: np.ndarray, truth: np.ndarray) -> Picture:
