@@ -86,7 +86,7 @@ def bce_dice(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def training_step(network: nn.Module, bfloat16: bool) -> Any:
-    """Return ``step(images, masks)``: forward, loss, backward, AdamW, as a training loop does it."""
+    """Return ``step(images, masks)``: forward, loss, backward, AdamW, as loops do it."""
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-4, fused=True)
     network.train()
 
