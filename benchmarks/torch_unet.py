@@ -78,7 +78,7 @@ def copy_weights(source: Any, target: TorchUNet) -> None:
 
 
 def bce_dice(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Return the loss of `unet_lib.objectives.BinaryCrossentropyDice`."""
+    """Return the loss of `unet_lib.objectives.bce_dice`."""
     axes = (1, 2, 3)
     entropy = F.binary_cross_entropy(probabilities, masks)
     overlap, total = (masks * probabilities).sum(axes), masks.sum(axes) + probabilities.sum(axes)

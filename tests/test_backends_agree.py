@@ -34,7 +34,7 @@ from unet_lib.dataset import find_cases, load_case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.model import UNetConfig, build_unet
-from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
+from unet_lib.objectives import LesionDice, bce_dice
 from unet_lib.weights import load_weights_file
 
 configs, data, weights, out = json.loads(sys.argv[1]), *sys.argv[2:]
@@ -50,7 +50,7 @@ for number, config in enumerate(map(UNetConfig.from_dict, configs)):
     network = build_unet(config, 32)
     stored = f"{weights}/{number}.weights.h5"
     network.compile(
-        keras.optimizers.SGD(0.3), BinaryCrossentropyDice(), metrics=[LesionDice()],
+        keras.optimizers.SGD(0.3), bce_dice, metrics=[LesionDice()],
         jit_compile=keras.backend.backend() != "tensorflow",
     )
     if not os.path.exists(stored):  # the first backend trains a little, for weights of real sizes

@@ -281,7 +281,7 @@ def test_an_error_of_the_program_itself_is_not_hidden(data, tmp_path, monkeypatc
     [
         ("--filters 0", "filters must be a whole number"),
         ("--size 4", "size must be 8 to 4096"),
-        ("--epochs 0", "epochs must be from 1"),
+        ("--epochs 0", "epochs must be a whole number from 1"),
         ("--encoder VGG1", "encoder must be one of"),
         ("--imagenet", "None for the plain encoder"),
         ("--precision half", "precision must be one of"),

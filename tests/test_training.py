@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import (
     Folds,
     TrainingImages,
@@ -39,11 +40,12 @@ from unet_lib.training import (
     TrainingConfig,
     TrainingError,
     compile_network,
+    fit,
     load_run,
     train,
     tune_threshold,
 )
-from unet_lib.training.state import averaged_weights, load_state
+from unet_lib.training.loop import averaged_weights, load_state
 from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_settings
 from unet_lib.weights import WeightsError, save_segmenter
 
@@ -203,6 +205,7 @@ def wait_for_new_state(child, folder, before):
     raise AssertionError("no epoch within five minutes")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="seven processes; the state is the same code on every backend (next test)",
@@ -304,6 +307,52 @@ def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
         train(split, tmp_path / "run", small_recipe(), progress=False)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+def test_float16_scales_the_loss_and_validates_the_average(ema):
+    """Keras wraps the optimiser then, and the wrapper has no average of its own."""
+    network = build_unet(UNetConfig(filters=4, depth=1), 16, precision="mixed_float16")
+    compile_network(network, TrainingConfig(epochs=100, warmup_epochs=0, ema=ema), 4)
+    assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
+    x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
+    for _ in range(3):
+        network.train_on_batch(x, np.ones_like(x))
+    trained = network.get_weights()
+    with averaged_weights(network):
+        averaged = network.get_weights()
+    assert ema == 0 or any(np.abs(a - b).max() > 0 for a, b in zip(trained, averaged, strict=True))
+    assert ema or all(map(np.array_equal, trained, averaged))
+    assert all(map(np.array_equal, trained, network.get_weights()))
+
+
+def test_a_validation_loss_that_is_never_finite_is_named(split, tmp_path, monkeypatch):
+    evaluate = keras.Model.evaluate
+    monkeypatch.setattr(
+        keras.Model, "evaluate", lambda *a, **o: {**evaluate(*a, **o), "loss": float("nan")}
+    )
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match="validation loss was nan after epoch 2.*smaller"):
+            train(split, tmp_path / "r", small_recipe(epochs=2), resume=resume, progress=False)
+
+
+def test_the_last_epoch_may_be_taken(finished, split, tmp_path):
+    run = train(split, tmp_path / "run", small_recipe(take="last"), progress=False)
+    assert run.result["best_epoch"] == 3
+    assert run.result["best_validation_loss"] == run.history[-1]["val_loss"]
+
+
+def test_opencv_has_its_threads_back_after_training(split, tmp_path):
+    recipe, before = small_recipe(epochs=1), cv2.getNumThreads()
+    batches = Batches(PreparedCases(split.train, recipe.preprocessing), 4)
+    network = build_unet(recipe.network, 32)
+    compile_network(network, recipe.training, batches.updates)
+    cv2.setNumThreads(2)
+    try:
+        fit(network, batches, None, recipe.training, tmp_path, show_progress=False)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_early_stopping(split, tmp_path):
     recipe = small_recipe(epochs=50, patience=2, learning_rate=1e-9, warmup_epochs=0, ema=0.0)
     run = train(split, tmp_path / "run", recipe, progress=False)
@@ -359,7 +408,7 @@ def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp
         train(split, tmp_path / "run", wide, progress=False)
     with pytest.raises(WeightsError, match="absent: neither a model folder"):
         train(split, tmp_path / "run", small_recipe(start_from="absent"), progress=False)
-    with pytest.raises(ValueError, match="start_from must be the name or folder of a model"):
+    with pytest.raises(ValueError, match="start_from must be text; received None"):
         small_recipe(start_from=None)
     assert not (tmp_path / "run").exists()
 
@@ -408,10 +457,14 @@ def test_moving_average_equals_its_formula():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "epochs must be from 1"),
-        ({"learning_rate": 0}, "learning_rate must be from 1e-09"),
-        ({"precision": "half"}, "precision must be one of auto, float32"),
-        ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be from 0 to 3"),
+        ({"epochs": 0}, "epochs must be a whole number from 1 to 100000; received 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number"),
+        ({"deterministic": 1}, "deterministic must be true or false"),
+        ({"learning_rate": 0}, "learning_rate must be a number from 1e-09"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"loss": "dice"}, "loss must be one of 'bce_dice'"),
+        ({"precision": "half"}, "precision must be one of 'auto', 'float32'"),
+        ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be a number from 0 to 3"),
     ],
 )
 def test_wrong_training_settings(wrong, message):
@@ -419,6 +472,8 @@ def test_wrong_training_settings(wrong, message):
         TrainingConfig(**wrong)
     with pytest.raises(ValueError, match="TrainingConfig: unknown setting 'epoch'"):
         Recipe.from_dict({"training": {"epoch": 3}})
+    with pytest.raises(ValueError, match="network.output_channels must be 1"):
+        Recipe(UNetConfig(output_channels=2))
 
 
 def test_threshold_maximises_dice_under_the_constraint():

@@ -30,13 +30,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with TensorFlow's fused kernel where it exists.
 
     Keras 3 computes moments and scaling in separate steps on TensorFlow, which costs up to half
-    of a training step of a U-Net. The fused kernel gives the same numbers to rounding. The class
-    keeps Keras' name, so that a weights file does not tell the two apart. On other backends, and
-    for settings that the kernel does not know, this is Keras' own layer.
+    of a training step of a U-Net; the fused kernel gives the same numbers to rounding. The class
+    keeps Keras' name, so that a weights file does not tell the two apart.
     """
 
-    def _fusible(self, inputs: Any, mask: Any) -> bool:
-        return (
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise a batch (N, H, W, C)."""
+        if not (
             keras.backend.backend() == "tensorflow"
             and mask is None
             and len(inputs.shape) == 4
@@ -46,27 +46,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and not self.synchronized
             and not getattr(self, "renorm", False)
             and keras.backend.standardize_dtype(inputs.dtype) != "float64"
-        )
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise a batch (N, H, W, C)."""
-        if not self._fusible(inputs, mask):
+        ):
             return super().call(inputs, training=training, mask=mask)
-        fused = sys.modules["tensorflow"].compat.v1.nn.fused_batch_norm
-        if not (training and self.trainable):
-            outputs, _, _ = fused(
-                inputs,
-                self.gamma,
-                self.beta,
-                mean=self.moving_mean,
-                variance=self.moving_variance,
-                epsilon=self.epsilon,
-                is_training=False,
-            )
-            return outputs
-        outputs, mean, variance = fused(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        fused = functools.partial(
+            sys.modules["tensorflow"].compat.v1.nn.fused_batch_norm,
+            *(inputs, self.gamma, self.beta),
+            epsilon=self.epsilon,
         )
+        if not (training and self.trainable):
+            mean, variance = self.moving_mean, self.moving_variance
+            return fused(mean=mean, variance=variance, is_training=False)[0]
+        outputs, mean, variance = fused(is_training=True)
         # The kernel returns the unbiased variance; Keras averages the biased one.
         shape = keras.ops.shape(inputs)
         count = keras.ops.cast(shape[0] * shape[1] * shape[2], "float32")
@@ -82,10 +72,8 @@ def _cpu_flags() -> set[str]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return set()
-    for line in text.splitlines():
-        if line.startswith("flags"):
-            return set(line.split(":", 1)[1].split())
-    return set()
+    lines = (line for line in text.splitlines() if line.startswith("flags"))
+    return set(next(lines, ":").split(":", 1)[1].split())
 
 
 def _gpu_capabilities() -> list[tuple[int, int]]:
@@ -94,10 +82,8 @@ def _gpu_capabilities() -> list[tuple[int, int]]:
     try:
         if name == "tensorflow":
             config = sys.modules["tensorflow"].config
-            details = [
-                config.experimental.get_device_details(gpu)
-                for gpu in config.list_physical_devices("GPU")
-            ]
+            gpus = config.list_physical_devices("GPU")
+            details = map(config.experimental.get_device_details, gpus)
             return [tuple(d["compute_capability"]) for d in details if "compute_capability" in d]
         if name == "jax":
             devices = [d for d in sys.modules["jax"].devices() if d.platform == "gpu"]
@@ -113,17 +99,9 @@ def _gpu_capabilities() -> list[tuple[int, int]]:
 def recommended_precision(*, depthwise: bool = False) -> str:
     """Return the Keras dtype policy that is fastest on this hardware without losing accuracy.
 
-    Parameters
-    ----------
-    depthwise : bool
-        Whether the network is built of depthwise convolutions (`UNetConfig.depthwise`), which CPUs
-        compute faster in float32: 29 against 23 images a second with EfficientNetLite0.
-
-    Returns
-    -------
-    str
-        ``"mixed_bfloat16"`` on GPUs from Ampere (compute capability 8) on and on CPUs with AMX or
-        AVX512-BF16 units; ``"mixed_float16"`` on Volta and Turing GPUs; else ``"float32"``.
+    ``mixed_bfloat16`` on GPUs from Ampere on and on CPUs with AMX or AVX512-BF16 units, which
+    compute depthwise convolutions (`UNetConfig.depthwise`) faster in float32: 29 against 23 images
+    a second with EfficientNetLite0; ``mixed_float16`` on Volta and Turing.
     """
     capabilities = _gpu_capabilities()
     if capabilities:
@@ -140,7 +118,7 @@ def recommended_precision(*, depthwise: bool = False) -> str:
 def describe_hardware() -> str:
     """Return one line: the backend and the device it computes on."""
     backend = keras.backend.backend()
-    module = sys.modules.get("tensorflow" if backend == "tensorflow" else backend)
+    module = sys.modules.get(backend)
     version = getattr(module, "__version__", "unknown version")
     capabilities = _gpu_capabilities()
     if capabilities:
@@ -155,13 +133,7 @@ def describe_hardware() -> str:
 
 
 def enable_determinism(seed: int) -> None:
-    """Seed everything, and make TensorFlow's kernels bit-for-bit repeatable (slower).
-
-    Parameters
-    ----------
-    seed : int
-        Seed of Python's, NumPy's and the backend's generators.
-    """
+    """Seed everything, and make TensorFlow's kernels bit-for-bit repeatable (slower)."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         sys.modules["tensorflow"].config.experimental.enable_op_determinism()
@@ -169,17 +141,12 @@ def enable_determinism(seed: int) -> None:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let the C library keep the memory that tensors free, for the next step.
+    """Let the C library keep the memory that tensors free; returns whether it took the settings.
 
     glibc hands large freed blocks back to the kernel at once, so that every step of a training on
     a CPU gets all its tensors as fresh pages, zeroed one fault at a time: 263,000 faults a step
     of the default network, and 40 % of the processor's time. Kept memory stays with the process
-    (10 % more at its peak). Does nothing where there is no glibc.
-
-    Returns
-    -------
-    bool
-        Whether the C library took the settings.
+    (10 % more at its peak).
     """
     # mallopt's options (malloc.h): one arena, no mmap for large blocks, no trimming, larger steps
     options = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 << 20}
@@ -195,13 +162,9 @@ def fit_input(batches: Sequence[tuple[Any, ...]] | keras.utils.PyDataset) -> Any
     """Return what `keras.Model.fit` takes for batches: on TensorFlow a `tf.data.Dataset` of them.
 
     Keras would wrap them in one that tunes itself. The end of each epoch then waits for the tuning
-    thread, which looks up after 10, 20, 40, ... ms: up to as long as the epoch itself.
-
-    Parameters
-    ----------
-    batches : keras.utils.PyDataset, or on TensorFlow any sequence
-        Of tuples of arrays that differ in their number of images only. Those of an epoch are asked
-        for after it has begun, in one thread, at most three ahead.
+    thread, which looks up after 10, 20, 40, ... ms: up to as long as the epoch itself. Batches are
+    tuples of arrays that differ in their number of images only. Those of an epoch are asked for
+    after it has begun, in one thread, at most three ahead.
     """
     if keras.backend.backend() != "tensorflow":
         return batches

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 from tqdm import tqdm
@@ -24,39 +23,9 @@ __all__ = ["Batches", "PreparedCases"]
 class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
-    Pictures larger than the budget are kept in a temporary file instead of memory; the operating
-    system caches what fits. It lies without a name in the folder for temporary files (`TMPDIR`) and
-    goes with the process.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        Images with masks.
-    preprocessing : Preprocessing
-        How an image becomes the network's input.
-    memory_mb : float
-        Budget for the decoded pictures, in 10**6 bytes.
-    workers : int
-        Threads that decode.
-    progress : bool
-        Show a progress bar.
-
-    Attributes
-    ----------
-    images : ndarray of float32, shape (N, S, S, 1)
-    masks : ndarray of bool, shape (N, S, S)
-        Empty (N = 0) when they are on disk; `pair` gives them in either case.
-    hashes, mask_hashes : list of str
-        `content_hash` of each image, and of each mask, as read.
-    on_disk : bool
-        Whether the budget was too small for memory.
-
-    Raises
-    ------
-    ImageError, DatasetError
-        A file cannot be used; the message names it.
-    WriteError
-        There is no space for the temporary file.
+    Beyond `memory_mb` (10**6 bytes) they lie in a temporary file without a name (`TMPDIR`), which
+    goes with the process; `images` and `masks` are empty then, and `pair` gives them in either
+    case. `hashes` and `mask_hashes` are the `content_hash` of each as read.
     """
 
     def __init__(
@@ -87,8 +56,8 @@ class PreparedCases:
         self.hashes = [""] * len(self.cases)
         self.mask_hashes = [""] * len(self.cases)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            done = pool.map(self._decode, range(len(self.cases)))
-            for _ in tqdm(done, "reading", len(self.cases), disable=not progress, unit="image"):
+            decoded = pool.map(self._decode, range(len(self.cases)))
+            for _ in tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image"):
                 pass
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,27 +101,9 @@ class Batches(keras.utils.PyDataset):
 
     What a case looks like in an epoch is drawn from ``default_rng([seed, epoch, index])``, its
     place from ``default_rng([seed, epoch])``. Keras does not say which epoch it asks for, so the
-    training loop calls `set_epoch` at the start of each.
-
-    Parameters
-    ----------
-    prepared : PreparedCases
-        The cases.
-    batch_size : int
-        Images in a batch; the images are spread evenly, so some batches have one fewer.
-    augmentation : Augmentation, optional
-        None leaves the images as they are.
-    shuffle : bool
-        Draw a new order in every epoch.
-    seed : int
-        Of order and augmentation.
-    channels : int
-        Channels of the network's input; grey is repeated.
-    workers : int
-        Threads that prepare the images of a batch.
-    accumulate : int
-        Parts into which each batch is cut (`TrainingConfig.accumulate`). Above 1, each item is such
-        a part, with weights that make the mean of a batch's parts the mean of its images.
+    training loop calls `set_epoch` at the start of each. The images are spread evenly, so some
+    batches have one fewer than `batch_size`. With `accumulate` above 1 each item is a part of a
+    batch, with weights that make the mean of its parts the mean of its images.
     """
 
     def __init__(
@@ -171,8 +122,6 @@ class Batches(keras.utils.PyDataset):
         # threads work on one batch at a time, and Keras still overlaps it with the step.
         super().__init__(workers=1, use_multiprocessing=False)
         self._pool = ThreadPoolExecutor(max(1, workers))
-        # Threads of our own work on whole pictures; OpenCV's would only get in their way.
-        cv2.setNumThreads(0)
         self.prepared = prepared
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -202,10 +151,7 @@ class Batches(keras.utils.PyDataset):
         return self.updates * self.accumulate
 
     def __getitem__(self, batch: int) -> tuple[Any, ...]:
-        """Return images and masks, float32 (n, S, S, channels) and (n, S, S, 1).
-
-        Of a batch in parts also the weights, float32 (n,).
-        """
+        """Return images, masks and, of a part, weights; (n, S, S, channels), (n, S, S, 1), (n,)."""
         epoch, parts = self._plan
         return self._arrays(epoch, *parts[batch])
 

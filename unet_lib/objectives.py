@@ -1,78 +1,56 @@
-"""What the optimiser sees: the loss, and the running score shown while training.
+"""What the optimiser sees: losses by name, and the running score shown while training.
 
 The scores that are reported come from `unet_lib.metrics`, not from here.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["BinaryCrossentropyDice", "LesionDice"]
+__all__ = ["LOSSES", "LesionDice", "bce_dice", "make_loss"]
 
 
-@keras.saving.register_keras_serializable(package="unet_lib")
-class BinaryCrossentropyDice(keras.losses.Loss):
-    """Pixel-wise binary cross-entropy plus a smoothed Dice loss of each image.
+def bce_dice(y_true: Any, y_pred: Any, dice_weight: float = 1.0) -> Any:
+    """Return pixel-wise binary cross-entropy plus a smoothed Dice loss.
 
     The cross-entropy teaches "nothing here" on images without a lesion, where the Dice term is
     nearly flat; the Dice term (Milletari et al. 2016, doi:10.1109/3DV.2016.79) weighs small
-    lesions like large ones.
-
-    Parameters
-    ----------
-    dice_weight : float
-        Weight of the Dice term; the cross-entropy has weight 1.
-    smooth : float
-        Pixels added to numerator and denominator, so that an empty mask has a defined loss.
+    lesions like large ones. One pixel is added to its numerator and denominator, so that an empty
+    mask has a defined loss.
     """
-
-    def __init__(
-        self,
-        dice_weight: float = 1.0,
-        smooth: float = 1.0,
-        name: str = "bce_dice",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.dice_weight = dice_weight
-        self.smooth = smooth
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each image, shape (N,), for inputs (N, H, W, C) in [0, 1]."""
-        y_pred = ops.cast(y_pred, "float32")
-        y_true = ops.cast(y_true, "float32")
-        axes = (1, 2, 3)
-        entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=axes)
-        overlap = ops.sum(y_true * y_pred, axis=axes)
-        total = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
-        dice = 1.0 - (2.0 * overlap + self.smooth) / (total + self.smooth)
-        return entropy + self.dice_weight * dice
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what rebuilds the loss."""
-        return {
-            **super().get_config(),
-            "dice_weight": self.dice_weight,
-            "smooth": self.smooth,
-        }
+    y_pred, y_true = ops.cast(y_pred, "float32"), ops.cast(y_true, "float32")
+    axes = (1, 2, 3)
+    entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=axes)
+    overlap = ops.sum(y_true * y_pred, axis=axes)
+    total = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
+    return entropy + dice_weight * (1.0 - (2.0 * overlap + 1.0) / (total + 1.0))
 
 
-@keras.saving.register_keras_serializable(package="unet_lib")
+LOSSES: dict[str, Callable[..., Any]] = {"bce_dice": bce_dice}
+"""By the name in `TrainingConfig.loss`: functions of masks and probabilities, (N, H, W, 1) in
+[0, 1], and of `dice_weight` where they know it, that return the loss of each image, (N,)."""
+
+
+def make_loss(name: str, dice_weight: float = 1.0) -> Callable[[Any, Any], Any]:
+    """Return a loss of `LOSSES` for `keras.Model.compile`."""
+    loss = LOSSES[name]
+    if "dice_weight" in inspect.signature(loss).parameters:
+        return partial(loss, dice_weight=dice_weight)
+    if dice_weight != 1.0:
+        raise ValueError(
+            f"loss {name!r} has no dice_weight; leave it at 1, received {dice_weight}."
+        )
+    return loss
+
+
 class LesionDice(keras.metrics.Metric):
-    """Mean Dice of the images that have a lesion, at the network's resolution.
-
-    A running figure for the progress bar and for choosing an epoch on validation; images without
-    a lesion are left out, a missed lesion counts 0.
-
-    Parameters
-    ----------
-    threshold : float
-        Probability from which a pixel counts as lesion.
-    """
+    """Mean Dice, at the network's resolution, of the images that have a lesion; missed = 0."""
 
     def __init__(self, threshold: float = 0.5, name: str = "dice", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -95,7 +73,3 @@ class LesionDice(keras.metrics.Metric):
     def result(self) -> Any:
         """Return the mean so far; 0 before the first lesion."""
         return self.total / ops.maximum(self.count, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what rebuilds the metric."""
-        return {**super().get_config(), "threshold": self.threshold}

@@ -9,35 +9,42 @@ from typing import Any, Self
 
 __all__ = ["Settings"]
 
+_KINDS = {
+    "int": ("a whole number", int),
+    "float": ("a number", int | float),
+    "bool": ("true or false", bool),
+    "str": ("text", str),
+}
+
 
 class Settings:
     """Mixin of the frozen settings dataclasses: JSON-able, refusing unknown keys."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as a dictionary that `json.dumps` takes.
+    def check(self, where: str = "", /, **allowed: tuple[float, float] | list[Any]) -> None:
+        """Refuse fields of another type than declared, out of a range or not in a list."""
+        for field in dataclasses.fields(self):
+            value, limits = getattr(self, field.name), allowed.get(field.name, ())
+            if isinstance(limits, list):
+                expected, fits = f"one of {', '.join(map(repr, limits))}", value in limits
+            elif field.type in _KINDS:
+                expected, kind = _KINDS[field.type]
+                fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+                if limits:
+                    expected += f" from {limits[0]:g} to {limits[1]:g}"
+                    fits = fits and limits[0] <= value <= limits[1]
+            else:
+                continue
+            if not fits:
+                name = f"{type(self).__name__}: {field.name}"
+                raise ValueError(f"{name} must be {expected}{where}; received {value!r}.")
 
-        Returns
-        -------
-        dict
-            One entry a field; nested settings are dictionaries, tuples are lists.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dictionary that `json.dumps` takes."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the settings from a dictionary, refusing keys that do not exist.
-
-        Parameters
-        ----------
-        values : mapping
-            Field names and values; fields left out take their defaults.
-
-        Raises
-        ------
-        ValueError
-            A key is not a field of this class (the message lists the fields), a field without
-            default is missing, or a value cannot work.
-        """
+        """Build the settings from a dictionary, refusing keys that do not exist."""
         if not isinstance(values, Mapping):
             raise ValueError(
                 f"{cls.__name__}: expected a dictionary of settings, "

@@ -65,17 +65,7 @@ def read_recipe(path: Path | None, changes: list[str]) -> Any:
             raise ValueError(f"--recipe {path}: cannot be read ({error}).") from error
         if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
             raise ValueError(f'--recipe {path}: expected {{"training": {{"epochs": 30}}, ...}}.')
-    for change in changes:
-        name, equals, text = change.partition("=")
-        part, dot, setting = name.partition(".")
-        if not (equals and dot):
-            raise ValueError(f"--set {change}: expected PART.SETTING=VALUE.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text  # a word needs no quotation marks
-        values.setdefault(part, {})[setting] = value
-    return Recipe.from_dict(values)
+    return Recipe.from_dict(values).but(*changes)
 
 
 def _crossvalidate(options: argparse.Namespace) -> int:

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unet_lib.model.encoders import ENCODERS
 from unet_lib.settings import Settings
 
-__all__ = ["ENCODERS", "LITE_ENCODERS", "UNetConfig"]
-
-#: `keras.applications` encoders and how each wants its input scaled.
-#: ``bytes``: 0 to 255; ``symmetric``: -1 to 1; ``torch``: ImageNet mean and deviation per channel;
-#: ``caffe``: 0 to 255 minus ImageNet's mean, blue first.
-ENCODERS: dict[str, str] = {
-    **{f"EfficientNetB{i}": "bytes" for i in range(8)},
-    **{f"EfficientNetV2B{i}": "bytes" for i in range(4)},
-    **dict.fromkeys(("EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L"), "bytes"),
-    **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), "bytes"),
-    **dict.fromkeys(("MobileNet", "MobileNetV2"), "symmetric"),
-    **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2"), "symmetric"),
-    **dict.fromkeys(("DenseNet121", "DenseNet169", "DenseNet201"), "torch"),
-    **dict.fromkeys(("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19"), "caffe"),
-}
-#: EfficientNet-Lite and its multipliers of width and of depth.
-LITE_ENCODERS: dict[str, tuple[float, float]] = {
-    "EfficientNetLite0": (1.0, 1.0),
-    "EfficientNetLite1": (1.0, 1.1),
-    "EfficientNetLite2": (1.1, 1.2),
-}
-_NORMALIZATIONS = ("batch", "group", "none")
-_UPSAMPLINGS = ("transposed", "resize")
+__all__ = ["UNetConfig"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +22,7 @@ class UNetConfig(Settings):
     input_channels : int
         Channels of the input; ultrasound has 1.
     output_channels : int
-        Channels of the output, each with its own sigmoid; 1 = lesion.
+        Channels of the output, each with its own sigmoid; 1 = lesion, which alone can be trained.
     filters : int
         Convolution filters of the first level; doubled at each level below.
     depth : int
@@ -55,12 +34,11 @@ class UNetConfig(Settings):
     normalization : {"batch", "group", "none"}
         After each convolution. Group normalisation does not depend on the batch size.
     dropout : float
-        Share of feature channels dropped in the deepest block and the one before, 0 to below 1.
+        Share of feature channels dropped in the deepest block and the one before.
     upsampling : {"transposed", "resize"}
         Transposed convolution, or bilinear resizing followed by a convolution.
     encoder : str
-        ``"plain"``; ``"EfficientNetLite0"`` to ``2`` (grey input only); or a name of `ENCODERS` (a
-        network of `keras.applications`).
+        ``"plain"`` or a name of `unet_lib.model.ENCODERS`.
     encoder_weights : {None, "imagenet"}
         Start of the encoder: random, or ImageNet (of EfficientNetLite0 in the repository, of
         `keras.applications` downloaded by Keras).
@@ -88,51 +66,27 @@ class UNetConfig(Settings):
     presence: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("input_channels", "output_channels", "filters", "depth", "convolutions"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                self._refuse(name, "a whole number of at least 1", value)
-        if not isinstance(self.presence, bool):
-            self._refuse("presence", "true or false", self.presence)
-        if self.kernel_size not in (1, 3, 5, 7):
-            self._refuse("kernel_size", "1, 3, 5 or 7", self.kernel_size)
-        if not 0 <= self.dropout < 1:
-            self._refuse("dropout", "at least 0 and below 1", self.dropout)
-        for name, allowed in (
-            ("normalization", _NORMALIZATIONS),
-            ("upsampling", _UPSAMPLINGS),
-            ("encoder", ("plain", *LITE_ENCODERS, *ENCODERS)),
-            ("encoder_weights", (None, "imagenet")),
-        ):
-            if getattr(self, name) not in allowed:
-                self._refuse(name, "one of " + ", ".join(map(repr, allowed)), getattr(self, name))
-        if self.encoder == "plain" and self.encoder_weights is not None:
-            self._refuse("encoder_weights", "None for the plain encoder", self.encoder_weights)
-        if self.encoder != "plain":
-            if not 2 <= self.depth <= 5:
-                self._refuse("depth", f"2 to 5 with encoder {self.encoder!r}", self.depth)
-            allowed = (1,) if self.encoder in LITE_ENCODERS else (1, 3)
-            if self.input_channels not in allowed:
-                shown = " or ".join(map(str, allowed))
-                self._refuse(
-                    "input_channels", f"{shown} with encoder {self.encoder!r}", self.input_channels
-                )
-
-    @staticmethod
-    def _refuse(name: str, allowed: str, value: object) -> None:
-        raise ValueError(f"UNetConfig: {name} must be {allowed}; received {value!r}.")
+        self.check(
+            input_channels=(1, 1024),
+            output_channels=(1, 1024),
+            filters=(1, 4096),
+            depth=(1, 10),
+            convolutions=(1, 100),
+            kernel_size=[1, 3, 5, 7],
+            normalization=["batch", "group", "none"],
+            dropout=(0, 0.99),
+            upsampling=["transposed", "resize"],
+            encoder=["plain", *ENCODERS],
+            encoder_weights=[None, "imagenet"],
+        )
+        where = f" with encoder {self.encoder!r}"
+        if self.encoder == "plain":
+            self.check(where, encoder_weights=[None])
+        else:
+            channels = list(ENCODERS[self.encoder].channels)
+            self.check(where, input_channels=channels, depth=(2, 5))
 
     @property
     def depthwise(self) -> bool:
         """Whether the encoder is built of depthwise convolutions."""
-        return self.encoder.startswith(("EfficientNet", "MobileNet"))
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the input under one pixel of the deepest level."""
-        return 2**self.depth
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Filters of each level, from the input's resolution to the deepest."""
-        return tuple(self.filters * 2**level for level in range(self.depth + 1))
+        return self.encoder != "plain" and ENCODERS[self.encoder].depthwise

@@ -11,12 +11,17 @@ from keras import layers
 
 from unet_lib.backend import BatchNormalization
 from unet_lib.files import WEIGHTS_FOLDER
-from unet_lib.model.config import LITE_ENCODERS
 
-__all__ = ["build_efficientnet_lite", "imagenet_file"]
+__all__ = ["LITE", "build_efficientnet_lite", "imagenet_file", "lite_encoder"]
 
 _FOLDER = WEIGHTS_FOLDER / "encoders"
 
+#: Multipliers of width and of depth.
+LITE: dict[str, tuple[float, float]] = {
+    "EfficientNetLite0": (1.0, 1.0),
+    "EfficientNetLite1": (1.0, 1.1),
+    "EfficientNetLite2": (1.1, 1.2),
+}
 # Repeats, kernel, stride, expansion, filters of each stage (Tan & Le 2019, arXiv:1905.11946,
 # table 1; the Lite variants leave out squeeze-and-excitation and use ReLU6).
 _STAGES = (
@@ -34,16 +39,7 @@ _MOMENTUM = 0.95
 
 
 def imagenet_file(name: str) -> Path:
-    """Return where the ImageNet weights of an encoder lie.
-
-    They were converted by ``lab/convert_efficientnet_lite.py`` for one grey channel: the three
-    colours of the first kernels are summed, which is exact for grey images.
-
-    Raises
-    ------
-    FileNotFoundError
-        The repository does not hold them; the message says how they are made.
-    """
+    """Return where the ImageNet weights of an encoder lie, converted for one grey channel."""
     path = _FOLDER / f"{name.lower()}.weights.h5"
     if not path.is_file():
         raise FileNotFoundError(
@@ -53,24 +49,17 @@ def imagenet_file(name: str) -> Path:
     return path
 
 
+def lite_encoder(name: str, inputs: Any, depth: int, weights: str | None) -> list[Any]:
+    """Build an encoder, see `unet_lib.model.Encoder`."""
+    network, levels = build_efficientnet_lite(name, inputs)
+    if weights == "imagenet":
+        network.load_weights(imagenet_file(name))
+    return levels[:depth]
+
+
 def build_efficientnet_lite(name: str, inputs: Any) -> tuple[keras.Model, list[Any]]:
-    """Build the convolutional part, up to the last block, on a grey input.
-
-    Parameters
-    ----------
-    name : str
-        A key of `unet_lib.model.config.LITE_ENCODERS`.
-    inputs : KerasTensor
-        (N, H, W, 1) in [0, 1].
-
-    Returns
-    -------
-    network : keras.Model
-        From `inputs` to the deepest features; for loading weights.
-    levels : list of KerasTensor
-        Last features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input.
-    """
-    width, depth = LITE_ENCODERS[name]
+    """Return the convolutional part on a grey input, and its features at 1/2 to 1/32."""
+    width, depth = LITE[name]
     # The scaling that the ImageNet weights were trained with: (0..255 - 127) / 128.
     x = layers.Rescaling(255.0 / 128.0, offset=-127.0 / 128.0, name="scale_input")(inputs)
     x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem_conv")(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ import keras
 from keras import layers
 
 from unet_lib.backend import BatchNormalization
-from unet_lib.model.config import ENCODERS, LITE_ENCODERS, UNetConfig
-from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
+from unet_lib.model.config import UNetConfig
+from unet_lib.model.encoders import ENCODERS
 
 __all__ = ["build_unet"]
 
@@ -36,7 +36,7 @@ def build_unet(
         The architecture; the default when left out.
     size : int or (int, int), optional
         Height and width of the input. Any size works: levels that do not halve exactly are
-        cropped. None leaves it open, for inputs that are multiples of ``config.stride`` (plain
+        cropped. None leaves it open, for inputs that are multiples of ``2**config.depth`` (plain
         encoder only).
     precision : str
         Keras dtype policy of all layers but the last, which gives float32.
@@ -58,8 +58,12 @@ def build_unet(
     _check_size(config, height, width)
     with _dtype_policy(precision):
         inputs = keras.Input((height, width, config.input_channels), name="image")
-        x, skips = _encoder(config)(config, inputs, pretrained)
-        deepest = x
+        if config.encoder == "plain":
+            *skips, deepest = _plain_encoder(config, inputs)
+        else:
+            weights = config.encoder_weights if pretrained else None
+            *skips, deepest = ENCODERS[config.encoder].build(inputs, config.depth, weights)
+        x = deepest
         for level, skip in reversed(list(enumerate(skips))):
             x = _up(config, x, skip, level)
         if config.encoder != "plain":  # its first skip is at half resolution
@@ -76,8 +80,9 @@ def build_unet(
         outputs = layers.Activation("sigmoid", dtype="float32", name="lesion")(x)
         if config.presence:
             outputs = _gate(outputs, deepest)
-    name = "unet" if config.encoder == "plain" else f"unet_{config.encoder.lower()}"
-    return keras.Model(inputs, outputs, name=name)
+        name = "unet" if config.encoder == "plain" else f"unet_{config.encoder.lower()}"
+        # Within the policy: Keras scales the loss of a model whose own policy is mixed_float16.
+        return keras.Model(inputs, outputs, name=name)
 
 
 def _gate(outputs: Any, deepest: Any) -> Any:
@@ -146,76 +151,17 @@ def _block(config: UNetConfig, x: Any, filters: int, name: str) -> Any:
     return x
 
 
-def _encoder(config: UNetConfig) -> Callable[[UNetConfig, Any, bool], tuple[Any, list[Any]]]:
-    if config.encoder == "plain":
-        return _plain_encoder
-    return _lite_encoder if config.encoder in LITE_ENCODERS else _application_encoder
-
-
-def _lite_encoder(config: UNetConfig, inputs: Any, pretrained: bool) -> tuple[Any, list[Any]]:
-    network, levels = build_efficientnet_lite(config.encoder, inputs)
-    if pretrained and config.encoder_weights == "imagenet":
-        network.load_weights(imagenet_file(config.encoder))
-    return levels[config.depth - 1], levels[: config.depth - 1]
-
-
-def _plain_encoder(config: UNetConfig, x: Any, _pretrained: bool) -> tuple[Any, list[Any]]:
-    skips = []
-    for level, filters in enumerate(config.widths):
+def _plain_encoder(config: UNetConfig, x: Any) -> list[Any]:
+    """Return the features at 1/1, 1/2, ... 1/2**depth."""
+    levels = []
+    for level in range(config.depth + 1):
         if level:
             x = layers.MaxPooling2D(2, padding="same", name=f"down{level}_pool")(x)
-        x = _block(config, x, filters, f"down{level}")
+        x = _block(config, x, config.filters * 2**level, f"down{level}")
         if config.dropout and level >= config.depth - 1:
             x = layers.SpatialDropout2D(config.dropout, name=f"down{level}_dropout")(x)
-        if level < config.depth:
-            skips.append(x)
-    return x, skips
-
-
-def _application_encoder(
-    config: UNetConfig, inputs: Any, pretrained: bool
-) -> tuple[Any, list[Any]]:
-    """Take the last features of each resolution of a `keras.applications` network."""
-    x = inputs
-    if config.input_channels == 1:
-        x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
-    x = _scale_input(x, ENCODERS[config.encoder])
-    options: dict[str, Any] = {"include_top": False, "input_tensor": x}
-    options["weights"] = config.encoder_weights if pretrained else None
-    backbone = getattr(keras.applications, config.encoder)(**options)
-    levels: dict[tuple[int, int], Any] = {}
-    for layer in backbone.layers:
-        shape = layer.output.shape
-        if len(shape) == 4:
-            levels[shape[1], shape[2]] = layer.output
-    height, width = inputs.shape[1:3]
-    wanted = [
-        levels.get((-(-height // 2**k), -(-width // 2**k))) for k in range(1, config.depth + 1)
-    ]
-    if any(features is None for features in wanted):
-        raise ValueError(
-            f"build_unet: encoder {config.encoder!r} has no features at every halving of "
-            f"{height} x {width}; use a size that is a multiple of {config.stride}."
-        )
-    return wanted[-1], wanted[:-1]
-
-
-def _scale_input(x: Any, mode: str) -> Any:
-    if mode == "bytes":
-        return layers.Rescaling(255.0, name="scale_input")(x)
-    if mode == "symmetric":
-        return layers.Rescaling(2.0, offset=-1.0, name="scale_input")(x)
-    if mode == "torch":
-        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return layers.Normalization(
-            mean=mean, variance=[d**2 for d in deviation], name="scale_input"
-        )(x)
-    # The input is grey: which colour comes first matters for the means alone.
-    return layers.Normalization(
-        mean=[v / 255.0 for v in (103.939, 116.779, 123.68)],
-        variance=[1 / 255.0**2] * 3,
-        name="scale_input",
-    )(x)
+        levels.append(x)
+    return levels
 
 
 def _up(config: UNetConfig, x: Any, skip: Any | None, level: int) -> Any:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
+import numpy as np
 from tqdm import tqdm
 
 from unet_lib.backend import fit_input
 from unet_lib.batches import Batches
-from unet_lib.objectives import BinaryCrossentropyDice, LesionDice
-from unet_lib.training.accumulation import AccumulatingAdamW, UpdateSchedule
+from unet_lib.files import atomic_path
+from unet_lib.objectives import LesionDice, make_loss
 from unet_lib.training.processes import Team
 from unet_lib.training.recipe import TrainingConfig
-from unet_lib.training.state import Progress, averaged_weights, load_state, save_state
 from unet_lib.weights import save_weights_file
 
-__all__ = ["TrainingError", "best_weights", "compile_network", "fit", "remove_weights"]
+__all__ = ["STATE", "Progress", "TrainingError", "compile_network", "fit"]
 
 STATE, _BEST = "state.npz", "best{}.weights.h5"
 
@@ -28,9 +34,24 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 
-def best_weights(folder: Path, progress: Progress) -> Path:
-    """Return where the weights of the best epoch lie."""
-    return folder / _BEST.format(progress.best_epoch)
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    history: list[dict[str, float]] = field(default_factory=list)  # a row for each finished epoch
+    best_epoch: int = 0  # from 1; 0 before the first with a finite validation loss
+    best_loss: float = math.inf
+    finished: bool = False
+    data: dict[str, str] = field(default_factory=dict)  # hashes of image and mask by case
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    def best_weights(self, folder: Path) -> Path:
+        """Return where the weights of the best epoch lie."""
+        return folder / _BEST.format(self.best_epoch)
 
 
 def remove_weights(folder: Path, keep: Path | None = None) -> None:
@@ -40,42 +61,114 @@ def remove_weights(folder: Path, keep: Path | None = None) -> None:
             path.unlink()
 
 
-def compile_network(network: keras.Model, config: TrainingConfig, steps: int) -> None:
-    """Give the network its optimiser, loss and running scores.
-
-    Parameters
-    ----------
-    network : keras.Model
-    config : TrainingConfig
-    steps : int
-        Updates of the weights in an epoch.
-    """
-    total, warmup = config.epochs * steps, round(config.warmup_epochs * steps)
+def compile_network(network: keras.Model, config: TrainingConfig, updates: int) -> None:
+    """Give the network its optimiser, loss and running scores, for `updates` in an epoch."""
+    total, warmup = config.epochs * updates, round(config.warmup_epochs * updates)
+    # Keras counts the parts of batches: the rate is stretched over them, and the average moves by
+    # a root of its momentum with each.
+    parts = config.accumulate
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate / 100 if warmup else config.learning_rate,
-        decay_steps=max(1, total - warmup),
+        decay_steps=max(1, total - warmup) * parts,
         warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
+        warmup_steps=warmup * parts,
     )
-    parts = config.accumulate
-    optimizer = (AccumulatingAdamW if parts > 1 else keras.optimizers.AdamW)(
-        UpdateSchedule(schedule, parts) if parts > 1 else schedule,
+    optimizer = keras.optimizers.AdamW(
+        schedule,
         weight_decay=config.weight_decay,
         gradient_accumulation_steps=parts if parts > 1 else None,
         use_ema=config.ema > 0,
         # In a short run an average over many steps would still hold the first, random weights.
-        ema_momentum=max(0.0, min(config.ema, 1 - 20 / total)),
+        ema_momentum=max(0.0, min(config.ema, 1 - 20 / total)) ** (1 / parts),
         ema_overwrite_frequency=None,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     network.compile(
         optimizer,
-        loss=BinaryCrossentropyDice(config.dice_weight),
+        loss=make_loss(config.loss, config.dice_weight),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), LesionDice()],
         # XLA makes TensorFlow's convolutions three times slower on a CPU.
         jit_compile="auto" if keras.backend.backend() != "tensorflow" else False,
     )
-    optimizer.build(network.trainable_variables)
+    network.optimizer.build(network.trainable_variables)
+
+
+def _variables(network: keras.Model) -> list[Any]:
+    # Of the network: weights, moving statistics and dropout's seeds; of the optimiser: step,
+    # moments and the moving average of the weights. Keras' own weights files lack the seeds.
+    return [*network.variables, *network.optimizer.variables]
+
+
+def save_state(path: Path, network: keras.Model, progress: Progress) -> None:
+    """Write all variables, not averaged, and the progress, whole or not at all."""
+    arrays = {
+        f"v{i}": keras.ops.convert_to_numpy(variable.value)
+        for i, variable in enumerate(_variables(network))
+    }
+    with atomic_path(path) as temporary:
+        np.savez(temporary, progress=json.dumps(vars(progress)), **arrays)
+
+
+def load_state(path: Path, network: keras.Model, team: Team | None = None) -> Progress:
+    """Put the variables back and return the progress; a new one where there is no state yet."""
+    variables = _variables(network)
+    mine = path.read_bytes() if (team is None or team.index == 0) and path.exists() else b""
+    content = team.share(mine) if team else mine
+    if not content:
+        return Progress()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            progress = json.loads(str(stored["progress"]))
+            arrays = [stored[f"v{i}"] for i in range(len(stored.files) - 1)]
+    except Exception as error:  # whatever a damaged file gives: BadZipFile, KeyError, OSError, ...
+        raise ValueError(
+            f"{path}: the state of the run cannot be read ({error}). Delete the run folder and "
+            "train again."
+        ) from error
+    shapes = [tuple(v.shape) for v in variables]
+    if [a.shape for a in arrays] != shapes:
+        raise ValueError(
+            f"{path}: holds {len(arrays)} arrays of another network or optimiser; expected "
+            f"{len(shapes)}. Resume with the settings that the run was started with."
+        )
+    if team:
+        arrays = team.place(arrays, shared=False)
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return Progress(**progress)
+
+
+@contextmanager
+def averaged_weights(network: keras.Model) -> Iterator[None]:
+    """Give the network the moving average of its weights, and the trained ones back exactly.
+
+    `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which rounds: a run that
+    was resumed would differ from one that was not.
+    """
+    trained = [keras.ops.copy(v.value) for v in network.trainable_variables]
+    # With float16 the optimiser is wrapped in one that scales the loss and has no average itself.
+    optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)
+    if optimizer.use_ema:
+        optimizer.finalize_variable_values(network.trainable_variables)
+        # On JAX the weights now share their arrays with the average, which `evaluate` would donate.
+        for variable in network.trainable_variables:
+            variable.assign(keras.ops.copy(variable.value))
+    try:
+        yield
+    finally:
+        for variable, value in zip(network.trainable_variables, trained, strict=True):
+            variable.assign(value)
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Our threads work on whole pictures; OpenCV's would only get in their way."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -122,12 +215,13 @@ class _Epochs(keras.callbacks.Callback):
             # The loss, not the Dice at one threshold: on some 65 lesions that jumps by .03 from one
             # epoch to the next. Without validation images the last epoch is taken.
             loss = row.get("val_loss", 0.0)
-            if self.validation is None or loss < progress.best_loss:
+            last = self.validation is None or self.config.take == "last"
+            if last or loss < progress.best_loss:
                 progress.best_epoch, progress.best_loss = epoch + 1, loss
                 if self.writes:
                     # Under its epoch's name: a process that is killed before the state is written
                     # goes on with the weights that its state speaks of.
-                    save_weights_file(network, best_weights(self.folder, progress))
+                    save_weights_file(network, progress.best_weights(self.folder))
         row["learning_rate"] = float(network.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.started
         progress.history.append(row)
@@ -136,10 +230,16 @@ class _Epochs(keras.callbacks.Callback):
         progress.finished = stop or progress.epochs >= self.config.epochs
         if self.team:  # all stop at once, whatever they rounded
             progress.finished = bool(self.team.share(b"stop" if progress.finished else b""))
+        if progress.finished and not math.isfinite(progress.best_loss):
+            raise TrainingError(
+                f"The validation loss was {loss} after epoch {progress.epochs}, and there is no "
+                "epoch to take. Use a smaller learning_rate (a third of it), or "
+                "precision='float32' if a mixed precision was in use; train into another folder."
+            )
         network.stop_training = progress.finished
         if self.writes:
             save_state(self.folder / STATE, network, progress)
-            remove_weights(self.folder, keep=best_weights(self.folder, progress))
+            remove_weights(self.folder, keep=progress.best_weights(self.folder))
         shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
         if self.validation is not None:
             shown += (
@@ -161,38 +261,14 @@ def fit(
 ) -> Progress:
     """Train a compiled network, going on from the folder's state where there is one.
 
-    Parameters
-    ----------
-    network : keras.Model
-        From `compile_network`; afterwards it holds the weights of the best epoch (with a team: of
-        the last).
-    batches : Batches
-    validation : Batches or None
-        Chooses the best epoch. None: there is nothing to choose on, the last epoch is taken.
-    config : TrainingConfig
-    folder : Path
-        Gets ``state.npz`` after each epoch and ``best<epoch>.weights.h5`` after each better one.
-    show_progress : bool
-        Show a progress bar with the time left.
-    team : Team, optional
-        Network and batches are its own; the first process alone writes.
-
-    Returns
-    -------
-    Progress
-
-    Raises
-    ------
-    TrainingError
-        The loss is not a number.
-    ValueError
-        The state belongs to other settings, or images were changed since.
+    The folder gets ``state.npz`` after each epoch and ``best<epoch>.weights.h5`` after each better
+    one (without validation: after each); the network has the weights of the last epoch.
     """
     progress = load_state(folder / STATE, network, team)
-    data = _data_hashes(batches, validation)
+    hashes = _data_hashes(batches, validation)
     if not progress.epochs:
-        progress.data = data
-    changed = [name for name, found in progress.data.items() if data.get(name) != found]
+        progress.data = hashes
+    changed = [name for name, value in progress.data.items() if hashes.get(name) != value]
     if changed:
         raise ValueError(
             f"{folder}: {len(changed)} images or masks are not what they were when this run was "
@@ -200,13 +276,14 @@ def fit(
         )
     if not progress.finished:
         steps = len(batches)
-        with tqdm(
+        bar = tqdm(
             desc="training",
             total=config.epochs * steps,
             initial=progress.epochs * steps,
             disable=not show_progress,
             unit="step",
-        ) as bar:
+        )
+        with bar, _single_threaded_opencv():
             network.fit(
                 fit_input(batches),
                 epochs=config.epochs,
@@ -215,8 +292,6 @@ def fit(
                 verbose=0,
                 callbacks=[_Epochs(folder, progress, batches, validation, config, bar, team)],
             )
-    if team is None:
-        network.load_weights(best_weights(folder, progress))
     return progress
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from unet_lib.augment import Augmentation
 from unet_lib.images import Preprocessing
 from unet_lib.model import UNetConfig
+from unet_lib.objectives import LOSSES
 from unet_lib.settings import Settings
 
 __all__ = ["Recipe", "TrainingConfig"]
@@ -26,8 +28,8 @@ class TrainingConfig(Settings):
         Images in an update of the weights.
     accumulate : int
         Parts in which a batch is computed, one after the other, when memory runs out: half the
-        memory with 2. Must divide the batch size. Everything is counted in updates and comes out as
-        with 1, except that batch normalisation sees the images of a part alone.
+        memory with 2. Must divide the batch size. Batch normalisation sees a part alone, and rate
+        and average of the weights move with the parts instead of the batches.
     learning_rate : float
         Peak of AdamW's rate (Loshchilov & Hutter 2019, arXiv:1711.05101).
     warmup_epochs : float
@@ -37,8 +39,12 @@ class TrainingConfig(Settings):
     ema : float
         Momentum of the moving average of the weights that is validated and saved; the average
         never spans more than a twentieth of the run. 0 = no average.
+    loss : str
+        A name of `unet_lib.objectives.LOSSES`; ``"bce_dice"`` is cross-entropy plus Dice.
     dice_weight : float
         Weight of the Dice term of the loss; the cross-entropy has weight 1.
+    take : {"best", "last"}
+        Epoch that becomes the model: that of the lowest validation loss, or the last.
     patience : int
         Epochs without a lower validation loss after which training stops; 0 = never. Long,
         because much of the gain comes late, when the cosine has lowered the rate.
@@ -64,7 +70,9 @@ class TrainingConfig(Settings):
     warmup_epochs: float = 3.0
     weight_decay: float = 1e-4
     ema: float = 0.99
+    loss: str = "bce_dice"
     dice_weight: float = 1.0
+    take: str = "best"
     patience: int = 60
     precision: str = "auto"
     deterministic: bool = False
@@ -74,41 +82,28 @@ class TrainingConfig(Settings):
     start_from: str = ""
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "epochs": (1, 100_000),
-            "batch_size": (1, 4096),
-            "accumulate": (1, self.batch_size),
-            "learning_rate": (1e-9, 10),
-            "warmup_epochs": (0, self.epochs),
-            "weight_decay": (0, 1),
-            "ema": (0, 0.99999),
-            "dice_weight": (0, 1000),
-            "patience": (0, 100_000),
-            "seed": (0, 2**32 - 1),
-            "workers": (1, 256),
-            "memory_mb": (0, 1e9),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise ValueError(
-                    f"TrainingConfig: {name} must be from {low:g} to {high:g}; received {value!r}."
-                )
-        if not isinstance(self.accumulate, int) or self.batch_size % self.accumulate:
+        self.check(
+            epochs=(1, 100_000),
+            batch_size=(1, 4096),
+            accumulate=(1, 4096),
+            learning_rate=(1e-9, 10),
+            warmup_epochs=(0, 100_000),
+            weight_decay=(0, 1),
+            ema=(0, 0.99999),
+            loss=list(LOSSES),
+            dice_weight=(0, 1000),
+            take=["best", "last"],
+            patience=(0, 100_000),
+            precision=["auto", "float32", "mixed_bfloat16", "mixed_float16"],
+            seed=(0, 2**32 - 1),
+            workers=(1, 256),
+            memory_mb=(0, 1e9),
+        )
+        self.check(f" (epochs {self.epochs})", warmup_epochs=(0, self.epochs))
+        if self.batch_size % self.accumulate:
             raise ValueError(
                 f"TrainingConfig: accumulate must divide batch_size ({self.batch_size}); "
                 f"received {self.accumulate!r}."
-            )
-        if not isinstance(self.start_from, str):
-            raise ValueError(
-                "TrainingConfig: start_from must be the name or folder of a model; received "
-                f"{self.start_from!r}."
-            )
-        policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-        if self.precision not in policies:
-            raise ValueError(
-                f"TrainingConfig: precision must be one of {', '.join(policies)}; "
-                f"received {self.precision!r}."
             )
 
 
@@ -121,19 +116,41 @@ class Recipe(Settings):
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        if self.network.output_channels != 1:
+            raise ValueError(
+                "Recipe: network.output_channels must be 1, the lesion, which is what masks hold; "
+                f"received {self.network.output_channels}."
+            )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the recipe from nested dictionaries, refusing unknown keys at each level."""
-        parts = {
-            "network": UNetConfig,
-            "preprocessing": Preprocessing,
-            "augmentation": Augmentation,
-            "training": TrainingConfig,
-        }
         if not isinstance(values, Mapping):
             return super().from_dict(values)  # which refuses it
-        built = {
-            key: parts[key].from_dict(value) if key in parts else value
-            for key, value in values.items()
-        }
-        return super().from_dict(built)
+        parts = {part.name: part.default_factory for part in fields(cls)}
+        return super().from_dict(
+            {
+                name: parts[name].from_dict(part) if name in parts else part
+                for name, part in values.items()
+            }
+        )
+
+    def but(self, *changes: str) -> Self:
+        """Return the recipe with single settings changed, each ``PART.NAME=VALUE``.
+
+        The value is JSON, or a word without quotation marks: ``"training.epochs=30"``,
+        ``"preprocessing.keep_aspect=false"``, ``"network.encoder=EfficientNetLite0"``.
+        """
+        values = self.to_dict()
+        for change in changes:
+            name, equals, text = change.partition("=")
+            part, dot, setting = name.partition(".")
+            if not (equals and dot):
+                raise ValueError(f"--set {change}: expected PART.SETTING=VALUE.")
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+            values.setdefault(part, {})[setting] = value
+        return self.from_dict(values)

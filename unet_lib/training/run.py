@@ -18,7 +18,7 @@ from unet_lib.phantoms import phantom_kind
 from unet_lib.plots import banner_for, plot_history, save_figure
 from unet_lib.shift import fit_monitor
 from unet_lib.training.environment import environment
-from unet_lib.training.loop import STATE, best_weights, fit, remove_weights
+from unet_lib.training.loop import STATE, Progress, fit, remove_weights
 from unet_lib.training.preparing import prepare, training_images
 from unet_lib.training.processes import Team, find_team
 from unet_lib.training.recipe import Recipe
@@ -29,7 +29,6 @@ from unet_lib.training.starting import (
     start_facts,
     starting_model,
 )
-from unet_lib.training.state import Progress
 from unet_lib.training.threshold import ThresholdChoice, tune_threshold
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
 
@@ -197,7 +196,7 @@ def _train(
     }
     if seen:
         facts["training_images"] = seen.to_dict()
-    segmenter = _final_segmenter(recipe, best_weights(folder, done), facts)
+    segmenter = _final_segmenter(recipe, done.best_weights(folder), facts)
     choice = None
     if operating_point is None:
         choice = tune_threshold(segmenter, split.validation, progress=progress)
