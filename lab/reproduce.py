@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = open_dataset(options.data, fold=fold)
         segmenter = load_segmenter(options.experiment / f"fold{fold}")
         about = {**source.provenance, "part": "test"}
-        evaluations[fold] = evaluate_cases(segmenter, source.split.test, about=about)
+        evaluations[fold] = evaluate_cases(segmenter, source.split.test, provenance=about)
         equal, change = compare(evaluations[fold], committed)
         differences += change
         same, images = same + equal, images + len(evaluations[fold].table)

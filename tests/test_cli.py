@@ -420,7 +420,7 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
             "area_fraction": "1.000000", "left": "0", "top": "0", "width": str(w),
             "height": str(h), "mean_probability": "0.7500",
             "area_mm2": "", "width_mm": "", "height_mm": "", "shift_distance": "",
-            "shift_limit": "",
+            "shift_limit": "", "unreadable": "",
         }
         for name, (h, w) in zip(
             ("a.png", "b.png", "c.d.jpg", "scan.TIF"), shapes.values(), strict=True
@@ -621,17 +621,22 @@ def test_what_is_not_there_is_named(constant, tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("bad", "done"), [("00.png", 0), ("09.png", 8)])
-def test_a_truncated_image_ends_the_command(bad, done, constant, tmp_path, capsys):
-    """What was done before it stays whole, and the table lists exactly that."""
+def test_unreadable_images_are_listed_and_all_others_segmented(constant, tmp_path, capsys):
     folder = images(tmp_path / "in", *(f"{number:02}.png" for number in range(10)))
-    (folder / bad).write_bytes((folder / bad).read_bytes()[:300])
+    for bad in ("00.png", "09.png"):
+        (folder / bad).write_bytes((folder / bad).read_bytes()[:300])
     out = tmp_path / "o"
-    words = (folder / bad, "cannot be decoded", f"{done} of 10 images are done")
-    refused(capsys, ["segment", "--model", constant[0], "--out", out, folder], *words)
-    names = [f"{number:02}_{kind}.png" for number in range(done) for kind in ("overlay", "pred")]
-    assert files(out) == ([*names, "lesions.csv"] if done else [])
-    if done:
-        assert [row["image"] for row in lesions(out)] == [f"{n:02}.png" for n in range(done)]
-    for name in names:
-        assert cv2.imread(str(out / name), cv2.IMREAD_UNCHANGED) is not None
+    arguments = ["segment", "--model", constant[0], "--out", out, folder]
+    assert main([str(argument) for argument in arguments]) == 1
+    said = capsys.readouterr()
+    assert "8 images, 0 without a lesion found" in said.out
+    assert "unet_lib segment: 2 of 10 files could not be read:" in said.err
+    assert said.err.count("cannot be decoded") == 2
+    names = [f"{number:02}_{kind}.png" for number in range(1, 9) for kind in ("overlay", "pred")]
+    assert files(out) == [*names, "lesions.csv"]
+    rows = lesions(out)
+    assert [row["image"] for row in rows] == [
+        *(f"{n:02}.png" for n in range(1, 9)),
+        *("00.png", "09.png"),
+    ]
+    assert all(("cannot be decoded" in row["unreadable"]) == (not row["lesion"]) for row in rows)

@@ -76,8 +76,8 @@ def test_model_on_all_images_takes_the_folds_threshold(data, folds_run, tmp_path
     threshold, cleaning = folds_run.operating_point()
     assert threshold == np.median([fold.result["threshold"] for fold in folds_run.folds])
     assert (run.segmenter.threshold, run.segmenter.cleaning) == (threshold, cleaning)
-    assert run.segmenter.about["trained_on"] == sorted(c.name for c in cases)
-    assert run.segmenter.about["validated_on"] == []
+    assert run.segmenter.provenance["trained_on"] == sorted(c.name for c in cases)
+    assert run.segmenter.provenance["validated_on"] == []
     assert run.result["best_epoch"] == RECIPE.training.epochs
     assert "val_dice" not in run.history[0]
     one = replace(folds_run, folds=folds_run.folds[:1])

@@ -24,7 +24,6 @@ from unet_lib.experiments import load_crossvalidation
 from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
-from unet_lib.inference.converting import ExportError, _compare
 from unet_lib.metrics import Calibration, CaseScore, Evaluation, ProbabilityHistogram, score_case
 from unet_lib.metrics.merging import merge_evaluations
 from unet_lib.model import UNetConfig, build_unet
@@ -34,7 +33,8 @@ from unet_lib.predictions import find_predictions
 from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
 from unet_lib.training import train, tune_threshold
-from unet_lib.weights import WeightsError, load_segmenter, save_segmenter
+from unet_lib.weights import ExportError, WeightsError, load_segmenter, save_segmenter
+from unet_lib.weights.export import _compare
 
 # --- every figure and page ------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ def recorded(cases, chosen):
     """A segmenter that says that it was trained on `chosen`."""
     record = TrainingImages.of("p", chosen, [content_hash(load_case(c)[0]) for c in chosen])
     about = {"name": "m", "data": "p", "training_images": record.to_dict()}
-    return Segmenter(dark_is_lesion(32), Preprocessing(32), about=about)
+    return Segmenter(dark_is_lesion(32), Preprocessing(32), provenance=about)
 
 
 def seen(segmenter, cases):
@@ -331,7 +331,8 @@ def test_an_evaluation_says_what_chose_its_threshold(cases):
     segmenter = recorded(cases, cases[:4])
 
     def told(run, threshold=0.5):
-        segmenter.about["training"], segmenter.threshold = run, threshold
+        segmenter.provenance = segmenter.provenance.but(training=run)
+        segmenter.threshold = threshold
         return evaluate_cases(segmenter, cases[4:], progress=False).about["threshold_chosen"]
 
     run = {"threshold": 0.5, "cleaning": Cleaning().to_dict()}
@@ -348,8 +349,8 @@ def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
     lies = {"threshold": 0.9, "preprocessing": {}, "cleaning": {}, "model_sha256": "0",
             "data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}  # fmt: skip
     segmenter = replace(recorded(cases, cases[:1]), threshold=0.3, cleaning=Cleaning(0.1))
-    about = evaluate_cases(segmenter, cases, about=lies, progress=False).about
-    assert {key for key, value in lies.items() if about[key] == value} == set()
+    about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).about
+    assert {key for key, value in lies.items() if about.get(key) == value} == set()
     assert (about["threshold"], about["cleaning"]["minimum_area"]) == (0.3, 0.1)
     assert plots.banner_for(about) == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
 
@@ -383,7 +384,9 @@ def test_merged_folds_keep_the_banner_of_one():
 def folder(tmp_path_factory):
     config, preprocessing = UNetConfig(filters=4, depth=1), Preprocessing(16, keep_aspect=False)
     network = build_unet(config, 16)
-    segmenter = Segmenter(network, preprocessing, 0.35, Cleaning(0.01, 0.4), about={"name": "m"})
+    segmenter = Segmenter(
+        network, preprocessing, 0.35, Cleaning(0.01, 0.4), provenance={"name": "m"}
+    )
     return save_segmenter(segmenter, config, tmp_path_factory.mktemp("model") / "m")
 
 

@@ -1,13 +1,25 @@
+"""From any picture to a mask at its own size; scores of many; what the model has seen."""
+
+import io
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+from conftest import write_png
+from PIL import Image
 from scipy import ndimage
+from test_dicom import write_dicom
 
 from unet_lib.dataset import TrainingImages, content_hash, find_cases, load_case
-from unet_lib.images import Preprocessing, write_image
-from unet_lib.inference import Cleaning, Segmenter, evaluate_cases, find_lesions
+from unet_lib.images import ImageError, Preprocessing, read_image
+from unet_lib.inference import (
+    Cleaning,
+    Segmenter,
+    UnreadableImages,
+    evaluate_cases,
+    find_lesions,
+)
 from unet_lib.metrics import score_case
 from unet_lib.phantoms import make_phantoms
 
@@ -25,6 +37,17 @@ def dark_is_lesion(size, channels=1):
     return network
 
 
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter(dark_is_lesion(64), Preprocessing(64), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "p"
+    return find_cases(make_phantoms(folder, 6, seed=2, progress=False))
+
+
 def image_with_disc(height, width, centre, radius):
     rows, columns = np.ogrid[:height, :width]
     inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
@@ -35,33 +58,110 @@ def image_with_disc(height, width, centre, radius):
 @pytest.mark.parametrize("keep_aspect", [True, False])
 def test_mask_comes_back_at_the_images_own_size_and_place(shape, keep_aspect):
     image, disc = image_with_disc(*shape, (shape[0] * 0.4, shape[1] * 0.6), min(shape) * 0.25)
-    segmenter = Segmenter(dark_is_lesion(256), Preprocessing(256, keep_aspect))
-    found = segmenter.segment(image)
-    assert found.mask.shape == found.probabilities.shape == shape
+    segmentation = Segmenter(dark_is_lesion(256), Preprocessing(256, keep_aspect)).segment(image)
+    assert segmentation.mask.shape == segmentation.probabilities.shape == shape
     # The padding of the square is black, hence "lesion" to this network: none of it comes back.
     edge = ndimage.binary_dilation(disc, iterations=2) & ~ndimage.binary_erosion(disc, iterations=2)
-    np.testing.assert_array_equal(found.mask[~edge], disc[~edge])
-
-
-def test_one_image_and_many_agree(tmp_path):
-    segmenter = Segmenter(dark_is_lesion(64), Preprocessing(64), batch_size=4)
-    rng = np.random.default_rng(0)
-    paths = []
-    for number in range(7):  # a full batch and a partial one
-        pixels = rng.integers(0, 256, (30 + number, 50), dtype=np.uint8)
-        paths.append(write_image(tmp_path / f"{number}.png", pixels))
-    many = list(segmenter.segment_files(paths, progress=False))
-    assert [path for path, _ in many] == paths
-    for path, found in many:
-        alone = segmenter.segment(path)
-        np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-6)
-        np.testing.assert_array_equal(found.image, alone.image)
+    np.testing.assert_array_equal(segmentation.mask[~edge], disc[~edge])
 
 
 def test_grey_image_for_a_network_of_three_channels():
     image, disc = image_with_disc(64, 64, (30, 30), 12)
-    found = Segmenter(dark_is_lesion(64, channels=3), Preprocessing(64)).segment(image)
-    np.testing.assert_array_equal(found.mask, disc)
+    three = Segmenter(dark_is_lesion(64, channels=3), Preprocessing(64))
+    np.testing.assert_array_equal(three.segment(image).mask, disc)
+
+
+def picture(kind, path):
+    """Write a picture of a kind; returns the file and the arrays that hold the same pixels."""
+    rng = np.random.default_rng(7)
+    if kind == "grey":
+        pixels = rng.integers(0, 256, (50, 61), dtype=np.uint8)
+        arrays = [pixels, pixels[..., None], pixels / 255, (pixels / np.float32(255))[..., None]]
+        return write_png(path / "a.png", pixels), arrays
+    if kind == "colour":
+        pixels = rng.integers(0, 256, (50, 61, 3), dtype=np.uint8)
+        return write_png(path / "a.png", pixels), [pixels[..., ::-1]]
+    if kind == "16 bit":
+        pixels = rng.integers(0, 65536, (50, 61), dtype=np.uint16)
+        return write_png(path / "a.png", pixels), [pixels, pixels / 65535]
+    pixels = rng.integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    if kind == "turned":
+        image = Image.fromarray(pixels)
+        image.getexif()[0x0112] = 6
+        image.save(path / "a.jpg", exif=image.getexif(), quality=100)
+        return path / "a.jpg", []
+    write_dicom(path / "a.dcm", pixels[None, ..., 0])
+    return path / "a.dcm", [pixels[..., 0]]
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour", "16 bit", "turned", "dicom"])
+def test_a_picture_gives_the_mask_of_its_file_whichever_way_it_is_given(kind, segmenter, tmp_path):
+    path, arrays = picture(kind, tmp_path)
+    expected = segmenter.segment(path)
+    assert 0 < expected.mask.mean() < 1
+    with open(path, "rb") as file:
+        given = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), file, *arrays]
+        if kind != "dicom":
+            given.append(Image.open(path))
+        for one in given:
+            segmentation = segmenter.segment(one)
+            np.testing.assert_array_equal(segmentation.mask, expected.mask)
+            np.testing.assert_array_equal(segmentation.probabilities, expected.probabilities)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, 3, io.StringIO("text"), [[0.5]], np.zeros((5, 5), int), np.zeros((5, 5), bool),
+        np.zeros((5, 5, 4), np.uint8), np.zeros(5, np.uint8), np.zeros((2, 5, 5, 1), np.uint8),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_a_type_error_that_names_what_is_taken(given, segmenter):
+    with pytest.raises(
+        TypeError, match=r"expected a path, bytes, an open binary file, a PIL image"
+    ):
+        segmenter.segment(given)
+
+
+def test_pictures_that_cannot_be_used_are_named(segmenter, tmp_path):
+    pages = [Image.fromarray(np.full((8, 9), grey, np.uint8)) for grey in (10, 200)]
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
+    takes_all = "holds 2 frames; expected one image. .*`Segmenter.segment_files` and the command"
+    for two in (tmp_path / "two.tif", Image.open(tmp_path / "two.tif")):
+        with pytest.raises(ImageError, match=takes_all):
+            segmenter.segment(two)
+    for bad, message in (
+        (b"", "0 bytes"),
+        (b"text", "not an image that can be read"),
+        (np.full((8, 8), 2.0), "values from 2 to 2; expected 0 to 1"),
+        (np.full((8, 8), np.nan), "values from nan to nan"),
+        (np.zeros((0, 8), np.uint8), "has no pixels"),
+        (tmp_path / "absent.png", "absent.png: no such file"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            segmenter.segment(bad)
+
+
+def test_many_files_agree_with_one_and_unreadable_ones_come_last(segmenter, tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(9):  # full batches and a partial one
+        pixels = rng.integers(0, 256, (30 + number, 50), dtype=np.uint8)
+        paths.append(write_png(tmp_path / f"{number}.png", pixels))
+    bad = [paths[1], paths[6]]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:300])
+    many = []
+    with pytest.raises(UnreadableImages, match="2 of 9 files could not be read:\n") as error:
+        for path, segmentation in segmenter.segment_files(paths, progress=False):
+            many.append((path, segmentation))
+    assert [path for path, _ in many] == [path for path in paths if path not in bad]
+    assert list(error.value.reasons) == bad
+    assert all(f"{path}: cannot be decoded" in str(error.value) for path in bad)
+    for path, segmentation in many:
+        alone = segmenter.segment(path)
+        np.testing.assert_allclose(segmentation.probabilities, alone.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(segmentation.image, read_image(path))
 
 
 def test_wrong_sizes_and_thresholds_are_refused():
@@ -98,74 +198,60 @@ def test_lesions_agree_with_scipy():
     probabilities = ndimage.gaussian_filter(rng.random((60, 80)), 3).astype("float32")
     mask = probabilities > np.quantile(probabilities, 0.8)
     labels, count = ndimage.label(mask, np.ones((3, 3)))
-    found = find_lesions(mask, probabilities)
-    assert len(found) == count > 2
-    expected = sorted(
-        (
-            (
-                int((labels == i + 1).sum()),
-                box[1].start, box[0].start, box[1].stop - box[1].start, box[0].stop - box[0].start,
-                float(probabilities[labels == i + 1].mean()),
-            )
-            for i, box in enumerate(ndimage.find_objects(labels))
-        ),
-        reverse=True,
-    )  # fmt: skip
-    for lesion, row in zip(
-        sorted(found, key=lambda x: (x.area, x.left), reverse=True), expected, strict=True
-    ):
-        assert tuple(vars(lesion).values())[:6] == pytest.approx(row, rel=1e-5)
+    lesions = find_lesions(mask, probabilities)
+    assert len(lesions) == count > 2
+    assert [lesion.area for lesion in lesions] == sorted((x.area for x in lesions), reverse=True)
+    expected = {}
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels == number
+        size = columns.stop - columns.start, rows.stop - rows.start
+        mean = probabilities[inside].mean()
+        expected[columns.start, rows.start] = (inside.sum(), *size, pytest.approx(mean, rel=1e-5))
+    for lesion in lesions:
+        values = lesion.area, lesion.width, lesion.height, lesion.mean_probability
+        assert values == expected.pop((lesion.left, lesion.top))
         assert lesion.area_mm2 is lesion.width_mm is None
 
 
-def test_evaluation_equals_one_case_at_a_time(tmp_path):
-    cases = find_cases(make_phantoms(tmp_path / "p", 10, seed=2, progress=False))
-    segmenter = Segmenter(dark_is_lesion(64), Preprocessing(64), threshold=0.8, batch_size=4)
-    evaluation = evaluate_cases(segmenter, cases, about={"data": "phantoms"}, progress=False)
+def test_evaluation_equals_one_case_at_a_time(segmenter, cases):
+    segmenter = replace(segmenter, threshold=0.8)
+    evaluation = evaluate_cases(segmenter, cases, provenance={"data": "phantoms"}, progress=False)
     assert [row.name for row in evaluation.table] == [case.name for case in cases]
     for case, row in zip(cases, evaluation.table, strict=True):
         image, truth = load_case(case)
-        found = segmenter.segment(image)
+        expected = score_case(truth, segmenter.segment(image).mask, name=case.name)
         # batched and single predictions may differ in the last bit: allow one pixel
-        expected = score_case(truth, found.mask, name=case.name)
         assert abs(row.tp - expected.tp) <= 1 and abs(row.fp - expected.fp) <= 1
     assert evaluation.histogram().n == evaluation.table.pooled().n
     assert evaluation.about["seen_in_training"] is None
+    assert evaluation.about["engine"] == "keras, float32"
     with pytest.raises(ValueError, match="received no cases"):
         evaluate_cases(segmenter, [], progress=False)
 
 
-def test_images_seen_in_training_are_found_by_content(tmp_path):
-    cases = find_cases(make_phantoms(tmp_path / "p", 6, seed=2, progress=False))
+def seen(segmenter, cases, data="phantoms"):
+    about = evaluate_cases(segmenter, cases, provenance={"data": data}, progress=False).about
+    return about["seen_in_training"], about.get("training_overlap", {}).get("in_training")
+
+
+def test_images_seen_in_training_are_found_by_content(segmenter, cases, tmp_path):
     hashes = [content_hash(load_case(case)[0]) for case in cases[:2]]
     record = TrainingImages.of("phantoms", cases[:2], hashes).to_dict()
-    segmenter = Segmenter(
-        dark_is_lesion(32), Preprocessing(32), about={"data": "phantoms", "training_images": record}
-    )
-
-    def found(chosen, data="phantoms"):
-        about = evaluate_cases(segmenter, chosen, about={"data": data}, progress=False).about
-        return about["seen_in_training"], about["training_overlap"]["in_training"]
-
-    assert found(cases[:3]) == (True, [cases[0].name, cases[1].name])
-    assert found(cases[2:]) == (False, [])
+    trained = replace(segmenter, provenance={"data": "phantoms", "training_images": record})
+    assert seen(trained, cases[:3]) == (True, [cases[0].name, cases[1].name])
+    assert seen(trained, cases[2:]) == (False, [])
     renamed = [replace(cases[1], name="scan"), cases[3]]
-    assert found(renamed, data="another set") == (True, ["scan"])
+    assert seen(trained, renamed, data="another set") == (True, ["scan"])
     # Other pictures under the names of training images, as phantoms of another seed, are a test.
     others = find_cases(make_phantoms(tmp_path / "q", 6, seed=3, progress=False))
     assert [case.name for case in others] == [case.name for case in cases]
-    assert found(others) == (False, [])
+    assert seen(trained, others) == (False, [])
 
 
-def test_a_model_folder_without_hashes_warns_by_name_and_promises_nothing(tmp_path):
-    cases = find_cases(make_phantoms(tmp_path / "p", 6, seed=2, progress=False))
-    about = {"data": "phantoms", "trained_on": [cases[0].name], "validated_on": [cases[1].name]}
-    segmenter = Segmenter(dark_is_lesion(32), Preprocessing(32), about=about)
-
-    def seen(chosen, data="phantoms"):
-        evaluation = evaluate_cases(segmenter, chosen, about={"data": data}, progress=False)
-        return evaluation.about["seen_in_training"]
-
-    assert seen(cases[:1]) and seen(cases[1:3])
-    assert seen(cases[2:]) is None
-    assert seen(cases[:1], data="another set") is None
+def test_a_model_folder_without_hashes_warns_by_name_and_promises_nothing(segmenter, cases):
+    names = {"trained_on": [cases[0].name], "validated_on": [cases[1].name]}
+    old = replace(segmenter, provenance={"data": "phantoms", **names})
+    assert seen(old, cases[:1]) == (True, [cases[0].name])
+    assert seen(old, cases[1:3]) == (True, [cases[1].name])
+    assert seen(old, cases[2:]) == (None, None)
+    assert seen(old, cases[:1], data="another set") == (None, None)

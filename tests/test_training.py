@@ -93,8 +93,8 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
         assert all(np.isfinite(float(row[key])) for row in history)
     best = min(history, key=lambda row: float(row["val_loss"]))
     assert finished.result["best_epoch"] == int(float(best["epoch"]))
-    assert finished.segmenter.about["trained_on"] == sorted(c.name for c in split.train)
-    known = TrainingImages.from_provenance(finished.segmenter.about)
+    assert finished.segmenter.provenance["trained_on"] == sorted(c.name for c in split.train)
+    known = TrainingImages.from_provenance(finished.segmenter.provenance)
     used = [*split.train, *split.validation]
     assert known.hashes == {content_hash(load_case(case)[0]) for case in used}
     assert not known.hashes & {content_hash(load_case(case)[0]) for case in split.test}
@@ -371,7 +371,7 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     assert len(kernels) > 8
     for ours, theirs in zip(kernels, before, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
-    about, seen = run.segmenter.about, finished.segmenter.about
+    about, seen = run.segmenter.provenance, finished.segmenter.provenance
     assert about["started_from"] == f"whole (SHA-256 {seen['weights_sha256']})"
     hashes = set(about["training_images"]["hashes"])
     assert set(seen["training_images"]["hashes"]) < hashes
@@ -414,12 +414,12 @@ def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp
 
 
 def test_after_a_start_that_does_not_say_what_it_saw_nobody_knows(finished, split, tmp_path):
-    about = {k: v for k, v in finished.segmenter.about.items() if k != "training_images"}
+    about = {k: v for k, v in finished.segmenter.provenance.items() if k != "training_images"}
     stranger = replace(finished.segmenter, about=about)
     save_segmenter(stranger, small_recipe().network, tmp_path / "stranger")
     recipe = small_recipe(epochs=1, start_from=str(tmp_path / "stranger"))
     run = train(split, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
-    assert "training_images" not in run.segmenter.about
+    assert "training_images" not in run.segmenter.provenance
     # The names that it keeps are enough to warn, not to acquit.
     assert evaluate_cases(run.segmenter, split.test, progress=False).about["seen_in_training"] is (
         None

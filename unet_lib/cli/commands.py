@@ -107,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> int:
     about = {**source.provenance, "part": options.part}
     files = Watched(cases)
     with folder_lock(options.out):
-        evaluation = evaluate_cases(segmenter, cases, about=about)
+        evaluation = evaluate_cases(segmenter, cases, provenance=about)
         files.check()
         report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
     print(report.read_text(encoding="utf-8"))
@@ -123,6 +123,7 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
     from unet_lib.images import Preprocessing
     from unet_lib.model import UNetConfig
     from unet_lib.weights import choose_model, load_segmenter
+    from unet_lib.weights.folder import check_engine
 
     names = ("size", "filters", "depth", "encoder")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -141,9 +142,9 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
         )
     else:
         segmenter = load_segmenter(options.model)
-    segmenter.engine = options.engine
+    check_engine(options.engine)
     print(
-        f"model: {segmenter.about['name']}, threshold {segmenter.threshold:g}, input "
+        f"model: {segmenter.provenance.name}, threshold {segmenter.threshold:g}, input "
         f"{segmenter.preprocessing.size} x {segmenter.preprocessing.size}",
         flush=True,
     )

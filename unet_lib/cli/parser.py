@@ -72,8 +72,8 @@ and so on. An image unlike the training images (no ultrasound, inverted, colour 
 text) is segmented with a warning and its distance from them. Nothing of a DICOM header goes into
 the results, but their names are those of the files. Of a folder, the images lying in it are taken,
 not those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over.
-An image that cannot be read ends the command with its name and exit code 2; what was done before it
-stays, and lesions.csv lists exactly that.
+An image that cannot be read is named at the end and in lesions.csv, with the reason; all others are
+done. The exit code is 1 then.
 """
 
 
@@ -238,10 +238,8 @@ def _add_model(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--engine",
-        choices=("keras", "auto", "openvino", "onnx"),
         default="keras",
-        help="what computes; others than keras need requirements-export.txt and some seconds to "
-        "start, and are for many images; auto measures them",
+        help=argparse.SUPPRESS,  # of earlier versions; others are refused
     )
     bare = sub.add_argument_group(
         "for a weights file",

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unet_lib.cli.commands import OK, check_out, load_model
+from unet_lib.cli.commands import FAILED, OK, check_out, load_model
 
 # The last: the masks of BrEaST, which lie among its images.
 _RESULT_OR_MASK = re.compile(
@@ -40,11 +40,12 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
     from tqdm import tqdm
 
     from unet_lib.files import WriteError
-    from unet_lib.images import ImageError, write_image
+    from unet_lib.images import write_image
+    from unet_lib.inference import UnreadableImages
     from unet_lib.plots.overlay import draw_overlay
 
     out: Path = options.out
-    done: list[Path] = []
+    unreadable: UnreadableImages | None = None
     written: dict[str, Path] = {}
     unlike = 0
     rows: list[list[Any]] = []
@@ -60,28 +61,28 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
             if found.shift and found.shift.flagged:
                 unlike += 1
                 tqdm.write(f"warning: {path}, {name}_pred.png: {found.shift}", file=sys.stderr)
-            done += [path] if found.frame.number == found.frame.count else []
-    except BaseException as error:  # also on Ctrl-C: the table lists what lies in the folder
+    except UnreadableImages as error:  # raised when all others are done
+        unreadable = error
+        rows += [[path.name, *[""] * 14, reason] for path, reason in sorted(error.reasons.items())]
+    except BaseException:  # also on Ctrl-C: the table lists what lies in the folder
         if rows:
             with suppress(WriteError):
                 _write_lesions(out / "lesions.csv", rows)
-        if not isinstance(error, ImageError):
-            raise
-        raise ImageError(
-            f"{error} Stopped here; {len(done)} of {len(paths)} images are done."
-        ) from error
+        raise
     _write_lesions(out / "lesions.csv", rows)
     empty = sum(row[2] == 0 for row in rows)
-    more = f" with {len(written)} frames" if len(written) > len(paths) else ""
-    if options.engine != "keras":
-        print(f"engine: {segmenter.engine_used}")
-    print(f"{len(paths)} images{more}, {empty} without a lesion found; results in {out}")
+    count = len(paths) - (len(unreadable.reasons) if unreadable else 0)
+    more = f" with {len(written)} frames" if len(written) > count else ""
+    print(f"{count} images{more}, {empty} without a lesion found; results in {out}")
     if unlike:
         print(
             f"{unlike} of {len(written)} are unlike the training images, see the warnings: "
             "their masks are not to be trusted."
         )
     print("Not a medical device: no mask here replaces a radiologist.")
+    if unreadable:
+        print(f"unet_lib segment: {unreadable}", file=sys.stderr)
+        return FAILED
     return OK
 
 
@@ -105,10 +106,10 @@ def _lesion_rows(path: Path, found: Any) -> list[list[Any]]:
     rows = [
         [path.name, number, index, lesion.area, f"{lesion.area / found.mask.size:.6f}",
          lesion.left, lesion.top, lesion.width, lesion.height, f"{lesion.mean_probability:.4f}",
-         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)), *shift]
+         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)), *shift, ""]
         for index, lesion in enumerate(found.lesions, start=1)
     ]  # fmt: skip
-    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8, *shift]]
+    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8, *shift, ""]]
 
 
 def _millimetres(value: float | None) -> str:
@@ -122,7 +123,8 @@ def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
         ["image", "frame", "lesion", "area_px", "area_fraction", "left", "top", "width", "height",
-         "mean_probability", "area_mm2", "width_mm", "height_mm", "shift_distance", "shift_limit"]
+         "mean_probability", "area_mm2", "width_mm", "height_mm", "shift_distance", "shift_limit",
+         "unreadable"]
     )  # fmt: skip
     table.writerows(rows)
     write_atomic(path, text.getvalue())

@@ -171,4 +171,4 @@ def _score(run: Run, cases: Sequence[Case], about: dict[str, Any], progress: boo
     folder = run.folder / about["part"]
     if not is_scored(folder):
         with folder_lock(folder):
-            evaluate_cases(run.segmenter, cases, about=about, progress=progress).save(folder)
+            evaluate_cases(run.segmenter, cases, provenance=about, progress=progress).save(folder)

@@ -88,7 +88,7 @@ class ForeignWeights:
             "assumed": [asdict(point) for point in self.assumed],
             TUNED_ON: list(self.calibrated_on),
         }
-        return Segmenter(keras.Model(inputs, x), self.preprocessing, 0.5, about=about)
+        return Segmenter(keras.Model(inputs, x), self.preprocessing, 0.5, provenance=about)
 
     def table(self) -> str:
         """Return the architecture and what was assumed as Markdown."""

@@ -7,6 +7,7 @@ used raises :class:`ImageError`, which names the file, what was expected and wha
 from unet_lib.images.decode import (
     IMAGE_SUFFIXES,
     is_dicom,
+    name_of,
     read_frame,
     read_frames,
     read_pixels,
@@ -37,6 +38,7 @@ __all__ = [
     "as_image",
     "as_mask",
     "is_dicom",
+    "name_of",
     "pixel_size",
     "read_frame",
     "read_frames",

@@ -6,10 +6,13 @@ Pillow would cut down (16-bit colour) or does not know (float colour TIFF). DICO
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +28,10 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MAX_PIXELS = 32_000_000  # 16-bit RGBA of this size takes 0.8 GB to decode; larger is a mistake
 _MAX_BYTES = 400_000_000  # of a file that is read at once: the largest picture, not compressed
 _MAX_FRAMES = 10_000
+_TAKEN = (
+    "expected a path, bytes, an open binary file, a PIL image, or an array (H, W), (H, W, 1) or "
+    "(H, W, 3) of uint8, uint16 or float in [0, 1]."
+)
 _ORIENTATION, _PHOTOMETRIC, _BITS = 0x0112, 0x0106, 0x0102  # EXIF / TIFF tag numbers
 _WIDTH, _LENGTH = 0x0100, 0x0101
 # What EXIF orientation k asks for: quarter turns counter-clockwise, then a left-right flip.
@@ -52,25 +59,34 @@ def read_pixels(path: PathLike) -> np.ndarray:
     return read_frame(path).pixels
 
 
-def read_frame(path: PathLike) -> Frame:
-    """Decode a file of one frame; errors as in :func:`read_pixels`."""
-    frame = next(read_frames(path))
+def read_frame(source: Any) -> Frame:
+    """Take a picture of one frame as :func:`read_frames` does; several are an ImageError."""
+    frame = next(read_frames(source))
     if frame.count > 1:
         raise ImageError(
-            f"{path}: holds {frame.count} frames; expected one image. Save each frame as its own "
-            "file, or use `segment`, which takes every frame."
+            f"{name_of(source)}: holds {frame.count} frames; expected one image. Save each frame "
+            "as its own file; `Segmenter.segment_files` and the command `segment` take every frame."
         )
     return frame
 
 
-def read_frames(path: PathLike) -> Iterator[Frame]:
+def name_of(source: Any) -> str:
+    """Return what messages call a picture that :func:`read_frames` takes."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    name = getattr(source, "name", None)  # of an open file
+    return name if isinstance(name, str) else "the image"
+
+
+def read_frames(source: Any) -> Iterator[Frame]:
     """Decode the frames of a file one by one, turned upright, without palette or transparency.
 
     Parameters
     ----------
-    path : path-like
+    source : path-like, bytes, binary file, PIL image or ndarray
         PNG, JPEG, BMP, TIFF (also with several pages) or DICOM (also with several frames; known
-        by its content, whatever the file is called).
+        by its content, whatever the file is called). Arrays are taken as pixels: (H, W), (H, W, 1)
+        or RGB (H, W, 3) of uint8, uint16 or float in [0, 1].
 
     Yields
     ------
@@ -89,17 +105,33 @@ def read_frames(path: PathLike) -> Iterator[Frame]:
     single value and the transparency is not, the drawing is in the transparency and ignoring it
     would lose everything; then the transparency itself is returned as the grey picture.
     """
-    path = Path(path)
-    if is_dicom(path):
+    if isinstance(source, np.ndarray):
+        yield Frame(_stored_values(source))
+        return
+    if isinstance(source, Image.Image):
+        with _decoding("the image"):
+            yield from _frames(lambda index: _decode_picture("the image", source, None, index))
+        return
+    path, data = Path(name_of(source)), None
+    if isinstance(source, str | os.PathLike):
+        dicom = is_dicom(path)
+    else:
+        data = _given_bytes(source)
+        dicom = data[128:132] == b"DICM"
+    if dicom:
         from unet_lib.images.dicom import read_dicom  # half a second, and most need no DICOM
 
-        yield from read_dicom(path, _MAX_PIXELS, _MAX_BYTES)
+        yield from read_dicom(path, _MAX_PIXELS, _MAX_BYTES, data)
         return
-    data = _read_bytes(path)
+    data = _read_bytes(path) if data is None else data
+    yield from _frames(lambda index: _decode(path, data, index))
+
+
+def _frames(decode: Callable[[int], tuple[np.ndarray, int, int]]) -> Iterator[Frame]:
     count = 1
     number = 0
     while number < count:
-        values, orientation, count = _decode(path, data, number)
+        values, orientation, count = decode(number)
         number += 1
         turns, flip = _TURNS.get(orientation, (0, False))
         values = np.rot90(values, turns)
@@ -107,22 +139,59 @@ def read_frames(path: PathLike) -> Iterator[Frame]:
         yield Frame(values, number, count)
 
 
+def _stored_values(array: np.ndarray) -> np.ndarray:
+    """Return an array as pixels, (H, W) or (H, W, 3), float as float32."""
+    numbers = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
+    if not numbers or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,)):
+        raise TypeError(f"received an array {array.dtype} {array.shape}; {_TAKEN}")
+    if not array.size:
+        raise ImageError(f"the image: {array.shape} has no pixels.")
+    array = array[..., 0] if array.shape[2:] == (1,) else array
+    return np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)
+
+
+def _given_bytes(source: Any) -> bytes:
+    """Return the content of bytes or of an open binary file."""
+    if hasattr(source, "read"):
+        if source.seekable():
+            source.seek(0)
+        source = source.read(_MAX_BYTES + 1)
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise TypeError(f"received {type(source).__name__}; {_TAKEN}")
+    if not 0 < len(source) <= _MAX_BYTES:
+        raise ImageError(f"the image: {len(source):,} bytes; expected 1 to {_MAX_BYTES:,}.")
+    return bytes(source)
+
+
 def _decode(path: Path, data: bytes, index: int) -> tuple[np.ndarray, int, int]:
     """Return stored values, the EXIF orientation still to be applied, and the frame count."""
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as picture:
-            count = _count(path, picture)
-            picture.seek(index)
-            _check_size(path, picture)
-            deep = any(";16" in str(tile.args) for tile in picture.tile)
-            picture.load()  # turns TIFF upright and drops the tag, as OpenCV does for TIFF
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-            return _values(path, picture, data, deep, index), orientation, count
-    except ImageError:
-        raise
+        with _decoding(path), Image.open(BytesIO(data), formats=_FORMATS) as picture:
+            return _decode_picture(path, picture, data, index)
     except Image.UnidentifiedImageError:
         _check_tiff(path, data)
         return _decode_opencv(path, data), 1, 1
+
+
+def _decode_picture(
+    path: PathLike, picture: Image.Image, data: bytes | None, index: int
+) -> tuple[np.ndarray, int, int]:
+    """Decode as `_decode`; without data 16-bit colour has the 8 bits that Pillow gives it."""
+    count = _count(path, picture)
+    picture.seek(index)
+    _check_size(path, picture)
+    deep = data is not None and any(";16" in str(tile.args) for tile in picture.tile)
+    picture.load()  # turns TIFF upright and drops the tag, as OpenCV does for TIFF
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    return _values(path, picture, data, deep, index), orientation, count
+
+
+@contextmanager
+def _decoding(path: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except (ImageError, Image.UnidentifiedImageError):
+        raise
     except Exception as error:  # a damaged file makes Pillow raise many unrelated types
         raise ImageError(
             f"{path}: cannot be decoded ({error}). If the file is damaged or incomplete, copy or "
@@ -206,7 +275,9 @@ def _check_size(path: Path, picture: Image.Image) -> None:
         )
 
 
-def _values(path: Path, picture: Image.Image, data: bytes, deep: bool, index: int) -> np.ndarray:
+def _values(
+    path: Path, picture: Image.Image, data: bytes | None, deep: bool, index: int
+) -> np.ndarray:
     """Return the stored values of a loaded Pillow image, before it is turned upright."""
     mode = picture.mode
     if mode in ("1", "L"):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ _CENTIMETRES, _PLANE = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
-def read_dicom(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
+def read_dicom(
+    path: Path, max_pixels: int, max_bytes: int, data: bytes | None = None
+) -> Iterator[Frame]:
     """Yield the frames of a DICOM file one by one.
 
     Grey values go through the modality transformation and the first window or look-up table where
@@ -70,6 +73,8 @@ def read_dicom(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
         Refuse larger pictures.
     max_bytes : int
         Refuse files with more compressed data.
+    data : bytes, optional
+        The file's content; without it, it is read from `path`.
 
     Raises
     ------
@@ -77,11 +82,13 @@ def read_dicom(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Frame]:
         See :func:`unet_lib.images.read_frames`.
     """
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        source = (lambda: path) if data is None else (lambda: BytesIO(data))
+        header = pydicom.dcmread(source(), stop_before_pixels=True, specific_tags=_TAGS)
         count = _check(path, header, max_pixels)
         regions = _regions(header)
         number = 0
-        for number, stored in enumerate(_stored(path, header, count, max_bytes), start=1):  # noqa: B007
+        frames = _stored(path, source, header, count, max_bytes)
+        for number, stored in enumerate(frames, start=1):  # noqa: B007
             yield Frame(_display(path, stored, header), number, count, regions)
     except ImageError:
         raise
@@ -121,17 +128,18 @@ def _check(path: Path, header: Any, max_pixels: int) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def _stored(path: Path, header: Any, count: int, max_bytes: int) -> Iterator[np.ndarray]:
+def _stored(
+    path: Path, source: Callable[[], Any], header: Any, count: int, max_bytes: int
+) -> Iterator[np.ndarray]:
     """Yield the stored values of each frame, colours as RGB."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
-        yield from iter_pixels(path)
+        yield from iter_pixels(source())
         return
-    if path.stat().st_size > max_bytes:
+    if source() is path and path.stat().st_size > max_bytes:
         raise ImageError(f"{path}: larger than {max_bytes:,} bytes. Export fewer frames.")
     plugin = _plugin(path, syntax, header.BitsStored)
-    with open(path, "rb") as file:
-        full = pydicom.dcmread(file, specific_tags=[*_TAGS, "PixelData"])
+    full = pydicom.dcmread(source(), specific_tags=[*_TAGS, "PixelData"])
     for code in generate_frames(full.PixelData, number_of_frames=count):
         _check_code(path, code, header, syntax)
     yield from iter_pixels(full, decoding_plugin=plugin)

@@ -3,13 +3,14 @@
 from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 from unet_lib.inference.scoring import evaluate_cases, show_cases
-from unet_lib.inference.segmenter import Segmentation, Segmenter
+from unet_lib.inference.segmenter import Segmentation, Segmenter, UnreadableImages
 
 __all__ = [
     "Cleaning",
     "Lesion",
     "Segmentation",
     "Segmenter",
+    "UnreadableImages",
     "evaluate_cases",
     "find_lesions",
     "read_ahead",

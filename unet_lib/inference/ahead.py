@@ -13,12 +13,8 @@ __all__ = ["ahead", "read_ahead"]
 def ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
     """Yield the items in order, the next ones being made in a thread of their own.
 
-    Parameters
-    ----------
-    items : iterable
-        Only that thread takes from it. Its exception is raised in its place in the order.
-    count : int
-        At most so many finished items wait.
+    Only that thread takes from `items`; its exception is raised in its place in the order. At most
+    `count` finished items wait.
     """
     items, end = iter(items), object()
     pool = ThreadPoolExecutor(1)

@@ -53,17 +53,7 @@ class Cleaning(Settings):
 def measure_components(
     mask: np.ndarray, probabilities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Label the connected components (8 neighbours) of a mask.
-
-    Returns
-    -------
-    labels : ndarray of int, shape (H, W)
-        0 is the background.
-    areas : ndarray of int, shape (N,)
-        Pixels of each label.
-    peaks : ndarray of float32, shape (N,)
-        Highest probability in each component.
-    """
+    """Return labels (H, W), 0 the background; and pixels and highest probability by label."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels[mask], probabilities[mask])
@@ -72,19 +62,7 @@ def measure_components(
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected component of a mask; lengths in pixels of the image.
-
-    Attributes
-    ----------
-    area : int
-        Pixels.
-    left, top, width, height : int
-        Its bounding box.
-    mean_probability : float
-        Mean over its pixels.
-    pixel_mm : (float, float) or None
-        Millimetres from row to row and from column to column; None where the file does not say.
-    """
+    """One connected component of a mask; lengths in pixels of the image."""
 
     area: int
     left: int
@@ -92,7 +70,7 @@ class Lesion:
     width: int
     height: int
     mean_probability: float
-    pixel_mm: tuple[float, float] | None = None
+    pixel_mm: tuple[float, float] | None = None  # from row to row, column to column; None: unknown
 
     @property
     def area_mm2(self) -> float | None:
@@ -113,28 +91,10 @@ class Lesion:
 def find_lesions(
     mask: np.ndarray, probabilities: np.ndarray, regions: Sequence[Region] = ()
 ) -> list[Lesion]:
-    """List the connected components (8 neighbours) of a mask, the largest first.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-    probabilities : ndarray of float, shape (H, W)
-    regions : sequence of Region
-        Of known pixel size; a lesion that lies within one is given in millimetres too.
-    """
+    """List the components (8 neighbours) of a mask, the largest first; in mm within a region."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     sums = np.bincount(labels.ravel(), probabilities.ravel(), minlength=count)
-    found = [
-        Lesion(
-            area,
-            left,
-            top,
-            width,
-            height,
-            float(sums[i] / area),
-            pixel_size(regions, left, top, width, height),
-        )  # fmt: skip
-        for i, (left, top, width, height, area) in enumerate(stats.tolist())
-        if i > 0
-    ]
-    return sorted(found, key=lambda lesion: -lesion.area)
+    lesions = []
+    for total, (*box, area) in list(zip(sums, stats.tolist(), strict=True))[1:]:
+        lesions.append(Lesion(area, *box, float(total / area), pixel_size(regions, *box)))
+    return sorted(lesions, key=lambda lesion: -lesion.area)

@@ -19,11 +19,11 @@ from unet_lib.dataset import (
     load_case,
     pixel_sizes,
 )
-from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.segmenter import Segmenter
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
+from unet_lib.provenance import Provenance
 from unet_lib.versions import package_versions
 
 __all__ = ["evaluate_cases", "show_cases"]
@@ -33,7 +33,7 @@ def evaluate_cases(
     segmenter: Segmenter,
     cases: Sequence[Case],
     *,
-    about: dict[str, Any] | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Score a segmenter on cases, each at its original size, one map in memory at a time.
@@ -43,11 +43,11 @@ def evaluate_cases(
     segmenter : Segmenter
     cases : sequence of Case
         Images with masks.
-    about : dict, optional
-        What to say of data and split. The model's facts are added and cannot be overwritten:
+    provenance : Provenance or mapping, optional
+        What to say of data and split. What the model says is added and cannot be overwritten:
         threshold and what it was chosen on, cleaning, preprocessing, SHA-256;
         ``seen_in_training`` (True, False, or None when the model does not say) and
-        ``training_overlap``, see `TrainingImages.overlap`; phantoms are told as such.
+        ``training_overlap``, see `TrainingImages.overlap`; phantoms are named as such.
     progress : bool
         Show a progress bar.
 
@@ -65,31 +65,27 @@ def evaluate_cases(
     """
     if not cases:
         raise ValueError("evaluate_cases: received no cases; expected at least one.")
-    facts = {
-        "model_sha256": segmenter.about.get("weights_sha256"),
-        "threshold": segmenter.threshold,
-        "threshold_chosen": _threshold_chosen(segmenter),
-        "cleaning": segmenter.cleaning.to_dict(),
-        "preprocessing": segmenter.preprocessing.to_dict(),
-    }
-    name = segmenter.about.get("name", "unnamed")
-    about = {
-        "model": name,
-        **(about or {}),
-        **facts,
+    model, data = segmenter.provenance, Provenance.of(provenance)
+    data = data.but(
+        model=data.model or model.name or "unnamed",
+        model_sha256=model.weights_sha256,
+        threshold=segmenter.threshold,
+        threshold_chosen=_threshold_chosen(segmenter),
+        cleaning=segmenter.cleaning.to_dict(),
+        preprocessing=segmenter.preprocessing.to_dict(),
         **phantom_kind(case.image_path for case in cases),
-    }
-    evaluation = Evaluation(about=about)
-    known = TrainingImages.from_provenance(segmenter.about)
+    )
+    evaluation = Evaluation()
+    trained = TrainingImages.from_provenance(model)
     sizes = pixel_sizes(cases)
     truths: list[np.ndarray] = []
     hashes: list[str] = []
     masks: list[str] = []
 
     def images() -> Iterator[np.ndarray]:
-        for image, truth, found in read_ahead(_load, cases, 2 * segmenter.batch_size):
+        for image, truth, digest in read_ahead(_load, cases, 2 * segmenter.batch_size):
             truths.append(truth)
-            hashes.append(found)
+            hashes.append(digest)
             masks.append(content_hash(truth[..., None]))
             yield image
 
@@ -105,30 +101,24 @@ def evaluate_cases(
             group=case.group,
             spacing=sizes.get(case.name),
         )
-    about |= _seen(known, segmenter.about, cases, hashes, about.get("data"))
-    about["engine"] = segmenter.engine_used
-    about["data_sha256"] = data_hash(cases, hashes, masks)
+    seen, overlap = _seen(trained, model, cases, hashes, data.data)
     python, backend = platform.python_version(), keras.backend.backend()
-    about["versions"] = {"python": python, "backend": backend, **package_versions()}
+    evaluation.about = data.but(
+        seen_in_training=seen,
+        training_overlap=overlap,
+        engine="keras, float32",
+        data_sha256=data_hash(cases, hashes, masks),
+        versions={"python": python, "backend": backend, **package_versions()},
+    ).to_dict()
     return evaluation
 
 
 def show_cases(
     segmenter: Segmenter, cases: Sequence[Case]
 ) -> Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return what `write_report` shows cases with.
+    """Return what `write_report` shows cases with: from a name to image, true and predicted mask.
 
-    Parameters
-    ----------
-    segmenter : Segmenter
-    cases : sequence of Case
-        Those that were scored.
-
-    Returns
-    -------
-    callable
-        From a case's name to its image (H, W, 1), true mask and predicted mask (H, W), segmented
-        anew.
+    Each case is segmented anew when it is asked for.
     """
     by_name = {case.name: case for case in cases}
 
@@ -145,8 +135,8 @@ def _load(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _threshold_chosen(segmenter: Segmenter) -> str:
-    """Tell on which images threshold and cleaning were chosen, as far as the model says."""
-    about, run = segmenter.about, segmenter.about.get("training")
+    """Say on which images threshold and cleaning were chosen, as far as the model says."""
+    model, run = segmenter.provenance, segmenter.provenance.training
     if not isinstance(run, Mapping) or "threshold" not in run:
         return "not recorded: nobody can tell on which images"
     now = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
@@ -154,31 +144,29 @@ def _threshold_chosen(segmenter: Segmenter) -> str:
         return "changed after training: nobody can tell on which images"
     if "validation_dice" in run:
         return f"on {run['lesions'] + run['normals']} validation images"
-    return f"beforehand, by {about.get('operating_point_from', 'whoever trained it')}"
+    return f"beforehand, by {model.operating_point_from or 'whoever trained it'}"
 
 
 def _seen(
-    known: TrainingImages | None,
-    model: Mapping[str, Any],
+    trained: TrainingImages | None,
+    model: Provenance,
     cases: Sequence[Case],
     hashes: Sequence[str],
     data: str | None,
-) -> dict[str, Any]:
-    """Tell whether cases were used to train the model or to choose it, and which."""
-    tuned = TrainingImages(None, frozenset(model.get(TUNED_ON, ())), frozenset())
-    if known is not None:
-        known = replace(known, hashes=known.hashes | tuned.hashes)
-        overlap = known.overlap(data, cases, hashes)
-        leaked = bool(overlap["in_training"] or overlap["near_duplicates"])
-        return {"seen_in_training": leaked, "training_overlap": overlap}
+) -> tuple[bool | None, dict[str, Any] | None]:
+    """Say whether cases were used to train the model or to choose it (None: unknown), and which."""
+    tuned = TrainingImages(None, frozenset(model.tuned_on or ()), frozenset())
+    if trained is not None:
+        trained = replace(trained, hashes=trained.hashes | tuned.hashes)
+        overlap = trained.overlap(data, cases, hashes)
+        return bool(overlap["in_training"] or overlap["near_duplicates"]), overlap
     overlap = tuned.overlap(data, cases, hashes)
     if overlap["in_training"]:
-        return {"seen_in_training": True, "training_overlap": overlap}
+        return True, overlap
     # A model folder from before there were hashes: equal names of one data set are enough to warn,
     # but other names do not make a test.
-    used = {*model.get("trained_on", ()), *model.get("validated_on", ())}
+    used = {*(model.trained_on or ()), *(model.validated_on or ())}
     names = [case.name for case in cases if case.name in used]
-    if not names or model.get("data") != data:
-        return {"seen_in_training": None}
-    overlap = {"compared_with": len(used), "in_training": names, "near_duplicates": []}
-    return {"seen_in_training": True, "training_overlap": overlap}
+    if not names or model.data != data:
+        return None, None
+    return True, {"compared_with": len(used), "in_training": names, "near_duplicates": []}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,51 +18,48 @@ from unet_lib.backend import keep_freed_memory
 from unet_lib.images import (
     Frame,
     Geometry,
+    ImageError,
     Prepared,
     Preprocessing,
     as_image,
+    name_of,
     read_frame,
     read_frames,
 )
 from unet_lib.inference.ahead import ahead
-from unet_lib.inference.engines import Engine, check_engine, make_engine
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
+from unet_lib.model import fold_batch_norm
+from unet_lib.provenance import Provenance
 from unet_lib.shift import Shift, ShiftMonitor, ShiftWarning
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Segmentation", "Segmenter", "UnreadableImages"]
 
 _FINISHED = 4  # segmentations at full size that wait for the caller
 
 
+class UnreadableImages(ImageError):
+    """Some of many files could not be read; `reasons` has the ImageError of each by its path."""
+
+    def __init__(self, reasons: Mapping[Path, ImageError], count: int) -> None:
+        self.reasons = dict(reasons)
+        lines = "\n".join(f"  {reason}" for reason in reasons.values())
+        super().__init__(f"{len(reasons)} of {count} files could not be read:\n{lines}")
+
+
 @dataclass(frozen=True)
 class Segmentation:
-    """What the network says of one image.
+    """What the network says of one image: all arrays at the image's own size."""
 
-    Attributes
-    ----------
-    image : ndarray of float32, shape (H, W, 1)
-        As read, in [0, 1].
-    probabilities : ndarray of float32, shape (H, W)
-        Of lesion, at the image's own size.
-    mask : ndarray of bool, shape (H, W)
-        After threshold and cleaning.
-    frame : Frame or None
-        What the file holds: stored values, frame number, pixel sizes. None for an array.
-    shift : Shift or None
-        How far the image is from the training images; None where the model does not know them.
-    """
-
-    image: np.ndarray
-    probabilities: np.ndarray
-    mask: np.ndarray
-    frame: Frame | None = None
-    shift: Shift | None = None
+    image: np.ndarray  # float32 (H, W, 1) in [0, 1], as read
+    probabilities: np.ndarray  # float32 (H, W), of lesion
+    mask: np.ndarray  # bool (H, W), after threshold and cleaning
+    frame: Frame  # what the file holds: stored values, frame number, pixel sizes
+    shift: Shift | None = None  # None where the model does not know its training images
 
     @property
     def lesions(self) -> list[Lesion]:
         """The connected components of the mask, the largest first; in mm where that is known."""
-        regions = self.frame.regions if self.frame else ()
-        return find_lesions(self.mask, self.probabilities, regions)
+        return find_lesions(self.mask, self.probabilities, self.frame.regions)
 
 
 @dataclass
@@ -79,40 +76,34 @@ class Segmenter:
         Probability from which a pixel is lesion, from validation.
     cleaning : Cleaning
         Of the mask.
-    about : dict
-        Where the network comes from: JSON-able, shown in reports.
+    provenance : Provenance or mapping
+        Where the network comes from.
     batch_size : int
         Images that the network sees at once.
     monitor : ShiftMonitor, optional
         Statistics of the training images, see `unet_lib.shift`.
-    engine : {"keras", "auto", "openvino", "onnx"}
-        What computes the probabilities. The others need `requirements-export.txt` and Keras on
-        TensorFlow, take seconds to make, and give Keras' probabilities to 1e-4; see
-        `unet_lib.inference.engines.make_engine`, also for what "auto" does.
 
     Raises
     ------
     ValueError
-        The network's input does not fit the preprocessing, its output is not one probability for
-        each pixel, or an unknown engine. Prediction raises ExportError where the engine cannot be
-        used.
+        The network's input does not fit the preprocessing, or its output is not one probability
+        for each pixel.
     """
 
     network: keras.Model
     preprocessing: Preprocessing
     threshold: float = 0.5
     cleaning: Cleaning = field(default_factory=Cleaning)
-    about: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     batch_size: int = 8
     monitor: ShiftMonitor | None = None
-    engine: str = "keras"
-    _ready: tuple[keras.Model, list[np.ndarray], Engine] | None = field(
+    _folded: tuple[keras.Model, list[np.ndarray], keras.Model] | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         keep_freed_memory()
-        check_engine(self.engine)
+        self.provenance = Provenance.of(self.provenance)
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
         if shape not in ((side, side), (None, None)):
@@ -133,30 +124,18 @@ class Segmenter:
                 f"Segmenter: threshold must lie between 0 and 1; received {self.threshold!r}."
             )
 
-    @property
-    def engine_used(self) -> str:
-        """Runtime and precision; with "auto" also the choice, once it was made."""
-        return self._ready[2].description if self._ready else f"{self.engine}, float32"
-
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
         prepared = self.preprocessing.apply(image)
-        values = self._predict(self._runner(several=False), prepared.image[None])[0]
+        # One image alone is done before the folded network is built: half a second.
+        values = self._predict(self.network.predict_on_batch, prepared.image[None])[0]
         return self.preprocessing.restore(values, prepared.geometry)
 
     def iter_probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the probabilities of each image in turn, holding a few batches at a time.
+        """Yield the probabilities of each image (H, W, 1) in turn, of any sizes, in [0, 1].
 
-        The images are taken and prepared in one thread, the network works ahead in another.
-
-        Parameters
-        ----------
-        images : iterable of ndarray, shape (H, W, 1)
-            Any sizes, in [0, 1].
-
-        Yields
-        ------
-        ndarray of float32, shape (H, W)
+        A few batches are held at a time: the images are taken and prepared in one thread, the
+        network works ahead in another.
         """
         for _, values, geometry in self._iter_maps((None, image) for image in images):
             yield self.preprocessing.restore(values, geometry)
@@ -176,25 +155,23 @@ class Segmenter:
     ) -> Iterator[tuple[Any, np.ndarray, Geometry]]:
         run = None
         while chunk := list(islice(prepared, size)):
-            run = run or self._runner(several=len(chunk) > 1)
+            if run is None:
+                network = self._folded_network() if len(chunk) > 1 else self.network
+                run = network.predict_on_batch
             batch = np.stack([ready.image for _, ready in chunk])
             for (item, ready), values in zip(chunk, self._predict(run, batch), strict=True):
                 yield item, values, ready.geometry
 
-    def _runner(self, several: bool) -> Callable[[np.ndarray], Any]:
-        """Return what computes the maps of a batch, for the weights of this moment."""
-        # One image alone is done before the folded network is built: half a second.
-        if not several and self.engine == "keras":
-            return self.network.predict_on_batch
+    def _folded_network(self) -> keras.Model:
+        """Return the network with its batch normalisations folded, for the present weights."""
         network, weights = self.network, self.network.get_weights()
         if (
-            not self._ready
-            or self._ready[0] is not network
-            or not all(map(np.array_equal, self._ready[1], weights))
+            not self._folded
+            or self._folded[0] is not network
+            or not all(map(np.array_equal, self._folded[1], weights))
         ):
-            engine = make_engine(network, self.preprocessing, self.engine, self.batch_size)
-            self._ready = network, weights, engine
-        return self._ready[2].run
+            self._folded = network, weights, fold_batch_norm(network)
+        return self._folded[2]
 
     def _predict(self, run: Callable[[np.ndarray], Any], batch: np.ndarray) -> np.ndarray:
         channels = self.network.input_shape[-1]
@@ -212,27 +189,33 @@ class Segmenter:
         self._check_threshold()  # it may have been set since
         return self.cleaning.apply(probabilities >= self.threshold, probabilities)
 
-    def segment(self, image: str | Path | np.ndarray) -> Segmentation:
-        """Segment one image, given as a file of one frame or as float (H, W, 1) in [0, 1].
+    def segment(self, image: Any) -> Segmentation:
+        """Segment one picture.
+
+        Parameters
+        ----------
+        image : path-like, bytes, binary file, PIL image or ndarray
+            A file of one frame, or the pixels: (H, W), (H, W, 1) or RGB (H, W, 3) of uint8, uint16
+            or float in [0, 1]. The mask is that of the file, whichever way it is given.
 
         Raises
         ------
         ImageError
-            The file cannot be read; the message names it.
+            The picture cannot be read; the message names it.
+        TypeError
+            Anything else was given.
 
         Warns
         -----
         ShiftWarning
             The image is unlike the training images.
         """
-        name, frame = "the image", None
-        if not isinstance(image, np.ndarray):
-            name, frame = image, read_frame(image)
-            image = as_image(frame.pixels, name)
-        found = self._found(image, self.probabilities(image), frame)
-        if found.shift and found.shift.flagged:
-            warnings.warn(f"{name}: {found.shift}", ShiftWarning, stacklevel=2)
-        return found
+        frame, name = read_frame(image), name_of(image)
+        grey = as_image(frame.pixels, name)
+        segmentation = self._segmentation(grey, self.probabilities(grey), frame)
+        if segmentation.shift and segmentation.shift.flagged:
+            warnings.warn(f"{name}: {segmentation.shift}", ShiftWarning, stacklevel=2)
+        return segmentation
 
     def segment_files(
         self, paths: Sequence[str | Path], *, progress: bool = True
@@ -249,30 +232,39 @@ class Segmenter:
 
         Raises
         ------
-        ImageError
-            A file cannot be read. Images before it in the same batch are not yielded.
+        UnreadableImages
+            After all others were yielded: files that could not be read, with the reasons.
         """
+        unreadable: dict[Path, ImageError] = {}
         bar = tqdm(desc="segmenting", total=len(paths), disable=not progress, unit="file")
-        items = ((item, item[2]) for item in _frames_of(paths))
+        items = ((item, item[2]) for item in _frames_of(paths, unreadable))
 
-        def found() -> Iterator[tuple[Path, Segmentation]]:
+        def segmentations() -> Iterator[tuple[Path, Segmentation]]:
             for (path, frame, image), values, geometry in self._iter_maps(items):
                 probabilities = self.preprocessing.restore(values, geometry)
-                yield path, self._found(image, probabilities, frame)
+                yield path, self._segmentation(image, probabilities, frame)
 
         with bar:
-            for path, segmentation in ahead(found(), _FINISHED):
+            for path, segmentation in ahead(segmentations(), _FINISHED):
                 bar.update(segmentation.frame.number == segmentation.frame.count)
                 yield path, segmentation
+            bar.update(len(unreadable))
+        if unreadable:
+            raise UnreadableImages(unreadable, len(paths))
 
-    def _found(
-        self, image: np.ndarray, probabilities: np.ndarray, frame: Frame | None
+    def _segmentation(
+        self, image: np.ndarray, probabilities: np.ndarray, frame: Frame
     ) -> Segmentation:
-        shift = self.monitor and self.monitor.measure(frame.pixels if frame else image)
+        shift = self.monitor and self.monitor.measure(frame.pixels)
         return Segmentation(image, probabilities, self.mask(probabilities), frame, shift)
 
 
-def _frames_of(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Frame, np.ndarray]]:
+def _frames_of(
+    paths: Sequence[str | Path], unreadable: dict[Path, ImageError]
+) -> Iterator[tuple[Path, Frame, np.ndarray]]:
     for path in map(Path, paths):
-        for frame in read_frames(path):
-            yield path, frame, as_image(frame.pixels, path)
+        try:
+            for frame in read_frames(path):
+                yield path, frame, as_image(frame.pixels, path)
+        except ImageError as error:
+            unreadable[path] = error

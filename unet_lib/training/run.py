@@ -205,7 +205,7 @@ def _train(
     result = _result(done, segmenter, choice)
     if warning := banner_for(about):
         result = {"warning": warning, **result}
-    segmenter.about["training"] = result
+    segmenter.provenance = segmenter.provenance.but(training=result)
     segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
     files.check()  # threshold and monitor have read them once more
     save_segmenter(segmenter, recipe.network, folder / MODEL)
@@ -290,7 +290,7 @@ def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Se
     """Build the network again in float32: what is saved does not depend on the precision."""
     network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
     load_weights_file(network, weights)
-    return Segmenter(network, recipe.preprocessing, about=facts)
+    return Segmenter(network, recipe.preprocessing, provenance=facts)
 
 
 def _result(done: Progress, segmenter: Segmenter, choice: ThresholdChoice | None) -> dict[str, Any]:

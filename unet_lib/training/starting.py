@@ -74,14 +74,14 @@ def refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
     data : str or None
         Name of the split's data set.
     """
-    known = TrainingImages.from_provenance(start.about)
+    known = TrainingImages.from_provenance(start.provenance)
     for part in ("validation", "test") if known else ():
         cases = getattr(split, part)
         overlap = known.overlap(data, cases, [content_hash(load_case(case)[0]) for case in cases])
         seen = [*overlap["in_training"], *overlap["near_duplicates"]]
         if seen:
             raise ValueError(
-                f"start_from {start.about.get('name')}: was trained on {len(seen)} of the "
+                f"start_from {start.provenance.get('name')}: was trained on {len(seen)} of the "
                 f"{len(cases)} {part} images or on near-duplicates of them (first {seen[0]!r}); "
                 "their scores would be too good. Start from a model that has not seen them, or "
                 "divide the images otherwise."
@@ -92,7 +92,7 @@ def join_images(images: TrainingImages, start: Segmenter | None) -> TrainingImag
     """Add what the starting model has seen; None where it does not say."""
     if start is None:
         return images
-    known = TrainingImages.from_provenance(start.about)
+    known = TrainingImages.from_provenance(start.provenance)
     return None if known is None else images.joined(known)
 
 
@@ -100,5 +100,5 @@ def start_facts(start: Segmenter | None) -> dict[str, Any]:
     """Return what settings and model of a run say of its start."""
     if start is None:
         return {}
-    name, digest = start.about.get("name"), start.about.get("weights_sha256")
+    name, digest = start.provenance.get("name"), start.provenance.get("weights_sha256")
     return {STARTED_FROM: f"{name} (SHA-256 {digest})"}

@@ -10,7 +10,6 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
-from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.lesions import measure_components
 
@@ -107,7 +106,7 @@ def tune_threshold(
         Its own threshold and cleaning are not used.
     cases : sequence of Case
         Validation images with masks; never the test images. Their hashes are added to
-        ``segmenter.about``, so that `evaluate_cases` calls them no test from now on.
+        ``segmenter.provenance``, so that `evaluate_cases` calls them no test from now on.
     new_images : bool
         Whether images are allowed that a model with a record of its images was neither trained
         nor validated on: for a threshold for your own images. They are no test afterwards.
@@ -124,7 +123,7 @@ def tune_threshold(
         No case has a lesion, or one is new to the model and `new_images` is False: a threshold
         chosen on test images makes their scores too good.
     """
-    known = TrainingImages.from_provenance(segmenter.about)
+    known = TrainingImages.from_provenance(segmenter.provenance)
     hashes: list[str] = []
     scores: list[np.ndarray] = []
     has_lesion: list[bool] = []
@@ -150,9 +149,9 @@ def tune_threshold(
         truth = truths.pop(0)
         scores.append(_score_settings(truth, probabilities))
         has_lesion.append(bool(truth.any()))
-    used = {*segmenter.about.get(TUNED_ON, ()), *hashes} - (known.hashes if known else set())
+    used = {*(segmenter.provenance.tuned_on or ()), *hashes} - (known.hashes if known else set())
     if used:
-        segmenter.about[TUNED_ON] = sorted(used)
+        segmenter.provenance = segmenter.provenance.but(tuned_on=sorted(used))
     lesions = [row for row, lesion in zip(scores, has_lesion, strict=True) if lesion]
     normals = [row for row, lesion in zip(scores, has_lesion, strict=True) if not lesion]
     if not lesions:

@@ -2,7 +2,7 @@
 
 from unet_lib.weights.check import WeightsError, check_weights, load_weights_file
 from unet_lib.weights.choice import choose_model
-from unet_lib.weights.export import ExportError, export_segmenter
+from unet_lib.weights.export import EXPORT_FORMATS, ExportError, ExportFormat, export_segmenter
 from unet_lib.weights.folder import (
     load_segmenter,
     registered_models,
@@ -13,7 +13,9 @@ from unet_lib.weights.folder import (
 from unet_lib.weights.verify import verify_model
 
 __all__ = [
+    "EXPORT_FORMATS",
     "ExportError",
+    "ExportFormat",
     "WeightsError",
     "check_weights",
     "choose_model",

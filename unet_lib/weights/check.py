@@ -14,51 +14,34 @@ __all__ = ["WeightsError", "check_weights", "load_weights_file"]
 
 
 def load_weights_file(network: keras.Model, path: str | Path) -> None:
-    """Load a ``.weights.h5`` file if, and only if, it holds exactly this network's arrays.
+    """Load a ``.weights.h5`` file if, and only if, `check_weights` finds this network's arrays.
 
     The values come from `read_hdf5`, so that no second reader opens the file.
-
-    Raises
-    ------
-    WeightsError
-        See `check_weights`.
     """
     stores: dict[str, dict[str, np.ndarray]] = {}
     for name, values in check_weights(network, path).items():
         group, _, key = name.rpartition("/vars/")
         stores.setdefault(group, {})[key] = values
-    for group, layer in _groups(network):
+    for group, layer in _groups(network).items():
         if group in stores:
             layer.load_own_variables(stores[group])
 
 
 def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarray]:
-    """Compare every array of a weights file with what the network expects.
+    """Return a file's arrays by path, or raise WeightsError: missing, left over, of other shape.
 
     Keras itself loads a file with more layers than the network without a word.
-
-    Parameters
-    ----------
-    network : keras.Model
-    path : str or Path
-        A ``.weights.h5`` file; an optimiser's state in it is passed over.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Every array by its path in the file.
-
-    Raises
-    ------
-    WeightsError
-        Refused by `read_hdf5`, or arrays missing, left over or of another shape.
     """
     arrays = read_hdf5(path).arrays
-    found = {(name, values.shape) for name, values in arrays.items()}
-    expected = _expected_shapes(network)
-    if found == expected:
+    stored = {(name, values.shape) for name, values in arrays.items()}
+    expected = set()
+    for group, layer in _groups(network).items():
+        store: dict[str, np.ndarray] = {}
+        layer.save_own_variables(store)
+        expected |= {(f"{group}/vars/{key}", tuple(value.shape)) for key, value in store.items()}
+    if stored == expected:
         return arrays
-    missing, extra = sorted(expected - found), sorted(found - expected)
+    missing, extra = sorted(expected - stored), sorted(stored - expected)
     raise WeightsError(
         f"{path}: these weights are of another network than the configured one "
         f"({network.count_params():,} parameters). Expected but not in the file: "
@@ -73,25 +56,15 @@ def _list(arrays: list[tuple[str, tuple[int, ...]]]) -> str:
     return (shown or "nothing") + more
 
 
-def _groups(network: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+def _groups(network: keras.Model) -> dict[str, keras.layers.Layer]:
     """Where Keras stores each layer: by class, numbered in the order of the layers."""
     counts: dict[str, int] = {}
-    groups = []
+    groups = {}
     for layer in network.layers:
         kind = snake_case(type(layer).__name__)
-        count = counts.get(kind, 0)
-        counts[kind] = count + 1
-        groups.append((f"layers/{kind}_{count}" if count else f"layers/{kind}", layer))
+        count = counts[kind] = counts.get(kind, -1) + 1
+        groups[f"layers/{kind}_{count}" if count else f"layers/{kind}"] = layer
     return groups
-
-
-def _expected_shapes(network: keras.Model) -> set[tuple[str, tuple[int, ...]]]:
-    shapes = set()
-    for group, layer in _groups(network):
-        store: dict[str, np.ndarray] = {}
-        layer.save_own_variables(store)
-        shapes |= {(f"{group}/vars/{key}", tuple(value.shape)) for key, value in store.items()}
-    return shapes
 
 
 def snake_case(name: str) -> str:

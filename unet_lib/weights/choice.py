@@ -10,6 +10,7 @@ from unet_lib.dataset import Case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.provenance import Provenance
 from unet_lib.weights.check import WeightsError, load_weights_file
 from unet_lib.weights.folder import (
     SETTINGS,
@@ -38,7 +39,7 @@ def choose_model(
     ``runs/`` on the same data and fold; the registered model trained without this fold
     (``<data>-fold<fold>``), else the first registered one. A weights file that is not of the
     configured network is read by `load_foreign_weights`; one that cannot be read is an error,
-    never passed over.
+    never passed over. Of runs newer than the one taken those with damaged settings are named.
 
     Parameters
     ----------
@@ -79,18 +80,21 @@ def choose_model(
     if file.is_file():
         segmenter, fit = _bare(file, config, preprocessing, validation)
         return segmenter, f"You put {WEIGHTS} into the root; {fit}"
-    newest = _newest_run(Path(root) / "runs", data, fold)
+    newest, damaged = _newest_run(Path(root) / "runs", data, fold)
+    passed = "".join(f" Passed over: {reason}" for reason in damaged)
     if newest:
-        return load_segmenter(newest), f"The last finished run on {data}, fold {fold}: {newest}."
+        why = f"The last finished run on {data}, fold {fold}: {newest}.{passed}"
+        return load_segmenter(newest), why
     registered = registered_models()
     if not registered:
         raise WeightsError(
             f"no model: there is no {file}, no finished run on {data}, fold {fold}, and none is "
-            "registered. Run Training_Unet.ipynb first."
+            f"registered. Run Training_Unet.ipynb first.{passed}"
         )
     wanted = f"{data.lower()}-fold{fold}"
     name = wanted if wanted in registered else registered[0]
-    return load_segmenter(name), f"No run on {data}, fold {fold}; registered model {name}."
+    why = f"No run on {data}, fold {fold}; registered model {name}.{passed}"
+    return load_segmenter(name), why
 
 
 def _bare(
@@ -110,15 +114,21 @@ def _bare(
         return found.segmenter(), (
             "its network was found out from the file. Training images unknown. Assumed:\n" + assumed
         )
-    return Segmenter(network, preprocessing, about={"name": path.name}), (
+    return Segmenter(network, preprocessing, provenance=Provenance(name=path.name)), (
         "it fits the configured network."
     )
 
 
-def _newest_run(folder: Path, data: str, fold: int) -> Path | None:
-    found = []
-    for path in folder.glob(f"**/model/{SETTINGS}"):
-        about = read_settings(path)["about"]
-        if (about.get("data"), about.get("fold")) == (data, fold):
-            found.append((path.stat().st_mtime, path.parent.parent))
-    return max(found)[1] if found else None
+def _newest_run(folder: Path, data: str, fold: int) -> tuple[Path | None, list[str]]:
+    """Return the newest run on data and fold, and why newer ones cannot be read."""
+    damaged = []
+    paths = folder.glob(f"**/model/{SETTINGS}")
+    for _, path in sorted(((path.stat().st_mtime, path) for path in paths), reverse=True):
+        try:
+            provenance = Provenance.from_dict(read_settings(path)["about"])
+        except (WeightsError, TypeError, AttributeError) as error:
+            damaged.append(str(error) if isinstance(error, WeightsError) else f"{path}: damaged.")
+            continue
+        if (provenance.data, provenance.fold) == (data, fold):
+            return path.parent.parent, damaged
+    return None, damaged

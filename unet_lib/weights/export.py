@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.files import draft_folder, sha256, write_atomic
-from unet_lib.inference import Segmenter, runtimes
-from unet_lib.inference.converting import (
-    FORMATS,
-    TOLERANCE,
-    ExportError,
-    check_images,
-    check_possible,
-    convert,
-)
+from unet_lib.images import Preprocessing
+from unet_lib.inference import Segmenter
+from unet_lib.phantoms import make_phantom
 
-__all__ = ["ExportError", "TOLERANCE", "export_segmenter"]
+__all__ = ["EXPORT_FORMATS", "TOLERANCE", "ExportError", "ExportFormat", "export_segmenter"]
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of a probability between Keras and the runtime, in float32."""
+
+_MOST_WORDS = 300  # characters of another program's error
+_HIDDEN = ("trained_on", "validated_on", "training_images", "tuned_on")  # hundreds of entries
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""A batch (N, S, S, C) of float32 in [0, 1] -> probabilities (N, S, S, 1)."""
+
+
+class ExportError(RuntimeError):
+    """A model could not be exported; nothing was written."""
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """How a network is written for a runtime and run there."""
+
+    files: tuple[str, ...]  # the first is the one that is opened
+    packages: tuple[str, ...]  # that write and run it
+    open: Callable[[Path], tuple[Run, str]]  # to the function, and runtime with version
+    write: Callable[[keras.Model, Path], None] | None = None  # None: Keras' own export
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that the runtime must be given
 
 
 def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> Path:
@@ -34,16 +56,13 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
 
     ``format``, ``model``, ``files``
         Number of this layout (1), the model's file name, the SHA-256 of every file.
-    ``input``
-        ``shape`` (N, S, S, C; N is free) and ``dtype`` of the only input, ``range`` of its values.
-    ``output``
-        ``shape`` (N, S, S, 1) and ``dtype``: the probability of lesion for each pixel.
-    ``preprocessing``
-        ``size`` S and ``keep_aspect``, with the steps in words under ``steps``.
-    ``postprocessing``
-        ``threshold`` and ``cleaning``, with the steps in words under ``steps``.
+    ``input``, ``output``
+        ``shape`` (N, S, S, C and N, S, S, 1; N is free) and ``dtype``; ``range`` and ``meaning``.
+    ``preprocessing``, ``postprocessing``
+        ``size`` S and ``keep_aspect``; ``threshold`` and ``cleaning``; both with the steps in
+        words under ``steps``.
     ``runtime_settings``
-        What the runtime must be told for these probabilities, such as OpenVINO's precision.
+        What the runtime must be given for these probabilities, such as OpenVINO's precision.
     ``about``
         Where the network comes from: as in ``segmenter.json``, without the lists of images.
     ``checked``
@@ -55,7 +74,8 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
         In float32, as `load_segmenter` returns.
     folder : str or Path
         Made when absent; files of an earlier export of the same format are replaced.
-    format : {"onnx", "litert", "openvino"}
+    format : str
+        A key of `EXPORT_FORMATS`: "onnx", "litert", "openvino".
 
     Returns
     -------
@@ -70,20 +90,21 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
         A package is missing, Keras does not run on TensorFlow, the conversion fails, the file
         needs TensorFlow's own operations, or its probabilities differ.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format {format!r}: expected one of {', '.join(FORMATS)}.")
-    kind, folder = FORMATS[format], Path(folder)
-    check_possible(segmenter.network, format)
-    channels = segmenter.network.input_shape[-1]
-    batch = check_images(segmenter.preprocessing, channels)
+    if format not in EXPORT_FORMATS:
+        raise ValueError(f"format {format!r}: expected one of {', '.join(EXPORT_FORMATS)}.")
+    kind, folder = EXPORT_FORMATS[format], Path(folder)
+    _check_possible(segmenter.network, format, kind)
+    batch = _check_images(segmenter.preprocessing, segmenter.network.input_shape[-1])
     # Before the export, not only for comparison: Keras refuses a network that was never called.
     expected = np.asarray(segmenter.network.predict_on_batch(batch))
     try:
         with draft_folder(folder, kind.files[0]) as draft:
             drafts = [draft / name for name in kind.files]
-            _, checked = convert(segmenter.network, format, draft, batch, expected)
-            settings = {"runtime_settings": runtimes.SETTINGS.get(format, {})}
-            description = {**_describe(segmenter, drafts), **settings, "checked": checked}
+            checked = _convert(segmenter.network, format, drafts[0], batch, expected)
+            description = _describe(segmenter, drafts) | {
+                "runtime_settings": dict(kind.settings),
+                "checked": checked,
+            }
             for file in drafts:
                 os.replace(file, folder / file.name)
         model = folder / kind.files[0]
@@ -94,9 +115,117 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     return model
 
 
+def _check_possible(network: keras.Model, format: str, kind: ExportFormat) -> None:
+    """Raise ExportError where a package is missing or Keras cannot export this network."""
+    absent = [name for name in kind.packages if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ExportError(
+            f"{format}: needs the package {', '.join(absent).replace('_', '-')}. Run: pip install "
+            "-r requirements-export.txt"
+        )
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and kind.write is None:
+        raise ExportError(
+            f"{format}: Keras exports this format from TensorFlow; it runs on {backend} now. Set "
+            "the environment variable KERAS_BACKEND=tensorflow for this command."
+        )
+    types = {layer.compute_dtype for layer in network.layers}
+    if types != {"float32"}:
+        raise ExportError(
+            f"{format}: the network computes in {', '.join(sorted(types))}. Save it and load it "
+            "with load_segmenter, which gives float32."
+        )
+
+
+def _check_images(preprocessing: Preprocessing, channels: int) -> np.ndarray:
+    """Return a batch (4, S, S, C) of two phantoms, noise and black."""
+    side = preprocessing.size
+    pictures = [make_phantom(kind, seed=5)[0] for kind in ("benign", "malignant")]
+    images = [(picture.astype(np.float32) / 255.0)[..., None] for picture in pictures]
+    prepared = [preprocessing.apply(image).image for image in images]
+    noise = np.random.default_rng(5).random((side, side, 1), dtype=np.float32)
+    return np.repeat(np.stack([*prepared, noise, np.zeros_like(noise)]), channels, axis=-1)
+
+
+def _convert(
+    network: keras.Model, format: str, path: Path, batch: np.ndarray, expected: np.ndarray
+) -> dict[str, Any]:
+    """Write the network, run it in its runtime and compare; any failure is an ExportError."""
+    kind = EXPORT_FORMATS[format]
+    try:
+        if kind.write:
+            kind.write(network, path)
+        else:
+            network.export(str(path), format=format, verbose=False)
+        run, runtime = kind.open(path)
+        return {"runtime": runtime} | _compare(run, batch, expected)
+    except ExportError:
+        raise
+    except Exception as error:  # converters and runtimes raise whatever they like
+        first = next(iter(str(error).splitlines()), "")  # pages of a compiler may follow
+        raise ExportError(
+            f"{format}: the conversion failed with Keras {keras.__version__} "
+            f"({type(error).__name__}: {first[:_MOST_WORDS]}). Nothing was written."
+        ) from error
+
+
+def _compare(run: Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """Compare the runtime with Keras on a batch; raise ExportError where they differ."""
+    low, high = float(expected.min()), float(expected.max())
+    if not (low >= 0 and high <= 1):  # also NaN
+        raise ExportError(
+            f"the network gives values from {low:g} to {high:g}; probabilities lie in [0, 1]. End "
+            "it with a sigmoid. Nothing was written."
+        )
+    largest = 0.0
+    for part in (slice(None), slice(0, 1)):  # a batch, and one image alone
+        values = run(batch[part])
+        if values.shape != expected[part].shape:
+            raise ExportError(
+                f"the exported model returns {values.shape}, Keras {expected[part].shape}. Nothing "
+                "was written."
+            )
+        largest = float(np.maximum(largest, np.abs(values - expected[part]).max()))  # keeps NaN
+    if not largest <= TOLERANCE:  # also NaN
+        raise ExportError(
+            f"the exported model's probabilities differ from Keras' by up to {largest:.3g}; at "
+            f"most {TOLERANCE:g} is accepted. Nothing was written."
+        )
+    return {
+        "images": len(batch),
+        "largest_difference": largest,
+        "tolerance": TOLERANCE,
+        "range_of_probabilities": [low, high],
+    }
+
+
 def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
-    network, preprocessing = segmenter.network, segmenter.preprocessing
-    hidden = ("trained_on", "validated_on", "training_images", TUNED_ON)  # hundreds of entries
+    network, side = segmenter.network, segmenter.preprocessing.size
+    channels = network.input_shape[-1]
+    fit = [f"Resize to {side} x {side}."]
+    if segmenter.preprocessing.keep_aspect:
+        fit = [
+            f"New height = max(1, round(height * {side} / max(height, width))), width likewise "
+            "(halves round to the even number). Resize to it.",
+            f"Place it in a {side} x {side} square of zeros, first row ({side} - new height) // 2, "
+            f"first column ({side} - new width) // 2.",
+        ]
+    before = [
+        "Colour to grey by 0.299 R + 0.587 G + 0.114 B, in the integers of the file.",
+        "Divide by the largest value of the type: 255 or 65535.",
+        *fit,
+        "Resizing: first all axes that shrink, by the mean over the area of each new pixel; then "
+        "those that grow, bilinear with pixel centres at half (OpenCV INTER_AREA, INTER_LINEAR).",
+        *([f"Repeat the grey values in {channels} channels."] if channels > 1 else []),
+    ]
+    after = [
+        "Cut out the window in which the image was placed.",
+        "Resize the probabilities to the image's own height and width, as above.",
+        "Lesion where the probability is at least the threshold.",
+        "Cleaning: of the connected components (8 neighbours) remove those that cover less than "
+        "minimum_area of the image (a fraction) or reach minimum_peak nowhere.",
+    ]
+    origin = segmenter.provenance.to_dict()
     return {
         "format": 1,
         "model": files[0].name,
@@ -107,43 +236,69 @@ def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
             "dtype": "float32",
             "meaning": "probability of lesion for each pixel",
         },
-        "preprocessing": {**preprocessing.to_dict(), "steps": _before(segmenter)},
+        "preprocessing": segmenter.preprocessing.to_dict() | {"steps": before},
         "postprocessing": {
             "threshold": segmenter.threshold,
             "cleaning": segmenter.cleaning.to_dict(),
-            "steps": _AFTER,
+            "steps": after,
         },
-        "about": {k: v for k, v in segmenter.about.items() if k not in hidden},
+        "about": {key: value for key, value in origin.items() if key not in _HIDDEN},
         "notice": "Not a medical device.",
     }
 
 
-def _before(segmenter: Segmenter) -> list[str]:
-    side, channels = segmenter.preprocessing.size, segmenter.network.input_shape[-1]
-    fit = [
-        f"Resize to {side} x {side}.",
-    ]
-    if segmenter.preprocessing.keep_aspect:
-        fit = [
-            f"New height = max(1, round(height * {side} / max(height, width))), width likewise "
-            "(halves round to the even number). Resize to it.",
-            f"Place it in a {side} x {side} square of zeros, first row ({side} - new height) // 2, "
-            f"first column ({side} - new width) // 2.",
-        ]
-    return [
-        "Colour to grey by 0.299 R + 0.587 G + 0.114 B, in the integers of the file.",
-        "Divide by the largest value of the type: 255 or 65535.",
-        *fit,
-        "Resizing: first all axes that shrink, by the mean over the area of each new pixel; then "
-        "those that grow, bilinear with pixel centres at half (OpenCV INTER_AREA, INTER_LINEAR).",
-        *([f"Repeat the grey values in {channels} channels."] if channels > 1 else []),
-    ]
+def _open_onnx(path: Path) -> tuple[Run, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Its threads would spin while they wait and keep reading and writing from the processors.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    runtime = f"onnxruntime {version('onnxruntime')}"
+    return lambda batch: session.run(None, {name: batch})[0], runtime
 
 
-_AFTER = [
-    "Cut out the window in which the image was placed.",
-    "Resize the probabilities to the image's own height and width, as above.",
-    "Lesion where the probability is at least the threshold.",
-    "Cleaning: of the connected components (8 neighbours) remove those that cover less than "
-    "minimum_area of the image (a fraction) or reach minimum_peak nowhere.",
-]
+def _open_litert(path: Path) -> tuple[Run, str]:
+    """Refuse a file that needs TensorFlow's own (Flex) operations: most runtimes lack them."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
+    flex = sorted({code.decode() for code in codes if code and code.startswith(b"Flex")})
+    if flex:
+        raise ValueError(f"it needs TensorFlow's own operations: {', '.join(flex)}")
+    interpreter = Interpreter(model_path=str(path))
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        place = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(place, batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run, f"ai-edge-litert {version('ai-edge-litert')}"
+
+
+# On processors with AMX or AVX512-BF16 OpenVINO computes in bfloat16 unless told otherwise: on the
+# phantoms used here that moved probabilities of busi-fold0 by up to .09.
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def _open_openvino(path: Path) -> tuple[Run, str]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(path), "CPU", _FLOAT32)
+    return lambda batch: compiled(batch)[0], f"openvino {version('openvino')}"
+
+
+EXPORT_FORMATS = {
+    "onnx": ExportFormat(("model.onnx",), ("onnx", "tf2onnx", "onnxruntime"), _open_onnx),
+    "litert": ExportFormat(("model.tflite",), ("ai_edge_litert",), _open_litert),
+    "openvino": ExportFormat(
+        ("model.xml", "model.bin"), ("openvino",), _open_openvino, settings=_FLOAT32
+    ),
+}
+"""Every format by its name; a file of your own adds one (see docs/extending.md)."""

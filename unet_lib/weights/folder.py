@@ -15,8 +15,8 @@ from unet_lib.files import WEIGHTS_FOLDER as REGISTRY
 from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
-from unet_lib.inference.engines import check_engine
 from unet_lib.model import UNetConfig, build_unet
+from unet_lib.provenance import Provenance
 from unet_lib.shift import ShiftMonitor
 from unet_lib.weights.check import WeightsError, load_weights_file
 
@@ -32,7 +32,7 @@ WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
 MONITOR = "shift.json"  # absent in older folders
 
 _FORMAT = 1
-_SEAL = "settings_sha256"
+_SEAL = "settings_sha256"  # absent in older folders
 _SEALED = ("network", "preprocessing", "threshold", "cleaning")
 _HDF5_HEADERS = 16_384  # bytes a layer, more than HDF5 takes
 
@@ -60,17 +60,28 @@ def save_segmenter(
     """
     folder = Path(folder)
     with folder_lock(folder):  # what a killed process was writing there goes
-        return _save(segmenter, config, folder, card)
+        save_weights_file(segmenter.network, folder / WEIGHTS)
+        settings = {
+            "format": _FORMAT,
+            "network": config.to_dict(),
+            "preprocessing": segmenter.preprocessing.to_dict(),
+            "threshold": segmenter.threshold,
+            "cleaning": segmenter.cleaning.to_dict(),
+            "weights_sha256": sha256(folder / WEIGHTS),
+            "about": segmenter.provenance.to_dict(),
+        }
+        settings[_SEAL] = settings_digest(settings)
+        if card:
+            write_atomic(folder / CARD, card)
+        (folder / MONITOR).unlink(missing_ok=True)
+        if segmenter.monitor:
+            write_monitor(segmenter.monitor, folder)
+        write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    return folder
 
 
 def save_weights_file(network: keras.Model, path: Path) -> None:
-    """Write a ``.weights.h5`` file whole or not at all.
-
-    Raises
-    ------
-    WriteError
-        The disk is full or the like.
-    """
+    """Write a ``.weights.h5`` file whole or not at all."""
     with atomic_path(path) as temporary:
         # HDF5 that fails in the middle of a file makes Python crash when it ends: see whether
         # there is space before it begins.
@@ -79,33 +90,7 @@ def save_weights_file(network: keras.Model, path: Path) -> None:
         network.save_weights(temporary)
 
 
-def _save(segmenter: Segmenter, config: UNetConfig, folder: Path, card: str) -> Path:
-    save_weights_file(segmenter.network, folder / WEIGHTS)
-    settings = {
-        "format": _FORMAT,
-        "network": config.to_dict(),
-        "preprocessing": segmenter.preprocessing.to_dict(),
-        "threshold": segmenter.threshold,
-        "cleaning": segmenter.cleaning.to_dict(),
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "about": segmenter.about,
-    }
-    settings[_SEAL] = settings_digest(settings)
-    if card:
-        write_atomic(folder / CARD, card)
-    (folder / MONITOR).unlink(missing_ok=True)
-    if segmenter.monitor:
-        write_monitor(segmenter.monitor, folder)
-    write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    return folder
-
-
-def load_segmenter(
-    model: str | Path,
-    *,
-    batch_size: int = 8,
-    engine: str = "keras",
-) -> Segmenter:
+def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "keras") -> Segmenter:
     """Load a registered model or a model folder, checking every part of it.
 
     Parameters
@@ -115,8 +100,8 @@ def load_segmenter(
         ``model/``, or the name of a model in the repository's ``weights/``.
     batch_size : int
         Images that the network sees at once.
-    engine : str
-        What computes; see `Segmenter`.
+    engine : {"keras"}
+        Of earlier versions; others are refused.
 
     Returns
     -------
@@ -133,16 +118,17 @@ def load_segmenter(
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
         raise WeightsError(f"{path}: missing; {folder / SETTINGS} belongs to it.")
-    found = sha256(path)
-    if found != settings["weights_sha256"]:
+    digest = sha256(path)
+    if digest != settings["weights_sha256"]:
         raise WeightsError(
-            f"{path}: its SHA-256 is {found}, {SETTINGS} says {settings['weights_sha256']}: the "
+            f"{path}: its SHA-256 is {digest}, {SETTINGS} says {settings['weights_sha256']}: the "
             "file is damaged or of another model. Fetch the model folder again."
         )
     try:
         config = UNetConfig.from_dict(settings["network"])
         preprocessing = Preprocessing.from_dict(settings["preprocessing"])
         cleaning = Cleaning.from_dict(settings["cleaning"])
+        provenance = Provenance.from_dict({"name": folder.name, **settings["about"]})
         network = build_unet(config, preprocessing.size, pretrained=False)
         load_weights_file(network, path)
         return Segmenter(
@@ -150,15 +136,23 @@ def load_segmenter(
             preprocessing,
             settings["threshold"],
             cleaning,
-            {"name": folder.name, **settings["about"], "weights_sha256": found},
+            provenance.but(weights_sha256=digest),
             batch_size,
             read_monitor(folder),
-            engine,
         )
     except WeightsError:
         raise
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder / SETTINGS}: {error}") from error
+
+
+def check_engine(engine: str) -> None:
+    """Refuse what earlier versions took beside Keras."""
+    if engine != "keras":
+        raise ValueError(
+            f"engine {engine!r}: prediction runs in Keras alone. For ONNX Runtime, LiteRT or "
+            "OpenVINO write the model with export_segmenter (python -m unet_lib export)."
+        )
 
 
 def write_monitor(monitor: ShiftMonitor, folder: Path) -> Path:
@@ -167,13 +161,7 @@ def write_monitor(monitor: ShiftMonitor, folder: Path) -> Path:
 
 
 def read_monitor(folder: Path) -> ShiftMonitor | None:
-    """Read the statistics of a model's training images; None in older folders.
-
-    Raises
-    ------
-    WeightsError
-        The file is damaged or of another version.
-    """
+    """Read the statistics of a model's training images; None in older folders."""
     path = folder / MONITOR
     if not path.exists():
         return None
@@ -196,29 +184,28 @@ def find_folder(model: str | Path) -> Path:
     for folder in (Path(model), Path(model) / "model", REGISTRY / str(model)):
         if (folder / SETTINGS).is_file():
             return folder
-    known = ", ".join(registered_models()) or "none"
     raise WeightsError(
         f"{model}: neither a model folder (with {SETTINGS} and {WEIGHTS}), nor a finished run "
-        f"(with model/), nor a registered name. Registered: {known}."
+        f"(with model/), nor a registered name. Registered: "
+        f"{', '.join(registered_models()) or 'none'}."
     )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
+    """Read ``segmenter.json``; WeightsError where it is damaged or was changed."""
     try:
         settings = read_json(path)
     except ValueError as error:
         raise WeightsError(f"{path}: cannot be read ({error}).") from error
-    expected = {
-        "format", "network", "preprocessing", "threshold", "cleaning", "weights_sha256", "about"
-    }  # fmt: skip
+    expected = {"format", "weights_sha256", "about", *_SEALED}
     keys = set(settings) if isinstance(settings, dict) else set()
     if keys - {_SEAL} != expected or settings["format"] != _FORMAT:
         raise WeightsError(
             f"{path}: expected format {_FORMAT} with {', '.join(sorted(expected))}; "
             f"received {', '.join(sorted(keys))[:300] or type(settings).__name__}."
         )
-    found = settings_digest(settings)
-    if settings.get(_SEAL, found) != found:  # absent in older folders
+    digest = settings_digest(settings)
+    if settings.get(_SEAL, digest) != digest:
         raise WeightsError(
             f"{path}: {', '.join(_SEALED[:-1])} or {_SEALED[-1]} was changed after it was saved; "
             "scores would be those of another model under this name. Fetch the folder again; to "
