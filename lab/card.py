@@ -13,13 +13,13 @@ import json
 from pathlib import Path
 
 from lab.tables import all_tables
-from unet_lib.experiments.crossvalidation import CrossValidation, load_crossvalidation
 from unet_lib.files import write_atomic
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.provenance import Provenance
 from unet_lib.report.texts import NO_INTERVAL
+from unet_lib.training import CrossValidation, load_crossvalidation
 from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import CARD, MONITOR, SETTINGS, WEIGHTS, settings_digest
 

@@ -18,9 +18,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, find_cases, load_case, read_audit
-from unet_lib.experiments import load_crossvalidation
 from unet_lib.files import write_atomic
 from unet_lib.metrics import CaseScore, join_tables
+from unet_lib.training import load_crossvalidation
 
 ROOT = Path(__file__).parent.parent
 WORST = 0.05

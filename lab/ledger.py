@@ -20,12 +20,6 @@ from typing import Any
 import numpy as np
 
 from lab.tables import all_tables
-from unet_lib.experiments.crossvalidation import (
-    DESCRIPTION,
-    PARTS,
-    CrossValidation,
-    load_crossvalidation,
-)
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluations
 from unet_lib.metrics.intervals import group_bootstrap
@@ -33,6 +27,12 @@ from unet_lib.provenance import Provenance
 from unet_lib.report import compare, write_report
 from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
+from unet_lib.training.folds import (
+    DESCRIPTION,
+    PARTS,
+    CrossValidation,
+    load_crossvalidation,
+)
 from unet_lib.training.run import HISTORY, MODEL, RESULT, SETTINGS
 
 LEDGER = Path("experiments/ledger.csv")

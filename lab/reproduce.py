@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from lab.tables import all_tables
-from unet_lib.experiments import load_crossvalidation
 from unet_lib.inference import evaluate_cases
 from unet_lib.metrics import Evaluation
 from unet_lib.source import open_dataset
+from unet_lib.training import load_crossvalidation
 from unet_lib.weights import load_segmenter
 
 LARGEST_DICE, LARGEST_MEAN = 0.01, 0.0005

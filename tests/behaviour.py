@@ -253,7 +253,13 @@ def format1():
 @section
 def ledger():
     """Each committed experiment still has the digest that the ledger gives it."""
-    for home in ("lab", "lab.crossvalidation", "lab.ledger", "unet_lib.experiments"):
+    for home in (
+        "lab",
+        "lab.crossvalidation",
+        "lab.ledger",
+        "unet_lib.experiments",
+        "unet_lib.training",
+    ):
         with contextlib.suppress(ModuleNotFoundError, AttributeError):
             recipe_digest = importlib.import_module(home).recipe_digest
             break

@@ -10,13 +10,18 @@ import pytest
 from unet_lib.cli import main
 from unet_lib.cli.experimenting import read_recipe
 from unet_lib.dataset import find_cases, make_folds
-from unet_lib.experiments import crossvalidate, load_crossvalidation, train_on_all
-from unet_lib.experiments.running import _claim
 from unet_lib.images import Preprocessing
 from unet_lib.model import UNetConfig
 from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
-from unet_lib.training import Recipe, TrainingConfig
+from unet_lib.training import (
+    Recipe,
+    TrainingConfig,
+    crossvalidate,
+    load_crossvalidation,
+    train_on_all,
+)
+from unet_lib.training.folds import _claim
 
 PUBLISHED = Path(__file__).parent.parent / "experiments"
 RECIPE = Recipe(
@@ -38,7 +43,7 @@ def data(tmp_path_factory):
 def folds_run(data, tmp_path_factory):
     _, cases, folds = data
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    return crossvalidate(cases, folds, out, RECIPE, about=ABOUT, progress=False)
+    return crossvalidate(cases, folds, out, RECIPE, provenance=ABOUT, progress=False)
 
 
 @pytest.mark.keras
@@ -58,7 +63,7 @@ def test_finished_folds_are_kept_and_other_recipes_refused(folds_run, data):
     _, cases, folds = data
     weights = folds_run.folder / "fold0" / "model" / "model.weights.h5"
     before = weights.stat().st_mtime_ns
-    given = {"about": ABOUT, "progress": False}
+    given = {"provenance": ABOUT, "progress": False}
     again = crossvalidate(cases, folds, folds_run.folder, RECIPE, which=[0], **given)
     assert weights.stat().st_mtime_ns == before
     assert len(again.folds) == 2
@@ -146,7 +151,7 @@ def test_a_folder_with_something_else_is_left_alone(data, tmp_path):
     _, cases, folds = data
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(FileExistsError, match=f"{tmp_path}: is not empty.*Take another"):
-        crossvalidate(cases, folds, tmp_path, RECIPE, about=ABOUT, progress=False)
+        crossvalidate(cases, folds, tmp_path, RECIPE, provenance=ABOUT, progress=False)
     assert [path.name for path in tmp_path.glob("[!.]*")] == ["thesis.txt"]
 
 
@@ -160,3 +165,21 @@ def test_folder_of_a_recipe_outlives_a_new_setting(tmp_path):
     other = replace(kept.recipe, network=replace(kept.recipe.network, presence=True))
     with pytest.raises(ValueError, match="tells of another recipe"):
         _claim(tmp_path, other, kept.about)
+
+
+def test_folds_of_the_authors_own_split_say_that_they_leak(data, tmp_path):
+    _, cases, folds = data
+    leaks = "3 of 10 test images have a group mate in training or validation"
+    about = {**ABOUT, "own_split": leaks, "fold": 0, "part": "test"}
+    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=1))
+    given = {"provenance": about, "which": [1], "progress": False}
+    run = crossvalidate(cases, folds, tmp_path / "own", recipe, **given)
+    assert run.about.own_split == leaks
+    banner = run.folds[0].validation.about["own_split"]
+    assert banner == f"{leaks}, fold 0"
+    # A folder of before, which did not keep it, goes on.
+    path = tmp_path / "own" / "crossvalidation.json"
+    stored = json.loads(path.read_text())
+    del stored["own_split"]
+    path.write_text(json.dumps(stored))
+    assert crossvalidate(cases, folds, tmp_path / "own", recipe, **given).digest == run.digest

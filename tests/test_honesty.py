@@ -20,7 +20,6 @@ from lab import ledger
 from lab.tables import all_tables
 from unet_lib import plots
 from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
-from unet_lib.experiments import load_crossvalidation
 from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
@@ -32,7 +31,7 @@ from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
 from unet_lib.predictions import find_predictions
 from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
-from unet_lib.training import train, tune_threshold
+from unet_lib.training import load_crossvalidation, train, tune_threshold
 from unet_lib.weights import ExportError, WeightsError, load_segmenter, save_segmenter
 from unet_lib.weights.export import _compare
 

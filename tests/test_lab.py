@@ -14,7 +14,6 @@ from test_experiments import RECIPE
 from lab import card, ledger, reproduce, tables
 from lab.compact_weights import rounded
 from lab.failure_atlas import measure
-from unet_lib.experiments import crossvalidate, load_crossvalidation
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.metrics import Evaluation, join_tables
@@ -22,6 +21,7 @@ from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
 from unet_lib.source import open_dataset
+from unet_lib.training import crossvalidate, load_crossvalidation
 from unet_lib.weights import load_segmenter, save_segmenter
 
 ROOT = Path(__file__).parent.parent

@@ -70,10 +70,10 @@ def read_recipe(path: Path | None, changes: list[str]) -> Any:
 
 def _crossvalidate(options: argparse.Namespace) -> int:
     from unet_lib.dataset import make_folds
-    from unet_lib.experiments import crossvalidate, train_on_all
     from unet_lib.metrics import merge_evaluations
     from unet_lib.report import summarise
     from unet_lib.source import open_dataset
+    from unet_lib.training import crossvalidate, train_on_all
 
     recipe = read_recipe(options.recipe, options.set)
     source = open_dataset(options.folder, split=options.split)
@@ -88,7 +88,7 @@ def _crossvalidate(options: argparse.Namespace) -> int:
         folds,
         options.out,
         recipe,
-        about=source.provenance,
+        provenance=source.provenance,
         which=options.folds,
         normals=not options.no_normals,
         final=options.final,

@@ -1,5 +1,12 @@
 """Training: the recipe, the epochs, the threshold, the run folder."""
 
+from unet_lib.training.folds import (
+    CrossValidation,
+    crossvalidate,
+    load_crossvalidation,
+    recipe_digest,
+    train_on_all,
+)
 from unet_lib.training.loop import TrainingError, compile_network, fit
 from unet_lib.training.recipe import Recipe, TrainingConfig
 from unet_lib.training.run import Run, load_run, train
@@ -7,14 +14,19 @@ from unet_lib.training.threshold import Candidate, ThresholdChoice, tune_thresho
 
 __all__ = [
     "Candidate",
+    "CrossValidation",
     "Recipe",
     "Run",
     "ThresholdChoice",
     "TrainingConfig",
     "TrainingError",
     "compile_network",
+    "crossvalidate",
     "fit",
+    "load_crossvalidation",
     "load_run",
+    "recipe_digest",
     "train",
+    "train_on_all",
     "tune_threshold",
 ]

@@ -1,0 +1,233 @@
+"""Cross-validation of a recipe: folds trained, scored on validation, and once on the test parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_lib.dataset import Case, Folds, Split
+from unet_lib.files import folder_lock, write_atomic
+from unet_lib.inference import Cleaning, evaluate_cases
+from unet_lib.metrics import Evaluation
+from unet_lib.phantoms import phantom_kind
+from unet_lib.provenance import Provenance
+from unet_lib.training.recipe import Recipe
+from unet_lib.training.run import RESULT, SETTINGS, Run, train
+
+__all__ = [
+    "CrossValidation",
+    "FoldScores",
+    "crossvalidate",
+    "load_crossvalidation",
+    "recipe_digest",
+    "train_on_all",
+]
+
+DESCRIPTION = "crossvalidation.json"
+PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """One trained fold and its scores; `test` is None until the recipe is final."""
+
+    fold: int
+    result: dict[str, Any]  # of the run: best epoch, threshold, cleaning, hours
+    validation: Evaluation
+    test: Evaluation | None
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The folds of one recipe that have been trained."""
+
+    folder: Path
+    recipe: Recipe
+    about: Provenance  # data, kind of data, split, number of folds, whether normals trained
+    folds: tuple[FoldScores, ...]
+    environment: dict[str, Any]  # of the first fold: hardware, versions, commit
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    @property
+    def digest(self) -> str:
+        """The `recipe_digest`."""
+        data = self.about
+        return recipe_digest(self.recipe, data.data, data.split, data.normals)
+
+    def evaluations(self, part: str) -> dict[int, Evaluation]:
+        """Return the scores of one part by fold; folds that were not scored are left out."""
+        scored = {fold.fold: getattr(fold, part) for fold in self.folds}
+        return {fold: scores for fold, scores in scored.items() if scores is not None}
+
+    def operating_point(self) -> tuple[float, Cleaning]:
+        """Return the median threshold of the folds and their commonest cleaning."""
+        threshold = float(np.median([fold.result["threshold"] for fold in self.folds]))
+        cleanings = [json.dumps(fold.result["cleaning"], sort_keys=True) for fold in self.folds]
+        commonest = max(sorted(set(cleanings)), key=cleanings.count)
+        return threshold, Cleaning.from_dict(json.loads(commonest))
+
+
+def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
+    """Tell a recipe on a split from any other: 12 hexadecimal digits.
+
+    Only settings that differ from the default count, so that a setting added to the library later
+    leaves the digits of earlier recipes as they were.
+    """
+    default = Recipe().to_dict()
+    changed = {
+        part: {name: value for name, value in settings.items() if value != default[part][name]}
+        for part, settings in recipe.to_dict().items()
+    }
+    identity = {"recipe": changed, "data": data, "split": split, "normals": normals}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_crossvalidation(folder: str | Path) -> CrossValidation:
+    """Read a cross-validation, or what was committed of it; ValueError where there is none."""
+    folder = Path(folder)
+    try:
+        stored = _json(folder / DESCRIPTION)
+        recipe, count = Recipe.from_dict(stored.pop("recipe")), int(stored["folds"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / DESCRIPTION}: cannot be read ({error}); expected a folder of crossvalidate."
+        ) from error
+    folds = []
+    for fold in range(count):
+        place = folder / f"fold{fold}"
+        scores = [Evaluation.load(place / p) if _is_scored(place / p) else None for p in PARTS]
+        if scores[0]:
+            folds.append(FoldScores(fold, _json(place / RESULT), *scores))
+    if not folds:
+        raise ValueError(f"{folder}: no fold is finished yet; give the same command again.")
+    environment = _json(folder / f"fold{folds[0].fold}" / SETTINGS)
+    return CrossValidation(folder, recipe, Provenance.of(stored), tuple(folds), environment)
+
+
+def crossvalidate(
+    cases: Sequence[Case],
+    folds: Folds,
+    folder: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    provenance: Provenance | Mapping[str, Any] | None = None,
+    which: Iterable[int] | None = None,
+    normals: bool = True,
+    final: bool = False,
+    progress: bool = True,
+) -> CrossValidation:
+    """Train a recipe on folds (all, or `which`) and score each on its validation part.
+
+    Each fold is a run of `train` in ``fold<k>/``: an interrupted call goes on where it was, and
+    finished folds are kept. Without `normals` images of that class do not train; they are scored in
+    any case. `final` scores the test parts too: only for a recipe that will not be changed any
+    more, since whoever chooses among recipes by their test scores reports the luckiest.
+    """
+    folder, recipe, given = Path(folder), recipe or Recipe(), Provenance.of(provenance)
+    chosen = range(folds.count) if which is None else sorted(set(which))
+    kind = phantom_kind(case.image_path for case in cases)
+    known = Provenance(
+        **({"data": given.data or "", "data_kind": given.data_kind or "clinical"} | kind),
+        split=folds.name,
+        folds=folds.count,
+        normals=normals,
+        own_split=given.own_split,
+    )
+    with folder_lock(folder, wait=True):  # its folds may be trained by several processes
+        _claim(folder, recipe, known.to_dict())
+    for fold in chosen:
+        split = folds.split(cases, fold)
+        trained = folds.split(cases, fold, normals=normals)
+        leaks = given.own_split  # was counted on one fold
+        if leaks and fold != given.fold and not leaks.startswith("0 of"):
+            leaks = f"{leaks}, fold {given.fold}"
+        of_fold = known.but(fold=fold, split=split.name, own_split=leaks)
+        run = train(
+            Split(trained.train, split.validation, split.test, split.name),
+            folder / f"fold{fold}",
+            recipe,
+            about=of_fold,
+            resume=True,
+            progress=progress,
+        )
+        for part in PARTS if final else PARTS[:1]:
+            place = run.folder / part
+            if not _is_scored(place):
+                with folder_lock(place):
+                    scores = evaluate_cases(
+                        run.segmenter,
+                        getattr(split, part),
+                        provenance=of_fold.but(part=part),
+                        progress=progress,
+                    )
+                    scores.save(place)
+    return load_crossvalidation(folder)
+
+
+def train_on_all(
+    cases: Sequence[Case], folder: str | Path, folds: CrossValidation, *, progress: bool = True
+) -> Run:
+    """Train the recipe of a cross-validation on every case, for images of other people.
+
+    There is nothing left to choose epoch and threshold on: all epochs of the recipe are trained,
+    threshold and cleaning are those of the folds (`CrossValidation.operating_point`). An
+    interrupted run goes on.
+    """
+    data = folds.about
+    if len(folds.folds) < data.folds:
+        raise ValueError(
+            f"{folds.folder}: {len(folds.folds)} of {data.folds} folds are finished; train "
+            "the others before a model on all images."
+        )
+    taken = tuple(case for case in cases if data.normals or case.label != "normal")
+    return train(
+        Split(taken, (), (), f"all of {data.data}"),
+        folder,
+        folds.recipe,
+        about=Provenance(
+            data=data.data,
+            data_kind=data.data_kind,
+            normals=data.normals,
+            operating_point_from=folds.name,
+        ),
+        operating_point=folds.operating_point(),
+        resume=True,
+        progress=progress,
+    )
+
+
+def _claim(folder: Path, recipe: Recipe, known: Mapping[str, Any]) -> None:
+    """Write what the folder holds, or check that it holds this."""
+    wanted = {"recipe": recipe.to_dict(), **known}
+    path = folder / DESCRIPTION
+    if path.is_file():
+        stored = _json(path)
+        # A setting that the library has got since has its default there.
+        stored["recipe"] = Recipe.from_dict(stored["recipe"]).to_dict()
+        if any(wanted.get(name) != value for name, value in stored.items()):
+            raise ValueError(
+                f"{path}: tells of another recipe, split or data. Take another folder, or the "
+                "settings that it tells."
+            )
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: is not empty and holds no {DESCRIPTION}. Take another.")
+    write_atomic(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def _is_scored(folder: Path) -> bool:
+    return (folder / "about.json").is_file()  # written last
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
