@@ -39,7 +39,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     elsewhere = (ROOT / "weights" / "elsewhere.json").read_text(encoding="utf-8")
     (tmp_path / "weights" / "elsewhere.json").write_text(elsewhere, encoding="utf-8")
-    monkeypatch.setattr(registry, "_ROOT", tmp_path)
+    monkeypatch.setattr(registry, "USER_FOLDER", tmp_path)
     monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path / "weights")
     return tmp_path
 
@@ -207,7 +207,7 @@ from pathlib import Path
 from loopback import redirect
 from unet_lib.downloads import registry
 root = Path(sys.argv[1])
-registry._ROOT, registry.WEIGHTS_FOLDER = root, root / "weights"
+registry.USER_FOLDER, registry.WEIGHTS_FOLDER = root, root / "weights"
 redirect(pytest.MonkeyPatch(), sys.argv[2])
 if sys.argv[3] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))

@@ -21,9 +21,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "weights"
-"""One folder for each model of ours, those of encoders, and what lists the files elsewhere."""
-
 _WRITING, _DRAFT = ".writing-", ".draft-"
 _CELL = 1000  # characters
 _HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held folders", default=frozenset())

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.dataset.cases import Case, DatasetError
 from unet_lib.files import read_rows
+from unet_lib.folders import SHIPPED_FOLDER
 from unet_lib.images import ImageError, read_size
 
-BUSI_AUDIT = DATA_FOLDER / "busi_audit.csv"
+BUSI_AUDIT = SHIPPED_FOLDER / "data" / "busi_audit.csv"
 """One row per BUSI image; its columns and their sources: ``data/README.md``."""
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_lib.folders import USER_FOLDER
 from unet_lib.images import read_frame, read_image, read_masks
 
 LABELS = ("benign", "malignant", "normal", "unknown")
 """Classes of a case; ``unknown`` where the folder does not tell."""
 
-DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
-"""The project's data folder: audit list, splits, and BUSI where the user puts it."""
+DATA_FOLDER = USER_FOLDER / "data"
+"""Where BUSI lies if the user puts it there; phantoms and found near-duplicates go there."""
 
 
 class DatasetError(ValueError):

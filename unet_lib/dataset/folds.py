@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.dataset.cases import Case, DatasetError
 from unet_lib.dataset.groups import shared_names
 from unet_lib.files import read_rows, write_atomic
+from unet_lib.folders import SHIPPED_FOLDER
 
-BUSI_FOLDS = DATA_FOLDER / "splits" / "busi_5fold.csv"
+BUSI_FOLDS = SHIPPED_FOLDER / "data" / "splits" / "busi_5fold.csv"
 """The committed five folds of BUSI."""
 
 PARTS = ("train", "validation", "test")

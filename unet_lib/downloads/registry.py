@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_lib.files import WEIGHTS_FOLDER, write_atomic
+from unet_lib.files import write_atomic
+from unet_lib.folders import USER_FOLDER, WEIGHTS_FOLDER
 
 __all__ = ["WeightsEntry", "record_download", "weights_registry"]
 
-_ROOT = WEIGHTS_FOLDER.parent
-_ELSEWHERE, _RECORD = "elsewhere.json", "downloads.json"
+_ELSEWHERE, _RECORD = "elsewhere.json", "weights/downloads.json"
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def weights_registry() -> dict[str, WeightsEntry]:
     """
     entries = {path.parent.name: _ours(path) for path in WEIGHTS_FOLDER.glob("*/segmenter.json")}
     entries = dict(sorted(entries.items()))
-    recorded = _read(WEIGHTS_FOLDER / _RECORD)
+    recorded = _read(USER_FOLDER / _RECORD)
     for name, facts in _read(WEIGHTS_FOLDER / _ELSEWHERE).items():
         known = facts if facts["sha256"] else recorded.get(name, facts)
         entries[name] = WeightsEntry(
             name=name,
             where=f"https://drive.google.com/file/d/{facts['drive_id']}/view",
-            path=_ROOT / facts["file"],
+            path=USER_FOLDER / facts["file"],
             size=known["size"],
             sha256=known["sha256"],
             licence=facts["licence"],
@@ -80,7 +80,8 @@ def weights_registry() -> dict[str, WeightsEntry]:
 
 def record_download(name: str, size: int, sha256: str) -> Path:
     """Write down size and hash of the first download of a file."""
-    path = WEIGHTS_FOLDER / _RECORD
+    path = USER_FOLDER / _RECORD
+    path.parent.mkdir(parents=True, exist_ok=True)
     recorded = _read(path) | {name: {"size": size, "sha256": sha256}}
     return write_atomic(path, json.dumps(recorded, indent=2) + "\n")
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from unet_lib.files import WEIGHTS_FOLDER as REGISTRY
 from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic
+from unet_lib.folders import WEIGHTS_FOLDER as REGISTRY
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
