@@ -207,7 +207,7 @@ def publish(folds: CrossValidation, folder: Path, *, models: bool = False) -> Pa
             write_atomic(folder / part / "tables.md", tables)
         if evaluations and part == "test":
             merged = merge_evaluations(evaluations)
-            merged.about["model"] = folds.name
+            merged.provenance = merged.provenance.but(model=folds.name)
             write_report(merged, folder / part, page=False)  # half the page is alike everywhere
     return folder
 

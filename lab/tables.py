@@ -18,7 +18,7 @@ _SCORES = ("dice", "iou", "precision", "recall")
 
 def all_tables(evaluations: Mapping[int, Evaluation], *, name: str, audited: bool = False) -> str:
     """Return the tables of this module below each other, with what they are of."""
-    provenance = Provenance.shared_by([Provenance.of(e.about) for e in evaluations.values()])
+    provenance = Provenance.shared_by([e.provenance for e in evaluations.values()])
     provenance = provenance.but(model=name)
     images = sum(len(one.table) for one in evaluations.values())
     blocks = [

@@ -26,7 +26,7 @@ def make_fold(fold, shift=0.0, count=60, seed=0):
     """Give the evaluation of one fold; a higher shift gives a better network."""
     rng = np.random.default_rng([seed, fold])
     about = {"model": f"net{fold}", "data": "BUSI", "fold": fold, "seen_in_training": False}
-    evaluation = Evaluation(about=about)
+    evaluation = Evaluation(provenance=about)
     for i in range(count):
         label = ("benign", "malignant", "normal")[i % 3]
         truth = np.zeros((24, 30), bool)
@@ -140,27 +140,27 @@ def test_merged_folds_have_the_mean_of_the_folds_areas():
         pooled = merged.histogram(**choice)
         assert merged.areas(**choice)[0] > pooled.auc + 0.01  # folds differ in scale
     calibration = merged.histogram().calibration
-    squared = sum(e.histogram().calibration.squared_error.sum() for e in FOLDS.values())
+    squared = sum(e.histogram().calibration.sums[3].sum() for e in FOLDS.values())
     assert calibration.brier == pytest.approx(squared / merged.histogram().n)
-    assert merged.about == {
+    assert merged.provenance.to_dict() == {
         "model": "net0; net1; net2", "data": "BUSI", "fold": "0; 1; 2", "seen_in_training": False,
     }  # fmt: skip
-    seen = {**FOLDS, 2: replace(FOLDS[2], about={"seen_in_training": True})}
-    assert merge_evaluations(seen).about["seen_in_training"] is True
+    seen = {**FOLDS, 2: replace(FOLDS[2], provenance={"seen_in_training": True})}
+    assert merge_evaluations(seen).provenance["seen_in_training"] is True
 
 
 def test_merged_folds_name_every_image_that_some_fold_has_seen():
     def compared(fold, images, seen):
         overlap = {"compared_with": images, "in_training": seen, "near_duplicates": ["b"]}
         about = {"seen_in_training": bool(seen), "training_overlap": overlap}
-        return replace(FOLDS[fold], about=about)
+        return replace(FOLDS[fold], provenance=about)
 
-    about = merge_evaluations({0: compared(0, 546, []), 1: compared(1, 545, ["a"])}).about
+    about = merge_evaluations({0: compared(0, 546, []), 1: compared(1, 545, ["a"])}).provenance
     assert about["seen_in_training"] is True
     assert about["training_overlap"] == {
         "compared_with": "545 to 546", "in_training": ["a"], "near_duplicates": ["b"]
     }  # fmt: skip
-    about = merge_evaluations({0: compared(0, 546, []), 1: FOLDS[1]}).about
+    about = merge_evaluations({0: compared(0, 546, []), 1: FOLDS[1]}).provenance
     assert "training_overlap" not in about
 
 
@@ -174,7 +174,7 @@ def test_the_auc_of_a_fold_is_that_of_scikit_learn():
     expected = sk.roc_auc_score(truth.ravel(), p.ravel())
     merged = merge_evaluations({0: evaluation, 1: normal})
     assert merged.areas()[0] == pytest.approx(expected, abs=1e-6)  # undefined in fold 1: left out
-    assert merged.folds[1].auc == {"all images": None, "lesion images": None}
+    assert merged.folds[1]["auc"] == {"all images": None, "lesion images": None}
     assert re.search(r"\| all images \| 0\.\d{4} \| - \|", summarise(merged).to_markdown())
     assert all(map(math.isnan, merge_evaluations({1: normal}).areas()))
     alone = merge_evaluations({0: evaluation})
@@ -202,6 +202,8 @@ def test_an_image_of_several_folds_keeps_each_row():
     names = [case.name for case in table]
     assert len(names) == 180 and names[0] == "benign (0.0), fold 0"
     assert names[60] == "benign (0.0), fold 3" and names[120] == "benign (1.0)"
+    alone = FOLDS[0].table.subset(lambda case: not case.group)
+    assert len(set(join_tables({0: FOLDS[0], 3: FOLDS[0]}).groups)) == len(alone) + 2
 
 
 def test_folds_that_do_not_belong_together_are_refused():

@@ -55,7 +55,7 @@ def test_only_validation_is_scored_until_it_is_final(folds_run, data):
     for fold in folds_run.folds:
         expected = {c.name for c in folds.split(cases, fold.fold).validation}
         assert {c.name for c in fold.validation.table} == expected
-        assert fold.validation.about["threshold"] == fold.result["threshold"]
+        assert fold.validation.provenance["threshold"] == fold.result["threshold"]
 
 
 @pytest.mark.keras
@@ -105,7 +105,7 @@ def test_command(data, tmp_path, capsys):
     final = load_crossvalidation(tmp_path / "a")
     names = [c.name for one in final.evaluations("test").values() for c in one.table]
     assert sorted(names) == sorted(c.name for c in cases)  # every image once
-    assert not any(fold.test.about["seen_in_training"] for fold in final.folds)
+    assert not any(fold.test.provenance["seen_in_training"] for fold in final.folds)
     capsys.readouterr()
     random = ["--random-split", "3", "--out", str(tmp_path / "r"), "--folds", "1"]
     assert main(["crossvalidate", *options, *random]) == 0

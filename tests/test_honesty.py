@@ -23,8 +23,14 @@ from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, fi
 from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
-from unet_lib.metrics import Calibration, CaseScore, Evaluation, ProbabilityHistogram, score_case
-from unet_lib.metrics.merging import merge_evaluations
+from unet_lib.metrics import (
+    Calibration,
+    CaseScore,
+    Evaluation,
+    ProbabilityHistogram,
+    merge_evaluations,
+    score_case,
+)
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
@@ -103,7 +109,7 @@ def test_every_page_says_what_it_is_of(kind, tmp_path):
     evaluation = Evaluation(scored.table, scored.histograms, dict(ABOUTS[kind]))
     folder = write_report(evaluation, tmp_path).parent
     other = compare(scored.table, make_fold(0, 1.0, count=24).table)
-    write_comparison(other, folder, "a", "b", about=evaluation.about)
+    write_comparison(other, folder, "a", "b", about=evaluation.provenance)
     pages = {"report.html", "comparison.md"}
     for name in pages:
         text = re.sub(r"\\(.)", r"\1", (folder / name).read_text(encoding="utf-8"))
@@ -131,7 +137,7 @@ def test_every_page_says_what_it_is_of(kind, tmp_path):
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(0, 2**16))
 def test_too_few_groups_give_no_interval_and_every_text_says_so(count, size, seed):
     rng = np.random.default_rng(seed)
-    evaluation = Evaluation(about={"model": "m", "data": "d", "fold": 0})
+    evaluation = Evaluation(provenance={"model": "m", "data": "d", "fold": 0})
     for i in range(count):
         truth = np.zeros((12, 12), bool)
         truth[2:8, 2:8] = True
@@ -191,7 +197,7 @@ def no_probabilities(draw):
 def test_what_is_no_probability_is_refused_everywhere(wrong):
     evaluation = Evaluation()
     evaluation.add(TRUTH, TRUTH, TRUTH * 1.0, name="first")
-    before = evaluation.table, evaluation.histogram().n
+    before = evaluation.table.cases, evaluation.histogram().n
     image = TRUTH[..., None] * 1.0
     for refuse in (
         lambda: ProbabilityHistogram().add(TRUTH, wrong),
@@ -202,7 +208,7 @@ def test_what_is_no_probability_is_refused_everywhere(wrong):
     ):
         with pytest.raises(ValueError, match="probabilit"):
             refuse()
-    assert (evaluation.table, evaluation.histogram().n) == before  # nothing of it was added
+    assert (evaluation.table.cases, evaluation.histogram().n) == before  # nothing of it was added
 
 
 @settings(max_examples=30, deadline=None)
@@ -281,7 +287,7 @@ def recorded(cases, chosen):
 
 
 def seen(segmenter, cases):
-    return evaluate_cases(segmenter, cases, progress=False).about["seen_in_training"]
+    return evaluate_cases(segmenter, cases, progress=False).provenance["seen_in_training"]
 
 
 def test_a_threshold_is_not_tuned_on_test_images(cases):
@@ -332,7 +338,7 @@ def test_an_evaluation_says_what_chose_its_threshold(cases):
     def told(run, threshold=0.5):
         segmenter.provenance = segmenter.provenance.but(training=run)
         segmenter.threshold = threshold
-        return evaluate_cases(segmenter, cases[4:], progress=False).about["threshold_chosen"]
+        return evaluate_cases(segmenter, cases[4:], progress=False).provenance["threshold_chosen"]
 
     run = {"threshold": 0.5, "cleaning": Cleaning().to_dict()}
     assert told(None).startswith("not recorded")
@@ -348,7 +354,7 @@ def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
     lies = {"threshold": 0.9, "preprocessing": {}, "cleaning": {}, "model_sha256": "0",
             "data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}  # fmt: skip
     segmenter = replace(recorded(cases, cases[:1]), threshold=0.3, cleaning=Cleaning(0.1))
-    about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).about
+    about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).provenance
     assert {key for key, value in lies.items() if about.get(key) == value} == set()
     assert (about["threshold"], about["cleaning"]["minimum_area"]) == (0.3, 0.1)
     assert plots.banner_for(about) == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
@@ -357,14 +363,14 @@ def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
 def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
     for case in cases:
         write_png(tmp_path / f"{case.name}_pred.png", load_case(case)[1].astype("uint8") * 255)
-    about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).about
+    about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).provenance
     assert about["threshold"] == "that of the given masks" and about["seen_in_training"] is None
     assert about["threshold_chosen"].startswith("not recorded")
     assert plots.banner_for(about) == PHANTOM_BANNER  # found by itself
-    first = evaluate_cases(recorded(cases, []), cases, progress=False).about
+    first = evaluate_cases(recorded(cases, []), cases, progress=False).provenance
     assert about["data_sha256"] == first["data_sha256"] and len(about["predictions_sha256"]) == 64
     write_png(tmp_path / f"{cases[0].name}_pred.png", 0 * load_case(cases[0])[1].astype("uint8"))
-    again = find_predictions(tmp_path, cases).evaluate(progress=False).about
+    again = find_predictions(tmp_path, cases).evaluate(progress=False).provenance
     assert again["data_sha256"] == about["data_sha256"]
     assert again["predictions_sha256"] != about["predictions_sha256"]
     assert {"numpy", "opencv-python-headless", "python"} <= set(about["versions"])
@@ -372,8 +378,8 @@ def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
 
 def test_merged_folds_keep_the_banner_of_one():
     folds = {0: make_fold(0, count=6), 1: make_fold(1, count=6)}
-    folds[1].about["data_kind"] = "phantoms"
-    assert plots.banner_for(merge_evaluations(folds).about) == PHANTOM_BANNER
+    folds[1].provenance = folds[1].provenance.but(data_kind="phantoms")
+    assert plots.banner_for(merge_evaluations(folds).provenance) == PHANTOM_BANNER
 
 
 # --- a model and its own preprocessing ------------------------------------------------------
@@ -391,7 +397,7 @@ def folder(tmp_path_factory):
 
 def test_a_model_is_scored_with_its_own_settings(folder, cases):
     segmenter = load_segmenter(folder)
-    about = evaluate_cases(segmenter, cases, progress=False).about
+    about = evaluate_cases(segmenter, cases, progress=False).provenance
     stored = json.loads((folder / "segmenter.json").read_text())
     for key in ("preprocessing", "threshold", "cleaning"):
         assert about[key] == stored[key]

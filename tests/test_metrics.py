@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from unet_lib.metrics import (
     count_pixels,
     score_case,
 )
+from unet_lib.report import summarise
 
 
 def mask_pairs(count=560, seed=3):
@@ -428,7 +431,7 @@ def test_bad_probabilities_are_refused_and_leave_no_trace():
 
 
 def small_evaluation():
-    evaluation = Evaluation(about={"model": "unet", "fold": 0, "threshold": 0.5})
+    evaluation = Evaluation(provenance={"model": "unet", "fold": 0, "threshold": 0.5})
     for seed, (label, empty) in enumerate(
         [("benign", False), ("malignant", False), ("normal", True), ("unknown", True)]
     ):
@@ -441,7 +444,7 @@ def small_evaluation():
 def test_evaluation_survives_its_folder(tmp_path):
     evaluation = small_evaluation()
     again = Evaluation.load(evaluation.save(tmp_path / "run" / "scores"))
-    assert again.table == evaluation.table and again.about == evaluation.about
+    assert again.table == evaluation.table and again.provenance == evaluation.provenance
     assert list(again.histograms) == list(evaluation.histograms)
     for key, histogram in evaluation.histograms.items():
         assert np.array_equal(again.histograms[key].lesion, histogram.lesion)
@@ -454,12 +457,46 @@ def test_evaluation_survives_its_folder(tmp_path):
 
 def test_evaluation_keeps_images_without_lesion_apart():
     evaluation = small_evaluation()
-    assert set(evaluation.histograms) == {"benign", "malignant", "normal", "unknown (no lesion)"}
+    assert set(evaluation.histograms) == {
+        *("benign", "malignant", "normal (no lesion)", "unknown (no lesion)")
+    }
     assert evaluation.histogram().n == 4 * 1200
     assert evaluation.histogram(lesion_only=True).n == 2 * 1200
     assert evaluation.histogram(label="benign").n == 1200
     assert evaluation.histogram(label="normal").n == evaluation.histogram(label="axilla").n == 0
     assert Evaluation().histogram(lesion_only=True).n == 0
+
+
+def test_a_normal_image_with_a_lesion_is_a_lesion_image_of_its_class():
+    evaluation = Evaluation()
+    for name, lesion in (("normal 1", True), ("normal 2", False), ("normal 3", True)):
+        truth, probabilities = random_maps("saturated", 3, (30, 40))
+        truth &= lesion
+        evaluation.add(truth, probabilities >= 0.5, probabilities, name=name, label="normal")
+    assert evaluation.histogram(label="normal").n == 2 * 1200
+    assert evaluation.histogram(lesion_only=True).n == 2 * 1200
+    rows = {row.label: row.images for row in summarise(evaluation).pooled}
+    assert rows == {"all images": 3, "lesion images": 2}
+
+
+def test_folders_of_earlier_versions_hold_images_without_lesion_as_normal(tmp_path):
+    old = small_evaluation()
+    old.histograms = {key.removesuffix(" (no lesion)"): h for key, h in old.histograms.items()}
+    again = Evaluation.load(old.save(tmp_path))
+    assert "normal" in again.histograms and again.histogram(label="normal").n == 0
+    assert again.histogram(lesion_only=True).n == 2 * 1200 and again.histogram().n == 4 * 1200
+
+
+def test_adding_images_takes_time_in_proportion():
+    card = CaseScore("x", "benign", "", 2, 10, 4, 2, 2, 12)
+    seconds = []
+    for count in (2_000, 32_000):
+        cases = [replace(card, name=str(i)) for i in range(count)]
+        table, start = CaseTable(), perf_counter()
+        for case in cases:
+            table.add(case)
+        seconds.append(perf_counter() - start)
+    assert seconds[1] < 64 * seconds[0]  # 16 times as many; the square would be 256
 
 
 def test_evaluation_refuses_what_does_not_belong():
@@ -479,9 +516,9 @@ def test_evaluation_refuses_what_does_not_belong():
 
 def test_about_must_be_json_and_nothing_is_written_otherwise(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        Evaluation(about={"score": math.nan}).save(tmp_path / "out")
+        Evaluation(provenance={"score": math.nan}).save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert Evaluation(about={"a": [1]}).save(tmp_path / "out") == tmp_path / "out"
+    assert Evaluation(provenance={"a": [1]}).save(tmp_path / "out") == tmp_path / "out"
     assert json.loads((tmp_path / "out" / "about.json").read_text()) == {"a": [1]}
 
 

@@ -19,7 +19,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 def make_evaluation(count=60, **about):
     """Images of three classes; every fifth lesion missed, half of the normals marked."""
     rng = np.random.default_rng(0)
-    evaluation = Evaluation(about={"model": "unet", "data": "BUSI", "fold": 0, **about})
+    evaluation = Evaluation(provenance={"model": "unet", "data": "BUSI", "fold": 0, **about})
     pictures = {}
     for i in range(count):
         label = ("benign", "malignant", "normal")[i % 3]
@@ -43,7 +43,9 @@ def page(tmp_path_factory):
     """Return the path of a page with pictures and hostile names."""
     folder = tmp_path_factory.mktemp("page")
     about = {"model": EVIL, "data_kind": "phantoms"}
-    evaluation = Evaluation(EVALUATION.table, EVALUATION.histograms, {**EVALUATION.about, **about})
+    evaluation = Evaluation(
+        EVALUATION.table, EVALUATION.histograms, {**EVALUATION.provenance, **about}
+    )
     write_report(evaluation, folder, show=SHOW)
     return folder / "report.html"
 
@@ -114,7 +116,7 @@ def test_seen_images_are_marked_and_the_headings_say_so(tmp_path):
     table = EVALUATION.table
     overlap = {"compared_with": 2, "in_training": [table[1].name],
                "near_duplicates": [table[2].name]}  # fmt: skip
-    about = {**EVALUATION.about, "seen_in_training": True, "training_overlap": overlap}
+    about = {**EVALUATION.provenance, "seen_in_training": True, "training_overlap": overlap}
     write_report(Evaluation(table, EVALUATION.histograms, about), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert SEEN_BANNER in text and text.count("(training images: not a test)</h2>") > 8
@@ -123,7 +125,7 @@ def test_seen_images_are_marked_and_the_headings_say_so(tmp_path):
 
 
 def test_masks_alone_make_a_page_without_curves(tmp_path):
-    evaluation = Evaluation(about={"model": "someone else's"})
+    evaluation = Evaluation(provenance={"model": "someone else's"})
     for i in range(3):
         evaluation.add(np.zeros((9, 9), bool), np.zeros((9, 9), bool), name=f"n{i}", label="normal")
     write_report(evaluation, tmp_path)

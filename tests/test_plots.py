@@ -39,7 +39,7 @@ def make_pair(seed, shape=(40, 60), lesion=True):
 
 
 def make_evaluation(about=ABOUT, normals=True):
-    evaluation = Evaluation(about=dict(about))
+    evaluation = Evaluation(provenance=dict(about))
     for seed in range(6):
         lesion = seed % 3 > 0 or not normals
         _, truth, p = make_pair(seed, lesion=lesion)

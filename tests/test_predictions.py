@@ -95,14 +95,16 @@ def test_the_report_is_that_of_the_same_evaluation(tiny_busi, cases, tmp_path, c
         "groups": "near-duplicates found by the library (0 images in 0 groups)",
     }
     saved = Evaluation.load(tmp_path / "out")
-    measured = {key: saved.about[key] for key in ("data_sha256", "predictions_sha256", "versions")}
-    expected = Evaluation(about={**about, **measured})
+    measured = {
+        key: saved.provenance[key] for key in ("data_sha256", "predictions_sha256", "versions")
+    }
+    expected = Evaluation(provenance={**about, **measured})
     for case in cases:
         mask = cv2.imread(str(folder / f"{case.name}_pred.png"), 0) > 0
         p = np.load(folder / f"{case.name}_prob.npy")
         truth = load_case(case)[1]
         expected.add(truth, mask, p, name=case.name, label=case.label, group=case.group)
-    assert saved.table == expected.table and saved.about == expected.about
+    assert saved.table == expected.table and saved.provenance == expected.provenance
     text = (tmp_path / "out" / "report.md").read_text()
     assert text == write_report(expected, tmp_path / "again").read_text()
     out = capsys.readouterr().out
@@ -123,7 +125,10 @@ def test_one_part_of_a_split_is_scored(tiny_busi, cases, tmp_path):
     assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
     saved = Evaluation.load(tmp_path / "out")
     assert [case.name for case in saved.table] == [case.name for case in test]
-    assert (saved.about["fold"], saved.about["part"]) == (1, "test") and not saved.histograms
+    assert (saved.provenance["fold"], saved.provenance["part"]) == (
+        1,
+        "test",
+    ) and not saved.histograms
     predict(cases, folder, ending="_mask")  # more predictions than the part: passed over
     assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
     assert len(Evaluation.load(tmp_path / "out").table) == len(test) < len(cases)
@@ -157,7 +162,7 @@ def test_another_size_is_refused_or_stretched(tiny_busi, cases, tmp_path, capsys
     np.save(folder / "benign (1)_prob.npy", np.full((20, 20), 0.25))
     assert main(["score", *map(str, arguments), "--resize"]) == 0
     saved = Evaluation.load(tmp_path / "out")
-    assert saved.table[0].dice == 1 and "stretched" in saved.about["resized"]
+    assert saved.table[0].dice == 1 and "stretched" in saved.provenance["resized"]
     share = truth.mean()
     assert saved.table[0].brier == pytest.approx(share * 0.75**2 + (1 - share) * 0.25**2)
     refused(capsys, arguments, "benign (1)_pred.png")

@@ -242,7 +242,7 @@ def make_images(count=48, seed=0):
 
 
 def make_evaluation(about=None, images=None):
-    evaluation = Evaluation(about=about or {"model": "unet-a", "data": "BUSI", "fold": 0})
+    evaluation = Evaluation(provenance=about or {"model": "unet-a", "data": "BUSI", "fold": 0})
     for name, label, group, truth, p in images or make_images():
         evaluation.add(truth, p >= 0.5, p, name=name, label=label, group=group)
     return evaluation
@@ -513,7 +513,7 @@ def test_report_folder(tmp_path):
 
 
 def test_report_of_masks_alone_has_no_curves(tmp_path):
-    evaluation = Evaluation(about={"model": "someone else's"})
+    evaluation = Evaluation(provenance={"model": "someone else's"})
     for name, label, group, truth, p in make_images(12):
         evaluation.add(truth, p >= 0.5, name=name, label=label, group=group)
     report = write_report(evaluation, tmp_path)

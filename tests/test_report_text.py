@@ -76,7 +76,7 @@ PAGES = ("all_that_is_known", "training_images")
 def evaluation_of(sample):
     """Make pictures of half a lesion each, some missed, some marked where there is none."""
     rng = np.random.default_rng(sample.seed)
-    evaluation, pictures = Evaluation(about=sample.about), {}
+    evaluation, pictures = Evaluation(provenance=sample.about), {}
     for i in range(sample.count):
         label = sample.classes[i % len(sample.classes)]
         name = f"{label or 'picture'} ({i})"
@@ -125,7 +125,7 @@ def comparison_texts(folder):
     path = write_comparison(compared, folder, "unet-a", "other|program", about=sample.about)
     few, _ = evaluation_of(SAMPLES["phantoms_few_groups"])
     small = write_comparison(
-        compare(few.table, few.table), folder / "few", "a", "b", about=few.about
+        compare(few.table, few.table), folder / "few", "a", "b", about=few.provenance
     )
     return {
         "comparison.md": path.read_text(encoding="utf-8"),

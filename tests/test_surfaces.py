@@ -280,8 +280,8 @@ def test_probabilities_that_are_never_predicted_leave_empty_bins():
     assert (mean[[0, -1]].tolist(), share[[0, -1]].tolist()) == ([0, 1], [0, 1])
     assert np.isnan(mean[1:-1]).all() and np.isnan(share[1:-1]).all()
     assert math.isnan(Calibration().brier) and math.isnan(Calibration().ece)
-    with pytest.raises(ValueError, match="lesion: a calibration has 15 bins"):
-        Calibration(lesion=np.zeros(3))
+    with pytest.raises(ValueError, match="a calibration has 4 sums of 15 bins"):
+        Calibration(np.zeros(3))
     with pytest.raises(TypeError):
         calibration + 1
 

@@ -378,9 +378,9 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     assert len(hashes) == sum(
         map(len, (split.train, split.validation, other.train, other.validation))
     )
-    leaked = evaluate_cases(run.segmenter, split.train[:2], progress=False).about
+    leaked = evaluate_cases(run.segmenter, split.train[:2], progress=False).provenance
     assert leaked["seen_in_training"] and len(leaked["training_overlap"]["in_training"]) == 2
-    clean = evaluate_cases(run.segmenter, other.test, progress=False).about
+    clean = evaluate_cases(run.segmenter, other.test, progress=False).provenance
     assert clean["seen_in_training"] is False
     # Begun from another model of this name: not the same run.
     (run.folder / "result.json").rename(tmp_path / "result.json")
@@ -421,9 +421,9 @@ def test_after_a_start_that_does_not_say_what_it_saw_nobody_knows(finished, spli
     run = train(split, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
     assert "training_images" not in run.segmenter.provenance
     # The names that it keeps are enough to warn, not to acquit.
-    assert evaluate_cases(run.segmenter, split.test, progress=False).about["seen_in_training"] is (
-        None
-    )
+    assert evaluate_cases(run.segmenter, split.test, progress=False).provenance[
+        "seen_in_training"
+    ] is (None)
 
 
 def test_averaged_weights_are_given_back_bit_for_bit():

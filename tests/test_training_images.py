@@ -143,7 +143,7 @@ def test_the_record_survives_and_a_damaged_one_is_refused():
 
 
 def report_of(**about):
-    evaluation = Evaluation(about={"model": "m", **about})
+    evaluation = Evaluation(provenance={"model": "m", **about})
     truth = np.ones((4, 4), bool)
     for i in range(40):
         evaluation.add(truth, truth, name=f"i{i:02}", label="benign")

@@ -18,6 +18,7 @@ from unet_lib.dataset import Case, content_hash, data_hash, load_case, pixel_siz
 from unet_lib.images import IMAGE_SUFFIXES, read_image, read_masks
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
+from unet_lib.provenance import Provenance
 from unet_lib.versions import NUMERIC, package_versions
 
 __all__ = ["PredictionError", "Predictions", "find_predictions"]
@@ -117,7 +118,7 @@ class Predictions:
             **(about or {}),
             **phantom_kind(case.image_path for case in self.cases),
         }
-        evaluation = Evaluation(about=about)
+        evaluation = Evaluation()
         hashes: dict[str, list[str]] = {"image": [], "truth": [], "prediction": []}
         for case in tqdm(self.cases, "scoring", disable=not progress, unit="image"):
             image, truth, mask, probabilities = self.read(case)
@@ -137,6 +138,7 @@ class Predictions:
         about["data_sha256"] = data_hash(self.cases, hashes["image"], hashes["truth"])
         about["predictions_sha256"] = data_hash(self.cases, hashes["truth"], hashes["prediction"])
         about["versions"] = {"python": platform.python_version(), **package_versions(NUMERIC)}
+        evaluation.provenance = Provenance.of(about)
         return evaluation
 
     def show(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -116,7 +116,7 @@ def _other(
 def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
     from unet_lib.report import compare, write_comparison
 
-    ours, about = evaluation.table, evaluation.about
+    ours, about = evaluation.table, evaluation.provenance
     names = {case.name for case in ours}
     chosen = theirs.subset(lambda case: case.name in names)
     if len(chosen) < len(theirs):

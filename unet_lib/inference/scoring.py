@@ -103,13 +103,13 @@ def evaluate_cases(
         )
     seen, overlap = _seen(trained, model, cases, hashes, data.data)
     python, backend = platform.python_version(), keras.backend.backend()
-    evaluation.about = data.but(
+    evaluation.provenance = data.but(
         seen_in_training=seen,
         training_overlap=overlap,
         engine="keras, float32",
         data_sha256=data_hash(cases, hashes, masks),
         versions={"python": python, "backend": backend, **package_versions()},
-    ).to_dict()
+    )
     return evaluation
 
 

@@ -32,12 +32,16 @@ A pixel is predicted when its probability is at or above the threshold:
 ``probability >= threshold``. Importing this package needs NumPy and nothing else.
 """
 
-from unet_lib.metrics.calibration import Calibration
 from unet_lib.metrics.cases import CaseScore, score_case
-from unet_lib.metrics.counts import PixelCounts, count_pixels
-from unet_lib.metrics.curves import BIN_EDGES, Curve, ProbabilityHistogram
-from unet_lib.metrics.evaluation import ALL_IMAGES, LESION_IMAGES, Evaluation, FoldAreas
-from unet_lib.metrics.merging import join_tables, merge_evaluations
+from unet_lib.metrics.curves import BIN_EDGES, Calibration, Curve, ProbabilityHistogram
+from unet_lib.metrics.evaluation import (
+    ALL_IMAGES,
+    LESION_IMAGES,
+    Evaluation,
+    join_tables,
+    merge_evaluations,
+)
+from unet_lib.metrics.scores import CONFUSION, SCORES, PixelCounts, Score, count_pixels, of_kind
 from unet_lib.metrics.surfaces import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.table import CaseTable
 
@@ -45,7 +49,9 @@ __all__ = [
     "ALL_IMAGES",
     "BAND_PX",
     "BIN_EDGES",
+    "CONFUSION",
     "LESION_IMAGES",
+    "SCORES",
     "TOLERANCE_MM",
     "TOLERANCE_PX",
     "Calibration",
@@ -53,11 +59,12 @@ __all__ = [
     "CaseTable",
     "Curve",
     "Evaluation",
-    "FoldAreas",
     "PixelCounts",
     "ProbabilityHistogram",
+    "Score",
     "count_pixels",
     "join_tables",
     "merge_evaluations",
+    "of_kind",
     "score_case",
 ]

@@ -1,4 +1,4 @@
-"""The score card of one image: its counts, and its scores by the empty-mask rule."""
+"""The score card of one image, by the empty-mask rule of `unet_lib.metrics`."""
 
 from __future__ import annotations
 
@@ -8,108 +8,62 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from unet_lib.metrics.counts import NAN, PixelCounts, count_pixels
-from unet_lib.metrics.surfaces import check_spacing, component_counts, contour_scores
-
-TEXT_FIELDS = ("name", "label", "group")
-COUNT_FIELDS = ("height", "width", "tp", "fp", "fn", "tn")
-COMPONENT_FIELDS = ("components", "components_found", "predicted_components", "false_components")
-CONTOUR_FIELDS = ("hd95", "mean_surface_distance", "surface_dice")
-CALIBRATION_FIELDS = ("brier", "ece", "band_brier", "band_ece")
-SPACING_FIELDS = ("pixel_height_mm", "pixel_width_mm")
-SHARES = ("surface_dice", *CALIBRATION_FIELDS)
-# They follow from the pixels themselves and are kept exactly; nan where not known.
-MEASURED_FIELDS = (*COMPONENT_FIELDS, *CONTOUR_FIELDS, *CALIBRATION_FIELDS, *SPACING_FIELDS)
+from unet_lib.metrics.scores import COUNTS, MEASURED, SCORES, TEXTS, PixelCounts, count_pixels
+from unet_lib.metrics.surfaces import component_counts, contour_scores
 
 
 @dataclass(frozen=True, eq=False)
 class CaseScore:
-    """What one prediction got right and wrong, at the original size of the image.
+    """What one prediction got right and wrong, at the original size of the image."""
 
-    The rule for empty masks is the table in the docstring of `unet_lib.metrics`. Fields from
-    `components` on are nan where the rule says so or where they are not known.
-
-    Parameters
-    ----------
-    name : str
-        Name of the image, unique in a table, for example "benign (1)".
-    label : str
-        Class of the image: "benign", "malignant", "normal", "unknown" or "".
-    group : str
-        Near-duplicate group; "" means that the image stands alone.
-    height, width : int
-        Size of the image in pixels.
-    tp, fp, fn, tn : int
-        Pixel counts, as in `PixelCounts`; their sum is height * width.
-    components, components_found, predicted_components, false_components : float
-        Connected components, see `component_counts`; whole numbers.
-    hd95, mean_surface_distance : float
-        Distances of the contours, see `contour_scores`; mm where the size of a pixel is known,
-        else pixels.
-    surface_dice : float
-        Share of the contours that agree to 0.5 mm, or 5 pixels where mm are not known.
-    brier, ece : float
-        Calibration of all pixels, see `Calibration`; nan without probabilities.
-    band_brier, band_ece : float
-        The same of the pixels at most 20 pixels from the true contour; nan without a lesion.
-    pixel_height_mm, pixel_width_mm : float
-        Size of a pixel.
-
-    Raises
-    ------
-    ValueError
-        If a count is negative, the counts do not add up to height * width, or a text holds a
-        line break.
-    """
-
-    name: str
-    label: str
-    group: str
+    name: str  # unique in a table, for example "benign (1)"
+    label: str  # class of the image: benign, malignant, normal, unknown or ""
+    group: str  # of near-duplicates; "": the image stands alone
     height: int
     width: int
     tp: int
     fp: int
     fn: int
     tn: int
-    components: float = NAN
-    components_found: float = NAN
-    predicted_components: float = NAN
-    false_components: float = NAN
-    hd95: float = NAN
-    mean_surface_distance: float = NAN
-    surface_dice: float = NAN
-    brier: float = NAN
-    ece: float = NAN
-    band_brier: float = NAN
-    band_ece: float = NAN
-    pixel_height_mm: float = NAN
-    pixel_width_mm: float = NAN
+    # nan from here on where the rule says so, or where they are not known
+    components: float = math.nan
+    components_found: float = math.nan
+    predicted_components: float = math.nan
+    false_components: float = math.nan
+    hd95: float = math.nan  # mm where the size of a pixel is known, else pixels
+    mean_surface_distance: float = math.nan
+    surface_dice: float = math.nan
+    brier: float = math.nan  # of all pixels; nan without probabilities
+    ece: float = math.nan
+    band_brier: float = math.nan  # of the pixels in `contour_band`
+    band_ece: float = math.nan
+    pixel_height_mm: float = math.nan
+    pixel_width_mm: float = math.nan
 
     def __post_init__(self) -> None:
-        """Check the texts and that the counts add up."""
-        for name in TEXT_FIELDS:
+        """Check the texts, that the counts add up, and the range of the rest."""
+        for name in TEXTS:
             if set("\r\n\0") & set(getattr(self, name)):  # would break a line of the CSV
                 raise ValueError(f"the {name} {getattr(self, name)!r} must not hold line breaks")
-        for name in COUNT_FIELDS:
+        for name in COUNTS:
             object.__setattr__(self, name, operator.index(getattr(self, name)))
         if self.counts.n != self.height * self.width or self.height < 1:
             raise ValueError(
                 f"{self.name}: tp + fp + fn + tn is {self.counts.n} pixels, but the image has "
                 f"{self.height} x {self.width} = {self.height * self.width}"
             )
-        for name in MEASURED_FIELDS:
-            value = float(getattr(self, name))
-            if value < 0 or math.isinf(value) or (name in SHARES and value > 1):
-                limits = "from 0 to 1" if name in SHARES else "0 or more"
+        for name in MEASURED:
+            value, share = float(getattr(self, name)), SCORES[name].unit == "share"
+            if value < 0 or math.isinf(value) or (share and value > 1):
+                limits = "from 0 to 1" if share else "0 or more"
                 raise ValueError(f"{self.name}: {name} must be {limits}, or unknown, got {value}")
-            object.__setattr__(self, name, NAN if math.isnan(value) else value)
+            object.__setattr__(self, name, math.nan if math.isnan(value) else value)
 
     def __eq__(self, other: object) -> bool:
-        """Compare all fields; unknown equals unknown, as NAN is one object and dicts see that."""
+        """Compare all fields; unknown equals unknown, as nan is one object and dicts see that."""
         return vars(self) == vars(other) if isinstance(other, CaseScore) else NotImplemented
 
     def __hash__(self) -> int:
-        """Hash all fields."""
         return hash(tuple(vars(self).values()))
 
     @property
@@ -121,6 +75,11 @@ class CaseScore:
     def has_lesion(self) -> bool:
         """Whether the truth holds a lesion pixel."""
         return self.tp + self.fn > 0
+
+    @property
+    def lesion_share(self) -> float:
+        """Lesion pixels of the truth as a share of the image, in [0, 1]."""
+        return (self.tp + self.fn) / (self.height * self.width)
 
     @property
     def predicted_empty(self) -> bool:
@@ -135,7 +94,7 @@ class CaseScore:
     @property
     def left_empty(self) -> float:
         """For images without a lesion: 1 if no pixel was predicted, else 0; nan with a lesion."""
-        return NAN if self.has_lesion else float(self.predicted_empty)
+        return math.nan if self.has_lesion else float(self.predicted_empty)
 
     @property
     def false_positive_area(self) -> float:
@@ -145,7 +104,7 @@ class CaseScore:
     @property
     def area_error(self) -> float:
         """(Predicted area - true area) / true area; -1 for an empty prediction; nan without one."""
-        return (self.fp - self.fn) / (self.tp + self.fn) if self.has_lesion else NAN
+        return (self.fp - self.fn) / (self.tp + self.fn) if self.has_lesion else math.nan
 
     @property
     def absolute_area_error(self) -> float:
@@ -160,24 +119,24 @@ class CaseScore:
     @property
     def dice(self) -> float:
         """Dice of this image; nan without a lesion."""
-        return self.counts.dice if self.has_lesion else NAN
+        return self.counts.dice if self.has_lesion else math.nan
 
     @property
     def iou(self) -> float:
         """Lesion IoU of this image; nan without a lesion."""
-        return self.counts.iou if self.has_lesion else NAN
+        return self.counts.iou if self.has_lesion else math.nan
 
     @property
     def precision(self) -> float:
         """Precision of this image; 0 if nothing was predicted on a lesion; nan without one."""
         if not self.has_lesion:
-            return NAN
+            return math.nan
         return 0.0 if self.predicted_empty else self.counts.precision
 
     @property
     def recall(self) -> float:
         """Recall of this image; nan without a lesion."""
-        return self.counts.recall if self.has_lesion else NAN
+        return self.counts.recall if self.has_lesion else math.nan
 
 
 def score_case(
@@ -189,34 +148,14 @@ def score_case(
     group: str = "",
     spacing: tuple[float, float] | None = None,
 ) -> CaseScore:
-    """Score one predicted mask against the truth; calibration needs `Evaluation.add`.
+    """Score one predicted mask, bool (H, W), against the truth; `spacing`: mm of a pixel (h, w).
 
-    Parameters
-    ----------
-    truth, prediction : np.ndarray
-        bool (H, W) at the original size of the image.
-    name, label, group : str
-        As in `CaseScore`.
-    spacing : (float, float), optional
-        Height and width of a pixel in mm.
-
-    Returns
-    -------
-    CaseScore
-
-    Raises
-    ------
-    ValueError
-        As `count_pixels`, or for a spacing that is not positive; the message begins with `name`.
+    Errors begin with `name`. Calibration needs probabilities and is worked out by `Evaluation.add`.
     """
     try:
         counts = count_pixels(truth, prediction)
-        check_spacing(spacing)
+        measured = component_counts(truth, prediction) | contour_scores(truth, prediction, spacing)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    measured = {
-        **component_counts(truth, prediction),
-        **contour_scores(truth, prediction, spacing),
-        **dict(zip(SPACING_FIELDS, spacing or (), strict=False)),
-    }
-    return CaseScore(name, label, group, *truth.shape, *astuple(counts), **measured)
+    sizes = dict(zip(("pixel_height_mm", "pixel_width_mm"), spacing or (), strict=False))
+    return CaseScore(name, label, group, *truth.shape, *astuple(counts), **measured, **sizes)

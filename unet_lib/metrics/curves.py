@@ -1,14 +1,14 @@
-"""Curves over all thresholds, from a histogram of bounded size instead of all probabilities."""
+"""Curves over all thresholds and calibration, from sums of bounded size instead of all pixels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from unet_lib.metrics.calibration import Calibration
-from unet_lib.metrics.counts import NAN, check_mask, check_probabilities
+from unet_lib.metrics.scores import check_mask, check_probabilities, ratio
 from unet_lib.metrics.surfaces import contour_band
 
 # Bins of equal width are too coarse where a network puts most pixels, close to 0 and to 1: of a
@@ -18,7 +18,8 @@ from unet_lib.metrics.surfaces import contour_band
 DROPPED_BITS = 12
 HALF = int(np.float32(0.5).view(np.uint32) >> DROPPED_BITS)
 BIN_COUNT = 2 * HALF + 1
-ARRAYS = ("lesion", "background", "calibration", "band")  # of ProbabilityHistogram.to_arrays
+BINS = 15  # of calibration: bin i holds i / 15 <= p < (i + 1) / 15
+ARRAYS = ("lesion", "background", "calibration", "band")  # of a ProbabilityHistogram
 
 
 def _bin_edges() -> np.ndarray:
@@ -36,18 +37,7 @@ BIN_EDGES.setflags(write=False)
 
 
 def bin_index(probabilities: np.ndarray) -> np.ndarray:
-    """Return the bin of every probability.
-
-    Parameters
-    ----------
-    probabilities : np.ndarray
-        float32, any shape, in [0, 1].
-
-    Returns
-    -------
-    np.ndarray
-        int64, same shape; a higher probability never has a lower bin.
-    """
+    """Return the int64 bin of every float32 probability; a higher one never has a lower bin."""
     p = np.abs(probabilities)  # -0.0 would have the sign bit set
     distance = np.minimum(p, np.float32(1) - p)
     index = (distance.view(np.uint32) >> DROPPED_BITS).astype(np.int64)
@@ -56,19 +46,70 @@ def bin_index(probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve over thresholds, from the highest threshold to the lowest.
+    """A curve from the highest threshold to the lowest, arrays of float64 (k,)."""
 
-    Parameters
-    ----------
-    x, y : np.ndarray
-        float64 (k,): false-positive and true-positive rate of a ROC curve, or recall and precision.
-    thresholds : np.ndarray
-        float64 (k,): at point i the pixels with ``probability >= thresholds[i]`` are predicted.
+    x: np.ndarray  # false-positive rate of a ROC curve, or recall
+    y: np.ndarray  # true-positive rate, or precision
+    thresholds: np.ndarray  # at point i pixels with probability >= thresholds[i] are predicted
+
+
+class Calibration:
+    """How far probabilities are from what they say, in 15 bins of equal width.
+
+    `sums` is float64 (4, 15), by bin: pixels, lesion pixels, sum of the probabilities and of
+    (probability - truth) ** 2.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    thresholds: np.ndarray
+    def __init__(self, sums: np.ndarray | None = None) -> None:
+        self.sums = np.zeros((4, BINS)) if sums is None else np.asarray(sums, dtype=float)
+        if self.sums.shape != (4, BINS):
+            raise ValueError(f"a calibration has 4 sums of {BINS} bins, got {self.sums.shape}")
+
+    @classmethod
+    def of(cls, truth: np.ndarray, probabilities: np.ndarray) -> Calibration:
+        """Sum up the pixels of one image: bool truth, float probabilities in [0, 1]."""
+        if np.asarray(truth).dtype != bool:
+            raise ValueError(f"the true mask must be bool, got dtype {np.asarray(truth).dtype}")
+        p = check_probabilities(truth, probabilities).ravel().astype(float)
+        truth = truth.ravel()
+        index = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+        weights = (None, truth, p, (p - truth) ** 2)
+        return cls([np.bincount(index, w, BINS) for w in weights])
+
+    def __add__(self, other: Calibration) -> Calibration:
+        """Merge two into a new one."""
+        if not isinstance(other, Calibration):
+            return NotImplemented
+        return Calibration(self.sums + other.sums)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Pixels by bin, float64 (15,)."""
+        return self.sums[0]
+
+    @property
+    def n(self) -> int:
+        """Number of pixels."""
+        return int(self.pixels.sum())
+
+    @property
+    def brier(self) -> float:
+        """Mean squared difference between probability and truth; nan without pixels."""
+        return ratio(float(self.sums[3].sum()), self.n)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599); nan without pixels.
+
+        The difference of mean probability and lesion share of each of the 15 bins, weighted by
+        its pixels.
+        """
+        return ratio(float(np.abs(self.sums[2] - self.sums[1]).sum()), self.n)
+
+    def reliability(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean probability and lesion share by bin, float64 (15,), nan in empty bins."""
+        pixels = np.where(self.pixels > 0, self.pixels, math.nan)
+        return self.sums[2] / pixels, self.sums[1] / pixels
 
 
 class ProbabilityHistogram:
@@ -83,10 +124,9 @@ class ProbabilityHistogram:
     ----------
     lesion, background : np.ndarray, optional
         uint64 (516,097,): pixels in each bin. Zeros by default.
-    calibration : Calibration, optional
-        Of all pixels.
-    band : Calibration, optional
-        Of the pixels in the band around the true contours (`contour_band`).
+    calibration, band : np.ndarray, optional
+        float64 (4, 15): sums of `Calibration` of all pixels, and of those in the band around the
+        true contours (`contour_band`). Zeros by default.
 
     Raises
     ------
@@ -98,16 +138,15 @@ class ProbabilityHistogram:
         self,
         lesion: np.ndarray | None = None,
         background: np.ndarray | None = None,
-        calibration: Calibration | None = None,
-        band: Calibration | None = None,
+        calibration: np.ndarray | None = None,
+        band: np.ndarray | None = None,
     ) -> None:
-        self.lesion = _counts(lesion)
-        self.background = _counts(background)
-        self.calibration = calibration or Calibration()
-        self.band = band or Calibration()
+        self.lesion, self.background = _counts(lesion), _counts(background)
+        self.calibration, self.band = Calibration(calibration), Calibration(band)
 
-    def add(self, truth: np.ndarray, probabilities: np.ndarray) -> tuple[Calibration, Calibration]:
-        """Add the pixels of one image.
+    @classmethod
+    def of(cls, truth: np.ndarray, probabilities: np.ndarray) -> ProbabilityHistogram:
+        """Count the pixels of one image.
 
         Parameters
         ----------
@@ -116,38 +155,38 @@ class ProbabilityHistogram:
         probabilities : np.ndarray
             float (H, W) in [0, 1]; used as float32.
 
-        Returns
-        -------
-        calibration, band : Calibration
-            Of this image alone, all its pixels and those in the band around its true contour.
-
         Raises
         ------
         ValueError
-            For another shape or dtype, a nan, or a value outside [0, 1]; nothing is added then.
+            For another shape or dtype, a nan, or a value outside [0, 1].
         """
         truth = check_mask(truth, "the true mask")
         probabilities = check_probabilities(truth, probabilities)
-        index = bin_index(probabilities)
-        self.lesion += _bincount(index[truth])
-        self.background += _bincount(index[~truth])
-        near = contour_band(truth)
-        calibration = Calibration.of(truth, probabilities)
-        band = Calibration.of(truth[near], probabilities[near])
-        self.calibration += calibration
-        self.band += band
-        return calibration, band
+        index, near = bin_index(probabilities), contour_band(truth)
+        counts = (np.bincount(index[chosen], minlength=BIN_COUNT) for chosen in (truth, ~truth))
+        pairs = (truth, probabilities), (truth[near], probabilities[near])
+        return cls(*counts, *(Calibration.of(*pair).sums for pair in pairs))
+
+    def add(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
+        """Add the pixels of one image, as `of` takes it; nothing is added when it is refused."""
+        self += ProbabilityHistogram.of(truth, probabilities)
+
+    def __iadd__(self, other: ProbabilityHistogram) -> ProbabilityHistogram:
+        """Add the pixels of another one to this."""
+        self.lesion += other.lesion
+        self.background += other.background
+        self.calibration += other.calibration
+        self.band += other.band
+        return self
 
     def __add__(self, other: ProbabilityHistogram) -> ProbabilityHistogram:
         """Merge two histograms into a new one."""
         if not isinstance(other, ProbabilityHistogram):
             return NotImplemented
-        return ProbabilityHistogram(
-            self.lesion + other.lesion,
-            self.background + other.background,
-            self.calibration + other.calibration,
-            self.band + other.band,
-        )
+        merged = ProbabilityHistogram()
+        merged += self
+        merged += other
+        return merged
 
     @property
     def lesion_pixels(self) -> int:
@@ -187,45 +226,34 @@ class ProbabilityHistogram:
         """Area under the pooled ROC curve (trapezoids); nan when a class has no pixel."""
         curve = self.roc()
         area = float(np.sum(np.diff(curve.x) * (curve.y[1:] + curve.y[:-1]) / 2))
-        return area if self.n else NAN
+        return area if self.n else math.nan
 
     @property
     def average_precision(self) -> float:
         """Sum of precision times the step in recall (no interpolation); nan without a lesion."""
         curve = self.precision_recall()
         area = float(np.sum(np.diff(curve.x, prepend=0.0) * curve.y))
-        return area if self.n else NAN
+        return area if self.n else math.nan
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what `from_arrays` needs, for `numpy.savez`."""
-        counts = {"lesion": self.lesion.copy(), "background": self.background.copy()}
-        return {
-            **counts,
-            "calibration": self.calibration.to_array(),
-            "band": self.band.to_array(),
-        }
+        counts = {"lesion": self.lesion, "background": self.background}
+        return counts | {"calibration": self.calibration.sums, "band": self.band.sums}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ProbabilityHistogram:
         """Build a histogram from the arrays of `to_arrays`."""
-        sums = (Calibration.from_array(arrays[name]) for name in ("calibration", "band"))
-        return cls(arrays["lesion"], arrays["background"], *sums)
+        return cls(**{name: arrays[name].copy() for name in ARRAYS})
 
 
 def _counts(values: np.ndarray | None) -> np.ndarray:
-    if values is None:
-        return np.zeros(BIN_COUNT, np.uint64)
-    counts = np.array(values, dtype=np.uint64)
+    counts = np.zeros(BIN_COUNT, np.uint64) if values is None else np.asarray(values, np.uint64)
     if counts.shape != (BIN_COUNT,):
         raise ValueError(f"a histogram has {BIN_COUNT} bins, got an array of shape {counts.shape}")
     return counts
 
 
-def _bincount(index: np.ndarray) -> np.ndarray:
-    return np.bincount(index, minlength=BIN_COUNT).view(np.uint64)
-
-
 def _share(cumulative: np.ndarray) -> np.ndarray:
     """Divide by the last value; nan where that is 0."""
     total = cumulative[-1] if len(cumulative) else 0.0
-    return cumulative / total if total else np.full(len(cumulative), NAN)
+    return cumulative / total if total else np.full(len(cumulative), math.nan)

@@ -1,8 +1,11 @@
-"""Everything an evaluation leaves behind, in one folder."""
+"""Everything an evaluation leaves behind, in one folder; several folds put together."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,41 +14,14 @@ import numpy as np
 
 from unet_lib.files import atomic_path, write_atomic
 from unet_lib.metrics.cases import CaseScore, score_case
-from unet_lib.metrics.counts import NAN
 from unet_lib.metrics.curves import ARRAYS, ProbabilityHistogram
 from unet_lib.metrics.table import CaseTable
+from unet_lib.provenance import Provenance
 
 CASES, HISTOGRAMS, ABOUT = "cases.csv", "histograms.npz", "about.json"
 FOLDS = "folds.json"  # only of merged folds
 NO_LESION = " (no lesion)"
 ALL_IMAGES, LESION_IMAGES = "all images", "lesion images"
-
-
-@dataclass(frozen=True)
-class FoldAreas:
-    """Areas under the pooled curves of one fold.
-
-    Parameters
-    ----------
-    fold : int
-    auc, average_precision : dict of str to float
-        For "all images", "lesion images" and each class (its images with a lesion); None where
-        undefined.
-    """
-
-    fold: int
-    auc: dict[str, float | None]
-    average_precision: dict[str, float | None]
-
-    @classmethod
-    def of(cls, fold: int, evaluation: Evaluation) -> FoldAreas:
-        """Work out the areas of one fold."""
-        choices = {ALL_IMAGES: {}, LESION_IMAGES: {"lesion_only": True}}
-        choices |= {label: {"label": label} for label in evaluation.table.lesion_cases.labels}
-        areas = {name: evaluation.areas(**choice) for name, choice in choices.items()}
-        defined = {k: tuple(None if np.isnan(v) else v for v in pair) for k, pair in areas.items()}
-        auc, average = ({name: pair[i] for name, pair in defined.items()} for i in (0, 1))
-        return cls(fold, auc, average)
 
 
 @dataclass
@@ -57,21 +33,26 @@ class Evaluation:
     table : CaseTable
         One row for each image.
     histograms : dict of str to ProbabilityHistogram
-        Pooled pixels by class. Images without a lesion are kept apart: under "normal", or under
-        "<label> (no lesion)" for any other label. Empty when only masks were scored.
-    about : dict
-        JSON-able. Shown on figures and in the report: ``model``, ``data``, ``fold``, ``part``,
-        ``threshold``. Decides on banners: ``data_kind`` ("phantoms" for synthetic images) and
-        ``seen_in_training`` (True when the model was trained on these images). More keys may
-        follow and are listed in the report.
-    folds : tuple of FoldAreas
-        Of the folds that were merged (`merge_evaluations`); empty for a single evaluation.
+        Pooled pixels by class, of images with a lesion; of those without by
+        "<class> (no lesion)". Empty when only masks were scored.
+    provenance : Provenance or mapping of its fields
+        What is known of data, model and evaluation; shown on figures and in the report, decides
+        on their banners.
+    folds : tuple of dict
+        Of folds that were merged (`merge_evaluations`): ``fold``, ``auc`` and
+        ``average_precision``, both areas by "all images", "lesion images" and class (its images
+        with a lesion), None where undefined. Empty for a single evaluation.
     """
 
     table: CaseTable = field(default_factory=CaseTable)
     histograms: dict[str, ProbabilityHistogram] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    folds: tuple[FoldAreas, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+    folds: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take a mapping for what is known."""
+        self.provenance = Provenance.of(self.provenance)
+        self._pools: dict[tuple[bool, str | None], ProbabilityHistogram] = {}
 
     def add(
         self,
@@ -97,34 +78,31 @@ class Evaluation:
         spacing : (float, float), optional
             Height and width of a pixel in mm; for all images or for none.
 
-        Returns
-        -------
-        CaseScore
-
         Raises
         ------
         ValueError
-            As `score_case` and `ProbabilityHistogram.add`, or for a name that is there already.
+            Masks or probabilities that are none, sizes that differ, a name that is there already.
+            Nothing is added then.
         """
         score = score_case(truth, prediction, name=name, label=label, group=group, spacing=spacing)
-        table = self.table.added(score)
-        if probabilities is not None:
-            key = label if score.has_lesion or label == "normal" else f"{label}{NO_LESION}"
-            histogram = self.histograms.get(key, ProbabilityHistogram())
-            try:
-                pixels, band = histogram.add(truth, probabilities)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-            self.histograms[key] = histogram
-            score = replace(
-                score,
-                brier=pixels.brier,
-                ece=pixels.ece,
-                band_brier=band.brier,
-                band_ece=band.ece,
-            )
-            table = self.table.added(score)
-        self.table = table
+        if probabilities is None:
+            self.table.add(score)
+            return score
+        try:
+            pixels = ProbabilityHistogram.of(truth, probabilities)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        score = replace(
+            score,
+            brier=pixels.calibration.brier,
+            ece=pixels.calibration.ece,
+            band_brier=pixels.band.brier,
+            band_ece=pixels.band.ece,
+        )
+        self.table.add(score)
+        key = label if score.has_lesion else f"{label}{NO_LESION}"
+        self.histograms.setdefault(key, ProbabilityHistogram()).__iadd__(pixels)
+        self._pools.clear()
         return score
 
     def histogram(
@@ -142,21 +120,29 @@ class Evaluation:
         Returns
         -------
         ProbabilityHistogram
-            Without pixels when no probabilities were added.
+            To be read, not to be added to. Without pixels when no probabilities were added.
 
         Raises
         ------
         ValueError
             If the histograms hold other images than the table.
         """
-        cases = self.table.lesion_cases if lesion_only or label is not None else self.table
+        lesion_only |= label is not None
+        cases = self.table.lesion_cases if lesion_only else self.table
         if label is not None:
             cases = cases.subset(labels=[label])
-            chosen = [self.histograms[label]] if label in self.histograms and len(cases) else []
-        else:
-            chosen = [h for h in self.histograms.values() if h.lesion_pixels or not lesion_only]
-        merged = sum(chosen, ProbabilityHistogram())
-        pooled = cases.pooled()
+        if (lesion_only, label) not in self._pools:
+            # In folders of earlier versions "normal" holds the images without a lesion.
+            chosen = [
+                histogram
+                for key, histogram in self.histograms.items()
+                if label in (None, key) and (histogram.lesion_pixels or not lesion_only)
+            ]
+            one = len(chosen) == 1
+            self._pools[lesion_only, label] = (
+                chosen[0] if one else sum(chosen, ProbabilityHistogram())
+            )
+        merged, pooled = self._pools[lesion_only, label], cases.pooled()
         if merged.n and (merged.n, merged.lesion_pixels) != (pooled.n, pooled.tp + pooled.fn):
             raise ValueError(
                 f"the histograms hold {merged.n} pixels ({merged.lesion_pixels} lesion), the table "
@@ -167,42 +153,30 @@ class Evaluation:
     def areas(self, *, lesion_only: bool = False, label: str | None = None) -> tuple[float, float]:
         """Return ROC AUC and average precision; of merged folds the mean of the folds' areas.
 
-        Parameters
-        ----------
-        lesion_only, label
-            As in `histogram`.
-
-        Returns
-        -------
-        auc, average_precision : float
-            nan where undefined; folds where it is undefined are left out of the mean.
+        `lesion_only` and `label` are as in `histogram`. Areas are nan where undefined; folds where
+        one is undefined are left out of its mean.
         """
         if not self.folds:
             histogram = self.histogram(lesion_only=lesion_only, label=label)
             return histogram.auc, histogram.average_precision
         name = label or (LESION_IMAGES if lesion_only else ALL_IMAGES)
-        pairs = [(fold.auc.get(name), fold.average_precision.get(name)) for fold in self.folds]
-        columns = ([v for v in values if v is not None] for values in zip(*pairs, strict=True))
-        auc, average = (float(np.mean(v)) if v else NAN for v in columns)
+        areas = (
+            [fold[key].get(name) for fold in self.folds] for key in ("auc", "average_precision")
+        )
+        defined = ([value for value in values if value is not None] for values in areas)
+        auc, average = (float(np.mean(values)) if values else math.nan for values in defined)
         return auc, average
 
     def save(self, folder: str | Path) -> Path:
-        """Write cases.csv, histograms.npz and about.json into `folder` (made when absent).
-
-        Of merged folds also folds.json.
-
-        Returns
-        -------
-        Path
-            `folder`.
+        """Write cases.csv, histograms.npz, about.json, of merged folds folds.json; return `folder`.
 
         Raises
         ------
         TypeError, ValueError
-            If `about` is not JSON-able; nothing is written then.
+            If `provenance` is not JSON-able; nothing is written then.
         """
         folder = Path(folder)
-        about = json.dumps(self.about, indent=2, allow_nan=False)
+        about = json.dumps(self.provenance.to_dict(), indent=2, allow_nan=False)
         arrays = {"labels": np.array(list(self.histograms), dtype=str)}
         for position, histogram in enumerate(self.histograms.values()):
             for key, value in histogram.to_arrays().items():
@@ -213,7 +187,7 @@ class Evaluation:
         write_atomic(folder / ABOUT, about + "\n")
         (folder / FOLDS).unlink(missing_ok=True)
         if self.folds:
-            write_atomic(folder / FOLDS, json.dumps([vars(f) for f in self.folds], indent=2) + "\n")
+            write_atomic(folder / FOLDS, json.dumps(self.folds, indent=2) + "\n")
         return folder
 
     @classmethod
@@ -234,7 +208,8 @@ class Evaluation:
                     f"{folder / name} is missing; {folder} is not a folder of Evaluation.save"
                 )
         with np.load(folder / HISTOGRAMS, allow_pickle=False) as arrays:
-            absent = [f"{key}_{i}" for i in range(len(arrays["labels"])) for key in ARRAYS]
+            labels = arrays["labels"].tolist()
+            absent = [f"{key}_{i}" for i in range(len(labels)) for key in ARRAYS]
             absent = [name for name in absent if name not in arrays]
             if absent:
                 raise ValueError(
@@ -242,12 +217,77 @@ class Evaluation:
                     "version of this library. Evaluate again."
                 )
             histograms = {
-                str(label): ProbabilityHistogram.from_arrays(
-                    {key: arrays[f"{key}_{i}"] for key in ARRAYS}
-                )
-                for i, label in enumerate(arrays["labels"])
+                label: ProbabilityHistogram(*(arrays[f"{key}_{i}"] for key in ARRAYS))
+                for i, label in enumerate(labels)
             }
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         folds = json.loads((folder / FOLDS).read_text()) if (folder / FOLDS).is_file() else ()
-        table = CaseTable.read_csv(folder / CASES)
-        return cls(table, histograms, about, tuple(FoldAreas(**fold) for fold in folds))
+        return cls(CaseTable.read_csv(folder / CASES), histograms, about, tuple(folds))
+
+
+def join_tables(evaluations: Mapping[int, Evaluation]) -> CaseTable:
+    """Put the tables of folds below each other.
+
+    An image may be a validation image of several folds; then each of its rows is kept, its name
+    tells the fold, and all of them are one group.
+    """
+    rows = [(fold, case) for fold, one in evaluations.items() for case in one.table]
+    times = Counter(case.name for _, case in rows)
+    return CaseTable(
+        replace(case, name=f"{case.name}, fold {fold}", group=case.group or case.name)
+        if times[case.name] > 1
+        else case
+        for fold, case in rows
+    )
+
+
+def merge_evaluations(evaluations: Mapping[int, Evaluation]) -> Evaluation:
+    """Put the evaluations of several folds together, to be summarised and reported as one.
+
+    One table, pooled counts. Probabilities of different networks do not share a scale, so the areas
+    under the curves are kept for each fold and `Evaluation.areas` is their mean; the histograms are
+    added up, for calibration and for a drawing of the curves.
+
+    Parameters
+    ----------
+    evaluations : mapping of int to Evaluation
+        By fold.
+
+    Returns
+    -------
+    Evaluation
+        Its provenance is that of all folds, see `Provenance.shared_by`.
+
+    Raises
+    ------
+    ValueError
+        Without a fold, or when only some hold probabilities.
+    """
+    if not evaluations:
+        raise ValueError("merge_evaluations: received no fold; expected at least one.")
+    without = [fold for fold, one in evaluations.items() if not one.histograms]
+    if 0 < len(without) < len(evaluations):
+        raise ValueError(
+            f"merge_evaluations: fold {without[0]} holds no probabilities and others do; evaluate "
+            "all in the same way."
+        )
+    histograms: dict[str, ProbabilityHistogram] = {}
+    for one in evaluations.values():
+        for key, histogram in one.histograms.items():
+            histograms[key] = histograms.get(key, ProbabilityHistogram()) + histogram
+    averaged = not without and len(evaluations) > 1
+    areas = tuple(_areas(fold, one) for fold, one in evaluations.items()) if averaged else ()
+    provenance = Provenance.shared_by([one.provenance for one in evaluations.values()])
+    return Evaluation(join_tables(evaluations), histograms, provenance, areas)
+
+
+def _areas(fold: int, evaluation: Evaluation) -> dict[str, Any]:
+    """Work out the areas under the curves of one fold, see `Evaluation.folds`."""
+    choices = {ALL_IMAGES: {}, LESION_IMAGES: {"lesion_only": True}}
+    choices |= {label: {"label": label} for label in evaluation.table.lesion_cases.labels}
+    pairs = {name: evaluation.areas(**choice) for name, choice in choices.items()}
+    auc, average = (
+        {name: None if math.isnan(pair[i]) else pair[i] for name, pair in pairs.items()}
+        for i in (0, 1)
+    )
+    return {"fold": fold, "auc": auc, "average_precision": average}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest, norm, t
-
-from unet_lib.metrics.counts import NAN
 
 MIN_GROUPS = 20
 """Fewer independent groups give no interval of a mean: it would hold the truth too rarely."""
@@ -88,10 +87,10 @@ def group_bootstrap(
     values, groups = _checked(values, groups, level)
     sums, sizes = _by_group(values, groups)
     count = len(sums)
-    mean = float(values.mean()) if len(values) else NAN
+    mean = float(values.mean()) if len(values) else math.nan
     error = _standard_error(sums, sizes) if count >= MIN_GROUPS else 0.0
     if error < 1e-12:
-        return Interval(mean, NAN, NAN, len(values), count)
+        return Interval(mean, math.nan, math.nan, len(values), count)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     means = drawn @ sums / (drawn @ sizes)
@@ -138,12 +137,12 @@ def share_interval(
     values, groups = _checked(np.asarray(hits, dtype=float), groups, level)
     sums, sizes = _by_group(values, groups)
     n, count = len(values), len(sums)
-    share = float(values.mean()) if n else NAN
+    share = float(values.mean()) if n else math.nan
     if share in (0.0, 1.0):
         limits = binomtest(round(share * count), count).proportion_ci(level, method="exact")
         return Interval(share, float(limits.low), float(limits.high), n, count)
     if count < MIN_GROUPS_SHARE:
-        return Interval(share, NAN, NAN, n, count)
+        return Interval(share, math.nan, math.nan, n, count)
     error = _standard_error(sums, sizes)
     plain = np.sqrt(share * (1 - share) / n)
     tail = (1 + level) / 2

@@ -1,13 +1,10 @@
-"""Scores of contours and connected components of one mask pair, and the band around a contour.
-
-The contour of a mask are its pixels with a 4-neighbour outside the mask or outside the image.
-"""
+"""Contours, their distances, and connected components of one mask pair."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from unet_lib.metrics.counts import NAN
+import numpy as np
 
 TOLERANCE_PX, TOLERANCE_MM = 5.0, 0.5
 """Distance up to which surface Dice counts a contour pixel as right; mm where spacing is known."""
@@ -19,29 +16,21 @@ BAND_PX = 20
 def contour_scores(
     truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float] | None = None
 ) -> dict[str, float]:
-    """Return HD95, mean surface distance and surface Dice of one mask pair.
+    """Return HD95, mean surface distance and surface Dice of two bool (H, W) masks.
 
     With D the distances of all contour pixels of either mask to the other mask's contour:
     HD95 is the 95th percentile of D and the mean surface distance its mean (``hd95`` and ``assd``
     of MedPy 0.5), surface Dice the share of D up to the tolerance (Nikolov et al. 2018,
-    arXiv:1809.04430, counted in contour pixels).
-
-    Parameters
-    ----------
-    truth, prediction : np.ndarray
-        bool (H, W).
-    spacing : (float, float), optional
-        Height and width of a pixel in mm. Distances are in mm then, else in pixels.
-
-    Returns
-    -------
-    dict of str to float
-        ``hd95``, ``mean_surface_distance`` and ``surface_dice``; the rule for empty masks is the
-        table in `unet_lib.metrics`.
+    arXiv:1809.04430, counted in contour pixels). With `spacing`, height and width of a pixel in
+    mm, distances are in mm, else in pixels. Empty masks: see `unet_lib.metrics`.
     """
+    steps = np.ones(2) if spacing is None else np.asarray(spacing, dtype=float)
+    if steps.shape != (2,) or not (np.isfinite(steps) & (steps > 0)).all():
+        raise ValueError(
+            f"spacing must be the height and width of a pixel in mm, both above 0, got {spacing!r}"
+        )
     if not truth.any():
-        return {"hd95": NAN, "mean_surface_distance": NAN, "surface_dice": NAN}
-    steps = np.ones(2) if spacing is None else np.array(spacing, float)
+        return dict.fromkeys(("hd95", "mean_surface_distance", "surface_dice"), math.nan)
     if not prediction.any():
         diagonal = float(np.hypot(*(truth.shape * steps)))
         return {"hd95": diagonal, "mean_surface_distance": diagonal, "surface_dice": 0.0}
@@ -57,19 +46,10 @@ def contour_scores(
 
 
 def component_counts(truth: np.ndarray, prediction: np.ndarray) -> dict[str, int]:
-    """Count connected components (8 neighbours), found and false ones.
+    """Count connected components (8 neighbours) of bool (H, W) masks, found and false ones.
 
-    Parameters
-    ----------
-    truth, prediction : np.ndarray
-        bool (H, W).
-
-    Returns
-    -------
-    dict of str to int
-        ``components`` of the truth; ``components_found``, those of which at least one pixel was
-        predicted; ``predicted_components``; ``false_components``, those of the prediction that
-        hold no true pixel.
+    Found: at least one pixel of a true component was predicted. False: a predicted component that
+    holds no true pixel.
     """
     components, found = _count_touched(truth, prediction)
     predicted, right = _count_touched(prediction, truth)
@@ -82,18 +62,7 @@ def component_counts(truth: np.ndarray, prediction: np.ndarray) -> dict[str, int
 
 
 def contour_band(truth: np.ndarray) -> np.ndarray:
-    """Return the pixels at most `BAND_PX` from the true contour.
-
-    Parameters
-    ----------
-    truth : np.ndarray
-        bool (H, W).
-
-    Returns
-    -------
-    np.ndarray
-        bool (H, W); all False without a lesion.
-    """
+    """Return the pixels at most `BAND_PX` from the true contour, bool (H, W)."""
     from scipy.ndimage import distance_transform_edt  # importing this package is cheap
 
     band = np.zeros(truth.shape, bool)
@@ -113,11 +82,9 @@ def contour(mask: np.ndarray) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
     """Return the rows and columns that hold a mask that is not empty, and `margin` more."""
-    ranges = []
-    for axis in (1, 0):
-        used = np.flatnonzero(mask.any(axis=axis))
-        ranges.append(slice(max(0, int(used[0]) - margin), int(used[-1]) + 1 + margin))
-    return ranges[0], ranges[1]
+    used = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (slice(max(0, int(u[0]) - margin), int(u[-1]) + 1 + margin) for u in used)
+    return rows, columns
 
 
 def _positions(points: np.ndarray) -> np.ndarray:
@@ -145,14 +112,3 @@ def _count_touched(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     mask = mask[box]
     labels, count = label(mask, np.ones((3, 3)))
     return count, np.count_nonzero(np.bincount(labels[mask & other[box]]))
-
-
-def check_spacing(spacing: tuple[float, float] | None) -> None:
-    """Raise a ValueError when a spacing is not two positive finite numbers."""
-    if spacing is None:
-        return
-    values = np.asarray(spacing, dtype=float)
-    if values.shape != (2,) or not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError(
-            f"spacing must be the height and width of a pixel in mm, both above 0, got {spacing!r}"
-        )

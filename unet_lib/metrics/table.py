@@ -5,36 +5,36 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from unet_lib.files import atomic_path
-from unet_lib.metrics.cases import (
-    COMPONENT_FIELDS,
-    COUNT_FIELDS,
-    MEASURED_FIELDS,
-    TEXT_FIELDS,
-    CaseScore,
+from unet_lib.metrics.cases import CaseScore
+from unet_lib.metrics.scores import (
+    COUNTS,
+    DERIVED,
+    MEASURED,
+    SCORES,
+    TEXTS,
+    PixelCounts,
+    of_kind,
 )
-from unet_lib.metrics.counts import NAN, PixelCounts
 
-# Written for the human reader and worked out again from the counts when a table is read.
-DERIVED_FIELDS = ("dice", "iou", "precision", "recall", "left_empty", "false_positive_area",
-                  "area_error", "absolute_area_error")  # fmt: skip
-FLAG_FIELDS = ("has_lesion", "predicted_empty", "missed")
+FLAGS = of_kind("flag")
 # A file name that is not valid UTF-8 reaches Python as surrogates; keep it as it is.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-@dataclass(frozen=True)
 class CaseTable:
     """The score cards of an evaluation, one for each image.
 
+    Its length is the number of images; it is gone through, and indexed, in the order of `cases`.
+
     Parameters
     ----------
-    cases : tuple of CaseScore
+    cases : iterable of CaseScore
         In any order; names must be unique.
 
     Raises
@@ -43,46 +43,43 @@ class CaseTable:
         If a name occurs twice, or some distances are in mm and others in pixels.
     """
 
-    cases: tuple[CaseScore, ...] = ()
+    def __init__(self, cases: Iterable[CaseScore] = ()) -> None:
+        self._cases: list[CaseScore] = []
+        self._names: set[str] = set()
+        for case in cases:
+            self.add(case)
 
-    def __post_init__(self) -> None:
-        """Refuse a name that occurs twice, and distances of two units."""
-        object.__setattr__(self, "cases", tuple(self.cases))
-        seen: set[str] = set()
-        for case in self.cases:
-            if case.name in seen:
-                raise ValueError(f"{case.name} is in the table twice; each image counts once")
-            seen.add(case.name)
-        units = {case.unit: case.name for case in self.cases}
-        if len(units) > 1:
+    def add(self, case: CaseScore) -> None:
+        """Add one image; refuse a name that is there already, and distances of two units."""
+        if case.name in self._names:
+            raise ValueError(f"{case.name} is in the table twice; each image counts once")
+        if self._cases and case.unit != self.unit:
+            units = {self.unit: self._cases[-1].name, case.unit: case.name}
             raise ValueError(
                 f"the size of a pixel is known for {units['mm']} and not for {units['px']}; "
                 "distances in mm and in pixels cannot share a table: give it for all or for none"
             )
-
-    def added(self, case: CaseScore) -> CaseTable:
-        """Return the table with one more case.
-
-        Only that case is checked, so that n of them cost n checks and not n ** 2.
-        """
-        if any(case.name == there.name for there in self.cases):
-            CaseTable((case, case))  # says so
-        CaseTable((*self.cases[:1], case))
-        table = object.__new__(CaseTable)
-        object.__setattr__(table, "cases", (*self.cases, case))
-        return table
+        self._names.add(case.name)
+        self._cases.append(case)
 
     def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.cases)
+        return len(self._cases)
 
     def __iter__(self) -> Iterator[CaseScore]:
-        """Go through the score cards in the order of the table."""
-        return iter(self.cases)
+        return iter(self._cases)
 
     def __getitem__(self, index: int) -> CaseScore:
-        """Return the score card at a position."""
-        return self.cases[index]
+        return self._cases[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._cases == other._cases if isinstance(other, CaseTable) else NotImplemented
+
+    __hash__ = None
+
+    @property
+    def cases(self) -> tuple[CaseScore, ...]:
+        """The score cards, in the order of the table."""
+        return tuple(self._cases)
 
     @property
     def lesion_cases(self) -> CaseTable:
@@ -97,7 +94,17 @@ class CaseTable:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that occur, sorted."""
-        return tuple(sorted({case.label for case in self.cases}))
+        return tuple(sorted({case.label for case in self}))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of each image, (n,) str; one that stands alone has a group of its own."""
+        return np.array([case.group or f"alone: {case.name}" for case in self], dtype=str)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the distances: "mm" or "px"."""
+        return self._cases[0].unit if self._cases else "px"
 
     def subset(
         self,
@@ -106,32 +113,16 @@ class CaseTable:
         labels: Iterable[str] | None = None,
     ) -> CaseTable:
         """Keep the cases for which `predicate` holds and whose label is one of `labels`."""
+        chosen = self._cases if predicate is None else filter(predicate, self._cases)
         wanted = None if labels is None else set(labels)
-        return CaseTable(
-            tuple(
-                case
-                for case in self.cases
-                if (predicate is None or predicate(case))
-                and (wanted is None or case.label in wanted)
-            )
-        )
-
-    @property
-    def groups(self) -> np.ndarray:
-        """Group of each image, (n,) str; one that stands alone has a group of its own."""
-        return np.array([case.group or f"alone: {case.name}" for case in self.cases], dtype=str)
-
-    @property
-    def unit(self) -> str:
-        """Unit of the distances: "mm" or "px"."""
-        return self.cases[0].unit if self.cases else "px"
+        return CaseTable(case for case in chosen if wanted is None or case.label in wanted)
 
     def pooled(self) -> PixelCounts:
         """Return the pixels of all cases in one confusion matrix."""
-        return sum((case.counts for case in self.cases), PixelCounts())
+        return sum((case.counts for case in self), PixelCounts())
 
     def column(self, name: str) -> np.ndarray:
-        """Return one column, in the order of the table.
+        """Return a text, a count or a score of every image, in the order of the table.
 
         Parameters
         ----------
@@ -149,44 +140,33 @@ class CaseTable:
         ValueError
             If there is no such column; the message lists those that exist.
         """
-        kinds = (str, np.int64, np.float64, np.float64, bool)
-        groups = (TEXT_FIELDS, COUNT_FIELDS, DERIVED_FIELDS, MEASURED_FIELDS, FLAG_FIELDS)
-        for kind, names in zip(kinds, groups, strict=True):
-            if name in names:
-                return np.array([getattr(case, name) for case in self.cases], dtype=kind)
-        raise ValueError(f"no column {name!r}; there are {', '.join(sum(groups, ()))}")
+        kinds = dict.fromkeys(TEXTS, str) | dict.fromkeys(COUNTS, np.int64)
+        kinds |= dict.fromkeys(DERIVED + MEASURED, np.float64) | dict.fromkeys(FLAGS, bool)
+        if name not in kinds:
+            raise ValueError(f"no column {name!r}; there are {', '.join(kinds)}")
+        return np.array([getattr(case, name) for case in self], dtype=kinds[name])
 
     def sorted(self, by: str, *, descending: bool = False) -> CaseTable:
         """Return the table ordered by a column; nan last, ties by name."""
-        values = dict(zip(self.column("name"), self.column(by), strict=True))
-        defined = [c for c in self.cases if not _is_nan(values[c.name])]
-        undefined = [c for c in self.cases if _is_nan(values[c.name])]
-        by_name = sorted(defined, key=lambda case: case.name)
-        ordered = sorted(by_name, key=lambda case: values[case.name], reverse=descending)
-        return CaseTable((*ordered, *sorted(undefined, key=lambda case: case.name)))
+        undefined = {c.name for c, v in zip(self, self.column(by), strict=True) if v != v}
+        by_name = sorted(self, key=attrgetter("name"))
+        defined = (case for case in by_name if case.name not in undefined)
+        ordered = sorted(defined, key=attrgetter(by), reverse=descending)
+        return CaseTable([*ordered, *(case for case in by_name if case.name in undefined)])
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the table; a cell is empty where a score is undefined or not known.
+        """Write the table and return `path`; a cell is empty where a score is undefined.
 
         Counts and measured scores are exact; scores that follow from counts have 4 decimals.
-
-        Returns
-        -------
-        Path
-            `path`.
         """
         path = Path(path)
         with atomic_path(path) as temporary, temporary.open("w", **ENCODING) as f:
             writer = csv.writer(f, lineterminator="\n")
-            writer.writerow((*TEXT_FIELDS, *COUNT_FIELDS, *DERIVED_FIELDS, *MEASURED_FIELDS))
-            for case in self.cases:
-                exact = [getattr(case, name) for name in (*TEXT_FIELDS, *COUNT_FIELDS)]
-                derived = [_cell(getattr(case, name), ".4f") for name in DERIVED_FIELDS]
-                measured = [
-                    _cell(getattr(case, name), ".0f" if name in COMPONENT_FIELDS else "")
-                    for name in MEASURED_FIELDS
-                ]
-                writer.writerow([*exact, *derived, *measured])
+            writer.writerow((*TEXTS, *COUNTS, *DERIVED, *MEASURED))
+            for case in self:
+                exact = [getattr(case, name) for name in (*TEXTS, *COUNTS)]
+                scores = [_cell(getattr(case, name), name) for name in (*DERIVED, *MEASURED)]
+                writer.writerow([*exact, *scores])
         return path
 
     @classmethod
@@ -202,33 +182,28 @@ class CaseTable:
         """
         with Path(path).open(**ENCODING) as file:
             reader = csv.DictReader(file, restkey="more", restval="")
-            needed = {*TEXT_FIELDS, *COUNT_FIELDS}
-            found = set(reader.fieldnames or ())
-            if not needed <= found or found - needed - {*DERIVED_FIELDS, *MEASURED_FIELDS}:
-                more = ", ".join((*DERIVED_FIELDS, *MEASURED_FIELDS))
+            needed, scores = TEXTS + COUNTS, DERIVED + MEASURED
+            columns = set(reader.fieldnames or ())
+            if not columns.issuperset(needed) or columns.difference(needed, scores):
                 raise ValueError(
-                    f"{path}: expected the columns {', '.join(TEXT_FIELDS + COUNT_FIELDS)} "
-                    f"(and at most {more}), got {', '.join(sorted(found))}"
+                    f"{path}: expected the columns {', '.join(needed)} (and at most "
+                    f"{', '.join(scores)}), got {', '.join(sorted(columns))}"
                 )
-            return cls(tuple(_read_row(row, f"{path}, line {reader.line_num}") for row in reader))
+            return cls(_read_row(row, f"{path}, line {reader.line_num}") for row in reader)
 
 
 def _read_row(row: dict[str, str], where: str) -> CaseScore:
     try:
         if "more" in row:
             raise ValueError("there are more cells than columns")
-        texts = [row[name] for name in TEXT_FIELDS]
-        counts = [int(row[name]) for name in COUNT_FIELDS]
-        measured = [float(row.get(name) or NAN) for name in MEASURED_FIELDS]
-        return CaseScore(*texts, *counts, *measured)
+        counts = [int(row[name]) for name in COUNTS]
+        measured = [float(row.get(name) or math.nan) for name in MEASURED]
+        return CaseScore(*(row[name] for name in TEXTS), *counts, *measured)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _cell(value: float, digits: str) -> str:
-    """Write a number; without `digits` the shortest text that reads back as the same number."""
+def _cell(value: float, name: str) -> str:
+    """Write a score; one that is measured as the shortest text that reads back as the same."""
+    digits = ".4f" if name in DERIVED else ".0f" if SCORES[name].unit == "count" else ""
     return "" if math.isnan(value) else format(value, digits)
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -142,7 +142,7 @@ def plot_roc(evaluation: Evaluation, *, banner: str | None = None) -> Figure:
     evaluation : Evaluation
         With histograms.
     banner : str, optional
-        In place of the banner that ``evaluation.about`` asks for.
+        In place of the banner that ``evaluation.provenance`` asks for.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def plot_confusion_matrix(
     lesion_only : bool
         Leave out the images without a lesion.
     banner : str, optional
-        In place of the banner that ``evaluation.about`` asks for.
+        In place of the banner that ``evaluation.provenance`` asks for.
 
     Returns
     -------
@@ -237,9 +237,9 @@ def plot_confusion_matrix(
     shown = ("precision", "recall", "F1", "lesion IoU", "Mean IoU", "accuracy")
     pairs = zip(shown, names, strict=True)
     scores = [f"{word} {_number(getattr(counts, name), 3)}" for word, name in pairs]
-    caption = describe(evaluation.about, f"{counts.n:,} pixels", *scores)
+    caption = describe(evaluation.provenance, f"{counts.n:,} pixels", *scores)
     title = f"Confusion matrix, pixels of {images} pooled"
-    figure = new_figure(5.6, 3.3, title, caption, about=evaluation.about, banner=banner)
+    figure = new_figure(5.6, 3.3, title, caption, about=evaluation.provenance, banner=banner)
     _draw_matrix(figure.add_subplot(), counts)
     return figure
 
@@ -294,7 +294,7 @@ def _pixel_figure(
     width: float = 9.0,
     columns: int = 4,
 ) -> Figure:
-    about = evaluation.about
+    about = evaluation.provenance
     images = f"{len(evaluation.table)} images"
     pixels = f"{evaluation.table.pooled().n:,} pixels"
     caption = describe(about, images, pixels, "dot: the final masks")

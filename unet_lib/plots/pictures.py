@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from unet_lib.metrics import score_case
-from unet_lib.metrics.counts import check_mask, check_probabilities, check_same_shape
+from unet_lib.metrics.scores import check_mask, check_probabilities, check_same_shape
 from unet_lib.plots.frame import AMBER, SKY, describe, new_figure
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from unet_lib.metrics import BAND_PX, Evaluation
-from unet_lib.metrics.calibration import BINS
+from unet_lib.metrics.curves import BINS
 from unet_lib.plots.curves import STYLES
 from unet_lib.plots.frame import BLUE, GREY, VERMILION, describe, new_figure
 
@@ -26,7 +26,7 @@ def plot_dice_by_size(evaluation: Evaluation, *, banner: str | None = None) -> F
     ----------
     evaluation : Evaluation
     banner : str, optional
-        In place of the banner that ``evaluation.about`` asks for.
+        In place of the banner that ``evaluation.provenance`` asks for.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def plot_dice_by_size(evaluation: Evaluation, *, banner: str | None = None) -> F
     share = 100 * pixels / (lesions.column("height") * lesions.column("width"))
     dice, labels = lesions.column("dice"), lesions.column("label")
     missed = f"{int(lesions.column('missed').sum())} missed: Dice 0"
-    caption = describe(evaluation.about, f"{len(lesions)} lesion images", missed)
+    caption = describe(evaluation.provenance, f"{len(lesions)} lesion images", missed)
     legend = []
     for label in lesions.labels:
         colour, marker = CLASSES.get(label, OTHER)
@@ -56,7 +56,7 @@ def plot_dice_by_size(evaluation: Evaluation, *, banner: str | None = None) -> F
         legend.append(Line2D([], [], color="black", label=name))
     title = "Dice of every lesion image against the size of its lesion (per image)"
     figure = new_figure(
-        8.2, 3.6, title, caption, about=evaluation.about, banner=banner, legend=legend
+        8.2, 3.6, title, caption, about=evaluation.provenance, banner=banner, legend=legend
     )
     axes = figure.add_subplot()
     for label in lesions.labels:
@@ -84,7 +84,7 @@ def plot_calibration(evaluation: Evaluation, *, banner: str | None = None) -> Fi
     evaluation : Evaluation
         With histograms.
     banner : str, optional
-        In place of the banner that ``evaluation.about`` asks for.
+        In place of the banner that ``evaluation.provenance`` asks for.
 
     Returns
     -------
@@ -110,9 +110,9 @@ def plot_calibration(evaluation: Evaluation, *, banner: str | None = None) -> Fi
     ]
     legend.append(Line2D([], [], color=GREY, linestyle=":", label="perfect"))
     images, pixels = f"{len(evaluation.table)} images", f"{whole.n:,} pixels"
-    caption = describe(evaluation.about, images, pixels, f"{BINS} bins of equal width")
+    caption = describe(evaluation.provenance, images, pixels, f"{BINS} bins of equal width")
     figure = new_figure(
-        8.2, 3.6, "Calibration, pooled over pixels", caption, about=evaluation.about,
+        8.2, 3.6, "Calibration, pooled over pixels", caption, about=evaluation.provenance,
         banner=banner, legend=legend, legend_columns=1,
     )  # fmt: skip
     left, right = figure.subplots(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from unet_lib.metrics import CaseScore, CaseTable
-from unet_lib.metrics.counts import NAN
 from unet_lib.metrics.intervals import Interval, group_bootstrap
 from unet_lib.report.markdown import DIGITS
 from unet_lib.report.texts import escape, number, table, with_interval
@@ -148,7 +148,7 @@ def _compare(
     interval = group_bootstrap(difference, groups, seed=seed)
     _, index = np.unique(groups, return_inverse=True)
     by_group = np.bincount(index, difference) / np.bincount(index)
-    p = NAN
+    p = math.nan
     if not by_group.any():
         p = 1.0
     elif interval.known:

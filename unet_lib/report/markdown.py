@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unet_lib.metrics import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
-from unet_lib.metrics.calibration import BINS
+from unet_lib.metrics.curves import BINS
 from unet_lib.report.first_readme import FIRST_README, first_readme_auc_bound
 from unet_lib.report.texts import (
     banner,
@@ -228,9 +228,9 @@ def _pooled(summary: Summary) -> str:
 def _by_fold(summary: Summary) -> str:
     if not summary.folds:
         return ""
-    header = ("ROC AUC, pooled pixels of", *(f"fold {areas.fold}" for areas in summary.folds))
+    header = ("ROC AUC, pooled pixels of", *(f"fold {areas['fold']}" for areas in summary.folds))
     cells = [
-        (escape(row.label), *(_area(areas.auc.get(row.label)) for areas in summary.folds))
+        (escape(row.label), *(_area(areas["auc"].get(row.label)) for areas in summary.folds))
         for row in summary.pooled
     ]
     note = (

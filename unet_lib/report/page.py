@@ -18,8 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from unet_lib.metrics import CaseScore, CaseTable, Evaluation
-from unet_lib.metrics.cases import COMPONENT_FIELDS, MEASURED_FIELDS
-from unet_lib.metrics.table import DERIVED_FIELDS
+from unet_lib.metrics.scores import DERIVED, MEASURED, of_kind
 from unet_lib.plots.frame import banner_for, describe
 from unet_lib.report import markdown
 from unet_lib.report.outlines import Show, draw_outline, kinds_of_cases
@@ -62,7 +61,7 @@ def render_page(
     str
         HTML. Every text from outside (names of files, models, data) is escaped.
     """
-    about, table = evaluation.about, evaluation.table
+    about, table = evaluation.provenance, evaluation.table
     suffix = " (training images: not a test)" if about.get("seen_in_training") else ""
     scored = describe(about, f"{len(table)} images")
     sections = [
@@ -215,11 +214,11 @@ def _table(table: CaseTable, about: Mapping[str, Any]) -> dict[str, Any]:
     share = [(c.tp + c.fn) / (c.height * c.width) for c in table]
     columns["lesion, share of image"] = [number(value, 4) for value in share]
     names = {**markdown.PER_IMAGE, **markdown.CONTOURS, **markdown.CALIBRATION}
-    for name in (*DERIVED_FIELDS, *MEASURED_FIELDS):
+    for name in (*DERIVED, *MEASURED):
         values = table.column(name).tolist()
         if all(math.isnan(value) for value in values):
             continue
-        digits = 0 if name in COMPONENT_FIELDS else markdown.DIGITS.get(name, 3)
+        digits = 0 if name in of_kind("component") else markdown.DIGITS.get(name, 3)
         unit = f" ({table.unit})" if name in ("hd95", "mean_surface_distance") else ""
         title = names.get(name, name.replace("_", " ")) + unit
         columns[title] = [number(value, digits) for value in values]

@@ -14,7 +14,6 @@ from unet_lib.metrics import (
     LESION_IMAGES,
     CaseTable,
     Evaluation,
-    FoldAreas,
     PixelCounts,
 )
 from unet_lib.metrics.intervals import Interval, group_bootstrap, share_interval
@@ -140,7 +139,7 @@ class Summary:
         Number of near-duplicate groups, images that stand alone included.
     unit : str
         Unit of distances, "px" or "mm".
-    folds : tuple of FoldAreas
+    folds : tuple of dict
         As `Evaluation.folds`.
     per_image : tuple of PerImageSummary
         All lesion images first, then each class. Empty without lesion images.
@@ -156,7 +155,7 @@ class Summary:
     images: int
     groups: int
     unit: str
-    folds: tuple[FoldAreas, ...]
+    folds: tuple[dict[str, Any], ...]
     per_image: tuple[PerImageSummary, ...]
     normals: NormalSummary | None
     pooled: tuple[PooledSummary, ...]
@@ -211,7 +210,7 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
         tables |= {label: lesions.subset(labels=[label]) for label in lesions.labels}
     per_image = tuple(_per_image(label, chosen, seed) for label, chosen in tables.items())
     return Summary(
-        about=dict(evaluation.about),
+        about=evaluation.provenance.to_dict(),
         images=len(table),
         groups=len(set(table.groups)),
         unit=table.unit,

@@ -1,18 +1,82 @@
-"""The four cells of a confusion matrix of pixels, and the scores that follow from them."""
+"""The table of all scores; pixel counts and what follows from them; the score card of one image."""
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-NAN = float("nan")
+TEXTS = ("name", "label", "group")
+COUNTS = ("height", "width", "tp", "fp", "fn", "tn")
+
+
+class Score(NamedTuple):
+    """How a score is named, grouped, written and read."""
+
+    title: str
+    kind: str
+    digits: int = 3  # decimals of a mean
+    unit: str = "share"  # share (0 to 1), ratio, count, length (mm; px where mm are not known), mm
+    better: str = "higher"  # higher, lower, or neither: ""
+
+
+SCORES: dict[str, Score] = {
+    # of one image, in the order of cases.csv: those that follow from the counts ...
+    "dice": Score("Dice", "overlap"),
+    "iou": Score("lesion IoU", "overlap"),
+    "precision": Score("precision", "overlap"),
+    "recall": Score("recall", "overlap"),
+    "left_empty": Score("left empty", "normal"),
+    "false_positive_area": Score("false-positive area", "normal", better="lower"),
+    "area_error": Score("area error", "area", unit="ratio", better=""),
+    "absolute_area_error": Score("absolute area error", "area", unit="ratio", better="lower"),
+    # ... and those that are measured in the pictures and kept exactly
+    "components": Score("components", "component", unit="count", better=""),
+    "components_found": Score("components found", "component", unit="count"),
+    "predicted_components": Score("predicted components", "component", unit="count", better=""),
+    "false_components": Score("false components", "component", unit="count", better="lower"),
+    "hd95": Score("HD95", "contour", 1, "length", "lower"),
+    "mean_surface_distance": Score("mean surface distance", "contour", 1, "length", "lower"),
+    "surface_dice": Score("surface Dice", "contour"),
+    "brier": Score("Brier", "calibration", better="lower"),
+    "ece": Score("ECE", "calibration", better="lower"),
+    "band_brier": Score("Brier in the band", "calibration", better="lower"),
+    "band_ece": Score("ECE in the band", "calibration", better="lower"),
+    "pixel_height_mm": Score("pixel height mm", "pixel", unit="mm", better=""),
+    "pixel_width_mm": Score("pixel width mm", "pixel", unit="mm", better=""),
+    # of one image, yes or no
+    "has_lesion": Score("has a lesion", "flag", better=""),
+    "predicted_empty": Score("predicted empty", "flag", better=""),
+    "missed": Score("missed", "flag", better="lower"),
+    # of pooled pixels alone
+    "f1": Score("F1", "pooled"),
+    "mean_iou": Score("Mean IoU", "pooled"),
+    "background_iou": Score("background IoU", "pooled"),
+    "accuracy": Score("pixel accuracy", "pooled"),
+    "prevalence": Score("lesion share", "pooled", better=""),
+    "false_positive_rate": Score("false-positive rate", "pooled", better="lower"),
+    "auc": Score("ROC AUC", "pooled", 4),
+    "average_precision": Score("average precision", "pooled"),
+}
+
+
+def of_kind(*kinds: str) -> tuple[str, ...]:
+    """Return the names of the scores of some kinds, in the order of `SCORES`."""
+    return tuple(name for name, score in SCORES.items() if score.kind in kinds)
+
+
+DERIVED = of_kind("overlap", "normal", "area")
+MEASURED = of_kind("component", "contour", "calibration", "pixel")
+CONFUSION = ("precision", "recall", "f1", "iou", "mean_iou", "accuracy")
+"""The scores of a confusion matrix that tables and figures show."""
 
 
 def ratio(part: float, whole: float) -> float:
     """Return part / whole, and nan for 0/0 (an undefined score is never a silent 0 or 1)."""
-    return part / whole if whole else NAN
+    return part / whole if whole else math.nan
 
 
 @dataclass(frozen=True)
@@ -57,8 +121,7 @@ class PixelCounts:
         """Pool the pixels of both."""
         if not isinstance(other, PixelCounts):
             return NotImplemented
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return PixelCounts(*(mine + theirs for mine, theirs in pairs))
+        return PixelCounts(*map(operator.add, astuple(self), astuple(other)))
 
     @property
     def n(self) -> int:
@@ -122,13 +185,7 @@ class PixelCounts:
 
 
 def check_mask(mask: np.ndarray, what: str) -> np.ndarray:
-    """Return `mask` unchanged if it is a bool (H, W) array.
-
-    Raises
-    ------
-    ValueError
-        If it is not; the message says which mask, what came, and what to do.
-    """
+    """Return `mask` if it is a bool (H, W) array with pixels; else raise a ValueError."""
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise ValueError(
@@ -150,13 +207,7 @@ def check_same_shape(truth: np.ndarray, other: np.ndarray, what: str) -> None:
 
 
 def check_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return `probabilities` as float32, in the shape of `truth`, after all checks.
-
-    Raises
-    ------
-    ValueError
-        For another shape than `truth`, integers, a nan, or a value outside [0, 1].
-    """
+    """Return float32 probabilities of the shape of `truth`; else raise a ValueError."""
     probabilities = np.asarray(probabilities)
     if probabilities.dtype.kind != "f":  # an 8-bit map of 0 and 1 would pass for certainty
         raise ValueError(
@@ -180,22 +231,7 @@ def check_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> np.ndar
 
 
 def count_pixels(truth: np.ndarray, prediction: np.ndarray) -> PixelCounts:
-    """Count the pixels of one mask pair.
-
-    Parameters
-    ----------
-    truth, prediction : np.ndarray
-        bool (H, W), True on the lesion.
-
-    Returns
-    -------
-    PixelCounts
-
-    Raises
-    ------
-    ValueError
-        If a mask is not bool, not two-dimensional or empty of pixels, or the shapes differ.
-    """
+    """Count the pixels of one mask pair, bool (H, W), True on the lesion."""
     truth = check_mask(truth, "the true mask")
     prediction = check_mask(prediction, "the predicted mask")
     check_same_shape(truth, prediction, "predicted mask")
