@@ -175,7 +175,7 @@ def test_folds_of_the_authors_own_split_say_that_they_leak(data, tmp_path):
     given = {"provenance": about, "which": [1], "progress": False}
     run = crossvalidate(cases, folds, tmp_path / "own", recipe, **given)
     assert run.about.own_split == leaks
-    banner = run.folds[0].validation.about["own_split"]
+    banner = run.folds[0].validation.provenance.own_split
     assert banner == f"{leaks}, fold 0"
     # A folder of before, which did not keep it, goes on.
     path = tmp_path / "own" / "crossvalidation.json"
