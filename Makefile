@@ -1,15 +1,17 @@
-# make demo [DATA=<folder>] | test | lint | mutate | fuzz | oldest | supply | bench |
+# make demo [DATA=<folder>] | test | test-slow | test-all | lint | fuzz | oldest | supply | bench |
 #      reproduce DATA=<folder> | reproduce-all DATA=<folder> | faults | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2
 DATA ?=
 OUT := $(if $(DATA),runs/data,runs/demo)
 DATASET := $(if $(DATA),$(DATA),phantoms)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
-.PHONY: demo test lint mutate fuzz oldest supply bench reproduce reproduce-all faults clean
+.PHONY: demo test test-slow test-all lint mutate fuzz oldest supply bench reproduce reproduce-all \
+  faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.runtime: requirements.txt
@@ -39,21 +41,31 @@ demo: $(VENV)/.runtime
 	@cat $(OUT)/evaluation/report.md
 	@echo; echo "Report and figures: $(OUT)/evaluation/   executed notebooks: $(OUT)/"
 
-test: lint $(VENV)/.browser
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m keras
+# The quick tests: what is fast or shows most. On JAX those marked jax.
+test: lint
+	$(PYTEST) -m "not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "jax and not slow"
+
+# Child processes, kills, damaged files, browser, export; the rest of the Keras half on JAX.
+test-slow: $(VENV)/.browser
+	$(PYTEST) -m slow
+	KERAS_BACKEND=jax $(PYTEST) -m "keras and not (jax and not slow)"
+
+# Everything, with the coverage of unet_lib.
+test-all: lint $(VENV)/.browser
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=92
+	KERAS_BACKEND=jax $(PYTEST) -m keras
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# Mutants of metrics, dataset and report: SAMPLE of each, drawn with seed 0; hours for all.
-mutate: $(VENV)/.dev
-	nice -n 15 $(BIN)/python -m lab.mutate --sample $(or $(SAMPLE),300)
+mutate:
+	@echo "make mutate is gone: pip install mutmut, and point it at unet_lib and tests"; exit 2
 
-# 20,000 damaged inputs, other ones in every run; the tests hold 2,200 that are always the same.
-# Then 1,000 damaged weights files, of which the tests take 500.
+# 20,000 damaged inputs, other ones in every run; the tests hold some that are always the same.
+# Then 1,000 damaged weights files.
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzzing.py 20000
 	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_damaged_weights.py
@@ -88,7 +100,7 @@ reproduce-all: $(VENV)/.runtime
 # changed in the middle, an interrupted notebook cell. About an hour.
 faults: $(VENV)/.dev
 	$(BIN)/python tests/faults.py --kills 50
-	FAULTS=1 $(BIN)/python -m pytest tests/test_fault_kinds.py tests/test_training.py
+	$(BIN)/python -m pytest tests/test_fault_kinds.py tests/test_training.py
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage

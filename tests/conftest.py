@@ -1,9 +1,10 @@
-"""Fixtures shared by the tests: the real BUSI folder, and a tiny folder in its layout."""
+"""What tests share: real data, phantoms, a tiny trained run, a tiny folder in BUSI's layout."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,12 @@ import pytest
 # as good for a test, takes seconds.
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
 
+# In the background of a script Ctrl-C is ignored, and child processes would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Fixtures whose tests must not be skipped: REQUIRE=busi_dir,busbra_dir,browser.
+REQUIRED = set(filter(None, os.environ.get("REQUIRE", "").split(",")))
 AGREED = Path(__file__).parent / "data" / "agreed"
 
 
@@ -25,6 +32,17 @@ def pytest_addoption(parser):
     parser.addoption(
         "--agree", action="store_true", help="write the texts of tests/data/agreed anew; read them"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that is skipped although what it needs is there has failed."""
+    report = yield
+    needed = REQUIRED.intersection(item.fixturenames)
+    if report.skipped and needed and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped though REQUIRE names {', '.join(needed)}: {report.longrepr[2]}"
+    return report
 
 
 @pytest.fixture
@@ -64,15 +82,46 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
 
 
+def real_data(variable: str) -> Path:
+    """Return the folder that an environment variable names; skip the test where it is not there."""
+    folder = os.environ.get(variable, "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"{variable} names no folder ({folder!r}): set it to test on real data")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def busi_dir() -> Path:
-    """Return the real BUSI folder; skip the test where it is not there."""
-    folder = os.environ.get("BUSI_DIR", "")
-    if not folder:
-        pytest.skip("BUSI_DIR is not set: set it to Dataset_BUSI_with_GT to test on real data")
-    if not Path(folder).is_dir():
-        pytest.skip(f"BUSI_DIR names {folder}, which is not a folder")
-    return Path(folder)
+    """Return the folder Dataset_BUSI_with_GT."""
+    return real_data("BUSI_DIR")
+
+
+@pytest.fixture(scope="session")
+def busbra_dir() -> Path:
+    """Return the folder BUSBRA."""
+    return real_data("BUSBRA_DIR")
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory) -> Path:
+    """Return a folder with 24 phantoms; tests read it only."""
+    from unet_lib.phantoms import make_phantoms
+
+    return make_phantoms(tmp_path_factory.mktemp("data") / "phantoms", 24, 5, progress=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(phantoms, tmp_path_factory):
+    """Return a `Run` of two epochs on the phantoms: 4 filters, 32 pixels; tests read it only."""
+    from unet_lib import Preprocessing, Recipe, TrainingConfig, UNetConfig, open_dataset, train
+
+    recipe = Recipe(
+        network=UNetConfig(filters=4, depth=2),
+        preprocessing=Preprocessing(32),
+        training=TrainingConfig(epochs=2, warmup_epochs=1, batch_size=4, precision="float32"),
+    )
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return train(open_dataset(phantoms).split, folder, recipe, progress=False)
 
 
 def write_png(path: Path, array: np.ndarray) -> Path:
