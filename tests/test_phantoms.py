@@ -36,7 +36,7 @@ def scanner(**settings) -> Scanner:
 
 def flat(shape=(200, 200)) -> Tissue:
     echo, loss = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    return Tissue(echo, loss, np.ones(shape, np.float32))
+    return Tissue(echo, loss)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -12,11 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from unet_lib.phantoms.fields import noise, step
-from unet_lib.phantoms.tissue import Tissue
-
-__all__ = ["Lesion", "add_lesion", "draw_lesion"]
-
+from unet_lib.phantoms.tissue import Tissue, noise, step
 
 _SKIN = 0.05  # fraction of the height that no lesion enters
 _TURNS = 1024  # directions around a lesion that are told apart
@@ -24,75 +20,27 @@ _TURNS = 1024  # directions around a lesion that are told apart
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion.
+    """One lesion; echoes in decibels."""
 
-    Parameters
-    ----------
-    x, y : float
-        Centre, as fractions of width and height.
-    radius : float
-        Radius of the disc of equal area, as a fraction of the shorter side.
-    aspect : float
-        Height divided by width; above 1 is "taller than wide".
-    angle : float
-        Rotation in radians.
-    bumps : tuple of (int, float, float)
-        Waves of the outline: how many around it, relative amplitude, phase.
-    ragged : float
-        Irregular in- and outgrowths of the outline, relative to the radius.
-    spikes : int
-        Spicules: narrow strands that radiate from the margin; not part of the mask.
-    contrast : float
-        Echo against the tissue around it, in decibels; negative is darker.
-    uneven : float
-        Spread of the echo inside, in decibels.
-    softness : float
-        Width of the margin in pixels.
-    capsule : float
-        Echo of a thin bright line around it, in decibels.
-    halo : float
-        Echo of a broad bright rim, in decibels.
-    posterior : float
-        Change of the echo behind its thickest part, in decibels: positive is enhancement,
-        negative shadow.
-    calcifications : int
-        Bright points inside.
-    """
-
-    x: float
+    x: float  # centre, as fractions of width and height
     y: float
-    radius: float
-    aspect: float
-    angle: float
-    bumps: tuple[tuple[int, float, float], ...]
-    ragged: float = 0.0
-    spikes: int = 0
-    contrast: float = -10.0
-    uneven: float = 1.0
-    softness: float = 1.0
-    capsule: float = 0.0
-    halo: float = 0.0
-    posterior: float = 0.0
-    calcifications: int = 0
+    radius: float  # of the disc of equal area, as a fraction of the shorter side
+    aspect: float  # height divided by width; above 1 is "taller than wide"
+    angle: float  # rotation in radians
+    bumps: list[tuple[int, float, float]]  # waves of the outline: number, amplitude, phase
+    ragged: float = 0.0  # irregular in- and outgrowths of the outline, relative to the radius
+    spikes: int = 0  # spicules: strands that radiate from the margin; not part of the mask
+    contrast: float = -10.0  # echo against the tissue around it; negative is darker
+    uneven: float = 1.0  # spread of the echo inside
+    softness: float = 1.0  # width of the margin in pixels
+    capsule: float = 0.0  # echo of a thin bright line around it
+    halo: float = 0.0  # echo of a broad bright rim
+    posterior: float = 0.0  # change behind its thickest part: enhancement, negative for shadow
+    calcifications: int = 0  # bright points inside
 
 
 def draw_lesion(kind: str, rng: np.random.Generator, side: float) -> Lesion:
-    """Return a random lesion.
-
-    Parameters
-    ----------
-    kind : {"benign", "malignant"}
-        Which signs it has.
-    rng : numpy.random.Generator
-        Source of the choice.
-    side : float
-        Shorter side of the picture in pixels, for widths given in pixels.
-
-    Returns
-    -------
-    Lesion
-        The lesion.
-    """
+    """Draw a "benign" or "malignant" lesion; `side`: the picture's shorter side in pixels."""
     signs = _benign(rng, side) if kind == "benign" else _malignant(rng, side)
     top = signs["radius"] * signs["aspect"] ** 0.5 + _SKIN + 0.02  # side is about the height
     return Lesion(x=rng.uniform(0.2, 0.8), y=max(top, rng.beta(3, 6)), **signs)
@@ -102,20 +50,17 @@ def _benign(rng: np.random.Generator, side: float) -> dict:
     """Oval, smooth, thin capsule; a fifth are cysts: no echo inside, strong enhancement."""
     cyst = rng.random() < 0.2
     lobes = rng.uniform(0.005, 0.04)
-    signs = {
+    return {
         "radius": _size(rng, 0.115, 0.5, 0.05, 0.32),
         "aspect": float(np.clip(rng.normal(0.6, 0.13), 0.35, 0.95)),
         "angle": rng.normal(0, 0.2),
-        "bumps": tuple(
-            (k, rng.normal(0, lobes) * 2 / k, rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)
-        ),
+        "bumps": [(k, rng.normal(0, lobes) * 2 / k, rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)],
         "contrast": -rng.uniform(20, 30) if cyst else -rng.gamma(4, 2.2) - 2,
         "uneven": rng.uniform(0.3, 2.0),
         "softness": rng.uniform(0.5, 0.5 + 0.006 * side),
         "capsule": max(0.0, rng.normal(6, 4)),
         "posterior": rng.uniform(6, 12) if cyst else rng.normal(4, 3),
     }
-    return signs
 
 
 def _malignant(rng: np.random.Generator, side: float) -> dict:
@@ -124,7 +69,7 @@ def _malignant(rng: np.random.Generator, side: float) -> dict:
         "radius": _size(rng, 0.205, 0.36, 0.08, 0.38),
         "aspect": float(np.clip(rng.normal(0.72, 0.2), 0.42, 1.4)),
         "angle": rng.normal(0, 0.3),
-        "bumps": tuple((k, rng.normal(0, 0.06), rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)),
+        "bumps": [(k, rng.normal(0, 0.06), rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)],
         "ragged": rng.uniform(0.05, 0.2),
         "spikes": int(rng.integers(8, 22)) if rng.random() < 0.45 else 0,
         "contrast": -rng.gamma(5, 1.5) - 2.5,
@@ -141,21 +86,9 @@ def _size(rng: np.random.Generator, median: float, spread: float, low: float, hi
 
 
 def add_lesion(tissue: Tissue, lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
-    """Put a lesion into tissue, which is changed in place.
+    """Put a lesion into tissue, in place.
 
-    Parameters
-    ----------
-    tissue : Tissue
-        The breast.
-    lesion : Lesion
-        The lesion.
-    rng : numpy.random.Generator
-        Source of its texture.
-
-    Returns
-    -------
-    ndarray, float32, (H, W)
-        Distance to the outline in pixels, positive inside; the mask is where it is positive.
+    Returns the distance to its outline in pixels, float32 (H, W); positive inside.
     """
     shape = tissue.echo.shape
     reach, turn = _polar(lesion, shape)
@@ -169,23 +102,24 @@ def add_lesion(tissue: Tissue, lesion: Lesion, rng: np.random.Generator) -> np.n
         outline = outline + lesion.ragged * growth
     inner = reach <= np.maximum(outline, 0.35)
     inner[: round(_SKIN * shape[0])] = False
-    distance = _signed_distance(_one_piece(inner))
+    distance = _distance_to_outline(inner)
     inside = step(distance, lesion.softness)
     rim = np.clip(0.6 + 0.5 * noise(rng, shape, (6, 6)), 0, 1.4)
-    around = _level_around(tissue.echo, distance)
+    around = (distance < 0) & (distance > -0.06 * min(shape))
+    level = float(np.median(tissue.echo[around])) if around.any() else 0.0
     texture = lesion.uneven * (
         0.7 * noise(rng, shape, (16, 12)) + 0.6 * noise(rng, shape, (40, 24))
     )
-    own = around + lesion.contrast + texture
+    own = level + lesion.contrast + texture
     if lesion.spikes:
-        _add_spikes(tissue, lesion, rng, distance, turn)
+        tissue.echo += _spicules(lesion, rng, distance, turn)
     if lesion.halo:
         width = rng.uniform(0.12, 0.3) * lesion.radius * min(shape)
         tissue.echo += lesion.halo * rim * np.exp(-np.square((distance + width) / width))
     tissue.echo += inside * (own - tissue.echo)
     tissue.echo += lesion.capsule * rim * np.exp(-np.square((distance + 1) / 1.4))
-    if lesion.calcifications:
-        _add_calcifications(tissue, lesion, rng, distance)
+    if lesion.calcifications and (distance > 3).any():
+        tissue.echo += _calcifications(lesion.calcifications, rng, distance)
     _change_loss(tissue, lesion, inside, distance)
     return distance
 
@@ -202,35 +136,19 @@ def _polar(lesion: Lesion, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     return reach, (angle * np.float32(_TURNS / (2 * np.pi))).astype(np.int32) % _TURNS
 
 
-def _one_piece(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest connected part of a mask, holes filled."""
+def _distance_to_outline(mask: np.ndarray) -> np.ndarray:
+    """Of the largest connected part of a mask, holes filled; positive inside, float32 (H, W)."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
     if contours:
         cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, cv2.FILLED)
-    return filled.astype(bool)
-
-
-def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance to the outline of a mask, positive inside, float32 (H, W)."""
-    inner = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    outer = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    inner, outer = (cv2.distanceTransform(m, cv2.DIST_L2, 5) for m in (filled, 1 - filled))
     return cv2.GaussianBlur(inner - outer, (0, 0), 0.8)
 
 
-def _level_around(echo: np.ndarray, distance: np.ndarray) -> float:
-    """Median echo of the tissue that touches the lesion, in decibels."""
-    ring = (distance < 0) & (distance > -0.06 * min(echo.shape))
-    return float(np.median(echo[ring])) if ring.any() else 0.0
-
-
-def _add_spikes(
-    tissue: Tissue,
-    lesion: Lesion,
-    rng: np.random.Generator,
-    distance: np.ndarray,
-    turn: np.ndarray,
-) -> None:
+def _spicules(
+    lesion: Lesion, rng: np.random.Generator, distance: np.ndarray, turn: np.ndarray
+) -> np.ndarray:
     """Strands that radiate from the margin, dark or bright, fading with distance."""
     length = rng.uniform(0.25, 0.7) * lesion.radius * min(distance.shape)
     strands = np.zeros(_TURNS)
@@ -239,21 +157,17 @@ def _add_spikes(
         width = rng.uniform(0.02, 0.06) * _TURNS / (2 * np.pi)
         strands += rng.choice((-7.0, 6.0)) * np.exp(-np.square(away / width))
     fade = np.exp(-np.maximum(-distance, 0) / length) * step(-distance, 1.0)
-    tissue.echo += strands.astype(np.float32)[turn] * fade
+    return strands.astype(np.float32)[turn] * fade
 
 
-def _add_calcifications(
-    tissue: Tissue, lesion: Lesion, rng: np.random.Generator, distance: np.ndarray
-) -> None:
+def _calcifications(count: int, rng: np.random.Generator, distance: np.ndarray) -> np.ndarray:
     """Bright points inside."""
     rows, columns = np.nonzero(distance > 3)
-    if rows.size == 0:
-        return
     spots = np.zeros(distance.shape, np.float32)
-    for index in rng.integers(0, rows.size, lesion.calcifications):
+    for index in rng.integers(0, rows.size, count):
         centre = (int(columns[index]), int(rows[index]))
         cv2.circle(spots, centre, 1, float(rng.uniform(8, 16)), -1)
-    tissue.echo += cv2.GaussianBlur(spots, (0, 0), 0.7)
+    return cv2.GaussianBlur(spots, (0, 0), 0.7)
 
 
 def _change_loss(tissue: Tissue, lesion: Lesion, inside: np.ndarray, distance: np.ndarray) -> None:

@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 
 from unet_lib.phantoms.lesions import Lesion, add_lesion, draw_lesion
-from unet_lib.phantoms.overlays import decorate, visible_part
+from unet_lib.phantoms.marks import add_marks, visible_part
 from unet_lib.phantoms.scanner import draw_scanner
 from unet_lib.phantoms.tissue import breast
 from unet_lib.settings import Settings
-
-__all__ = ["KINDS", "Phantom", "PhantomConfig", "make_phantom", "phantom_pictures"]
 
 KINDS = ("benign", "malignant", "normal")
 _WORKING_PIXELS = 115_000  # scans are computed at about this size, then enlarged
@@ -22,31 +20,14 @@ _WORKING_PIXELS = 115_000  # scans are computed at about this size, then enlarge
 
 @dataclass(frozen=True)
 class PhantomConfig(Settings):
-    """What phantoms look like.
+    """What phantoms look like; ValueError when a share or a size is out of range."""
 
-    Parameters
-    ----------
-    benign, malignant : float
-        Shares of the classes; the rest is normal. BUSI has 56, 27 and 17 %.
-    second_lesion : float
-        Probability that a picture with a lesion has another, in a mask file of its own.
-    heights, widths : tuple of int
-        Smallest and largest size in pixels, as most of BUSI.
-    marks : bool
-        Whether some pictures carry text, callipers, a scale or black borders.
-
-    Raises
-    ------
-    ValueError
-        If a share or a size is out of range.
-    """
-
-    benign: float = 0.56
+    benign: float = 0.56  # shares of the classes; BUSI has 56, 27 and 17 %
     malignant: float = 0.27
-    second_lesion: float = 0.06
-    heights: tuple[int, int] = (330, 600)
+    second_lesion: float = 0.06  # how often a picture has another, in a mask file of its own
+    heights: tuple[int, int] = (330, 600)  # smallest and largest, in pixels, as most of BUSI
     widths: tuple[int, int] = (350, 700)
-    marks: bool = True
+    marks: bool = True  # whether some pictures carry text, callipers, a scale or black borders
 
     def __post_init__(self) -> None:
         """Check shares and sizes."""
@@ -66,24 +47,12 @@ class PhantomConfig(Settings):
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic picture.
+    """One synthetic picture."""
 
-    Attributes
-    ----------
-    name : str
-        As BUSI names its files, for example ``"benign (1)"``.
-    kind : str
-        ``"benign"``, ``"malignant"`` or ``"normal"``.
-    image : ndarray, uint8, (H, W)
-        The picture.
-    masks : list of ndarray, bool, (H, W)
-        One for each lesion; none for a normal breast.
-    """
-
-    name: str
+    name: str  # as BUSI names its files, for example "benign (1)"
     kind: str
-    image: np.ndarray
-    masks: list[np.ndarray]
+    image: np.ndarray  # uint8 (H, W)
+    masks: list[np.ndarray]  # bool (H, W), one for each lesion
 
 
 def make_phantom(
@@ -92,30 +61,10 @@ def make_phantom(
     size: tuple[int, int] | None = None,
     config: PhantomConfig | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return one phantom.
+    """Make one picture, uint8 (H, W), and a mask, bool (H, W), for each lesion; never empty.
 
-    Parameters
-    ----------
-    kind : {"benign", "malignant", "normal"}
-        The class.
-    seed : int or list of int
-        The same seed gives the same picture (with the same versions of NumPy and OpenCV).
-    size : tuple of int, optional
-        Height and width in pixels, at least 64; drawn from `config` when not given.
-    config : PhantomConfig, optional
-        What phantoms look like.
-
-    Returns
-    -------
-    image : ndarray, uint8, (H, W)
-        The picture.
-    masks : list of ndarray, bool, (H, W)
-        One for each lesion, never empty; no mask for a normal breast.
-
-    Raises
-    ------
-    ValueError
-        If `kind` is none of the three or `size` too small.
+    `kind` is one of `KINDS`, `size` height and width of at least 64 pixels, drawn when left out.
+    The same seed gives the same picture (with the same versions of NumPy and OpenCV).
     """
     if kind not in KINDS:
         raise ValueError(f"make_phantom: kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -138,48 +87,28 @@ def make_phantom(
         if all((mask & seen).sum() > 0.6 * mask.sum() for mask in masks):  # no lesion cut away
             image[~seen] = 0
             masks = [mask & seen for mask in masks]
-        image = decorate(image, masks, rng)
+        add_marks(image, masks, rng)
     return image, masks
 
 
 def phantom_pictures(
     count: int = 6, seed: int = 0, config: PhantomConfig | None = None
 ) -> Iterator[Phantom]:
-    """Yield phantoms one after the other, in memory; nothing is written.
+    """Yield phantoms in memory: benign ones first, then malignant, then normal.
 
-    Parameters
-    ----------
-    count : int
-        How many pictures, of all classes together.
-    seed : int
-        ``benign (3)`` of one seed is the same picture whatever `count`.
-    config : PhantomConfig, optional
-        What phantoms look like.
-
-    Yields
-    ------
-    Phantom
-        Benign ones first, then malignant, then normal.
-
-    Raises
-    ------
-    ValueError
-        If `count` is below 1.
+    ``benign (3)`` of one seed is the same picture whatever `count`, which is that of all classes
+    together; every class is there whose share allows it.
     """
-    config = config or PhantomConfig()
-    for kind, number in phantom_names(count, config):
-        image, masks = make_phantom(kind, [seed, KINDS.index(kind), number], config=config)
-        yield Phantom(f"{kind} ({number})", kind, image, masks)
-
-
-def phantom_names(count: int, config: PhantomConfig) -> list[tuple[str, int]]:
-    """Return class and number of each of `count` phantoms; every class whose share allows it."""
     if count < 1:
         raise ValueError(f"phantoms: count must be 1 or more, got {count}")
+    config = config or PhantomConfig()
     benign = round(count * config.benign)
     malignant = min(round(count * config.malignant), count - benign)
     counts = (benign, malignant, count - benign - malignant)
-    return [(k, i) for k, n in zip(KINDS, counts, strict=True) for i in range(1, n + 1)]
+    for number_of_kind, (kind, of_kind) in enumerate(zip(KINDS, counts, strict=True)):
+        for number in range(1, of_kind + 1):
+            image, masks = make_phantom(kind, [seed, number_of_kind, number], config=config)
+            yield Phantom(f"{kind} ({number})", kind, image, masks)
 
 
 def _draw_size(config: PhantomConfig, rng: np.random.Generator) -> tuple[int, int]:
@@ -196,16 +125,14 @@ def _lesions(
     """Draw one or two lesions that do not touch; none for a normal breast."""
     if kind == "normal":
         return []
-    lesions = [draw_lesion(kind, rng, min(shape))]
+    first = draw_lesion(kind, rng, min(shape))
     if rng.random() < config.second_lesion:
         for _ in range(20):
             other = draw_lesion(kind, rng, min(shape))
-            apart = np.hypot(
-                (other.x - lesions[0].x) * shape[1], (other.y - lesions[0].y) * shape[0]
-            )
-            if apart > 1.7 * (other.radius + lesions[0].radius) * min(shape):
-                return [*lesions, other]
-    return lesions
+            apart = np.hypot((other.x - first.x) * shape[1], (other.y - first.y) * shape[0])
+            if apart > 1.7 * (other.radius + first.radius) * min(shape):
+                return [first, other]
+    return [first]
 
 
 def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,61 +16,24 @@ import numpy as np
 
 from unet_lib.phantoms.tissue import Tissue
 
-__all__ = ["Scanner", "draw_scanner"]
-
 
 @dataclass(frozen=True)
 class Scanner:
-    """Settings of the simulated scanner.
+    """Settings of the simulated scanner; lengths in pixels."""
 
-    Parameters
-    ----------
-    axial, lateral : float
-        Standard deviation of the pulse along and across the beam at the focus, in pixels.
-    focus : float
-        Depth of the focus as a fraction of the height; the beam is wider elsewhere.
-    spread : float
-        How much wider the beam is one whole height away from its focus (1: twice as wide).
-    looks : int
-        Independent pictures averaged (spatial compounding), which smooths the speckle.
-    noise : float
-        Electronic noise at the bottom, in decibels; it falls towards the top with the depth gain.
-    range : float
-        Decibels between black and white.
-    gain : float
-        Grey value of average glandular tissue, in [0, 1].
-    smoothing : float
-        Share of smoothed picture in the result (speckle reduction), below 1.
-    steer : float
-        Tangent of the outermost angle of the looks; softens the sides of shadows.
-    """
-
-    axial: float
-    lateral: float
-    focus: float
-    spread: float
-    looks: int
-    noise: float
-    range: float
-    gain: float
-    smoothing: float
-    steer: float
+    axial: float  # standard deviation of the pulse along the beam
+    lateral: float  # and across it, at the focus
+    focus: float  # its depth as a fraction of the height; the beam is wider elsewhere
+    spread: float  # how much wider it is one whole height away (1: twice as wide)
+    looks: int  # independent pictures averaged (spatial compounding), which smooths the speckle
+    noise: float  # electronic, in decibels at the bottom; falls towards the top with the gain
+    range: float  # decibels between black and white
+    gain: float  # grey value of average glandular tissue, in [0, 1]
+    smoothing: float  # share of smoothed picture in the result (speckle reduction), below 1
+    steer: float  # tangent of the outermost angle of the looks; softens the sides of shadows
 
     def image(self, tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
-        """Return the picture of some tissue.
-
-        Parameters
-        ----------
-        tissue : Tissue
-            Echo strength and attenuation.
-        rng : numpy.random.Generator
-            Source of the scatterers and the electronic noise.
-
-        Returns
-        -------
-        ndarray, float32, (H, W)
-            Grey values in [0, 1].
-        """
+        """Picture of some tissue: float32 (H, W), grey values in [0, 1]."""
         depth = np.linspace(-1, 0, tissue.echo.shape[0], dtype=np.float32)[:, None]
         floor = 10 ** ((self.noise + 15 * depth) / 20)
         amplitude = np.zeros_like(tissue.echo)
@@ -102,7 +65,7 @@ class Scanner:
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
-    """Return a scanner with settings drawn from what is seen in practice."""
+    """Draw a scanner with settings that are seen in practice."""
     return Scanner(
         axial=rng.uniform(0.7, 1.0),
         lateral=rng.uniform(1.1, 1.8),

@@ -16,16 +16,15 @@ from tqdm import tqdm
 from unet_lib.files import draft_folder, write_errors
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
 
-__all__ = ["GENERATOR", "PHANTOM_MARKER", "is_phantoms", "make_phantoms", "phantom_kind"]
-
 PHANTOM_MARKER = "PHANTOMS.json"
 """Lies beside the classes: the folder has BUSI's names and other pictures."""
 
-#: Raised whenever the same seed gives other pictures, so that a stored folder is made anew.
 GENERATOR = 1
+"""Raised whenever the same seed gives other pictures, so that a stored folder is made anew."""
 
 _WHAT = "synthetic ultrasound phantoms made by unet_lib; no image of a patient"
-_STEM = re.compile(rf"({'|'.join(KINDS)}) \(\d+\)(_mask(_\d+)?)?")
+_KIND = "|".join(KINDS)
+_OURS = re.compile(rf"PHANTOMS\.json|({_KIND})(/({_KIND}) \(\d+\)(_mask(_\d+)?)?\.\w+)?")
 
 
 def make_phantoms(
@@ -76,7 +75,7 @@ def make_phantoms(
     with draft_folder(folder.parent, folder.name) as draft, write_errors(folder):
         pictures = phantom_pictures(count, seed, config)
         with tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress) as bar:
-            files = sum(_write(phantom, draft) for phantom in bar)
+            files = sum(_write(phantom, draft / phantom.kind) for phantom in bar)
         (draft / PHANTOM_MARKER).write_text(json.dumps(wanted | {"files": files}, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, draft.with_name("old"))
@@ -87,10 +86,8 @@ def make_phantoms(
 def is_phantoms(path: str | os.PathLike) -> bool:
     """Whether `make_phantoms` wrote this folder, class folder or picture."""
     path = Path(path).absolute()
-    if path.is_file() and _STEM.fullmatch(path.stem):
-        path = path.parent
-    roots = (path, path.parent) if path.name in KINDS else (path,)
-    return any((root / PHANTOM_MARKER).is_file() for root in roots)
+    roots = [place for place in (path, *path.parents[:2]) if (place / PHANTOM_MARKER).is_file()]
+    return any(r == path or _OURS.fullmatch(path.relative_to(r).as_posix()) for r in roots)
 
 
 def phantom_kind(images: Iterable[str | os.PathLike]) -> dict[str, str]:
@@ -102,24 +99,18 @@ def phantom_kind(images: Iterable[str | os.PathLike]) -> dict[str, str]:
     return {"data_kind": "phantoms"} if any(map(is_phantoms, images)) else {}
 
 
-def _write(phantom: Phantom, root: Path) -> int:
-    """Write picture and masks of one phantom; return the number of files."""
-    folder = root / phantom.kind
+def _write(phantom: Phantom, folder: Path) -> int:
+    """Write picture and masks of one phantom, masks with one bit; return the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
     masks = phantom.masks or [np.zeros(phantom.image.shape, bool)]
-    (folder / f"{phantom.name}.png").write_bytes(_png(phantom.image))
+    files = {"": (phantom.image, [])}
     for index, mask in enumerate(masks):
-        ending = f"_{index}" if index else ""
-        (folder / f"{phantom.name}_mask{ending}.png").write_bytes(_png(mask))
-    return 1 + len(masks)
-
-
-def _png(picture: np.ndarray) -> bytes:
-    """Encode a uint8 picture, or a bool one with one bit a pixel (as some of BUSI's masks)."""
-    if picture.dtype == bool:
-        grey = picture.astype(np.uint8) * 255
-        return cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
-    return cv2.imencode(".png", picture)[1].tobytes()
+        one_bit = (mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+        files[f"_mask_{index}" if index else "_mask"] = one_bit
+    for ending, (grey, options) in files.items():
+        code = cv2.imencode(".png", grey, options)[1].tobytes()
+        (folder / f"{phantom.name}{ending}.png").write_bytes(code)
+    return len(files)
 
 
 def _marker(folder: Path) -> dict[str, Any]:
@@ -141,23 +132,13 @@ def _refuse_strangers(folder: Path) -> None:
     """Raise if the folder holds anything that this module has not written."""
     if folder.is_file() or folder.is_symlink():
         raise ValueError(f"{folder}: expected a folder for phantoms, found a file or a link")
-    if not folder.exists():
-        return
-    inside = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    own = {Path(PHANTOM_MARKER), *map(Path, KINDS)} if _marker(folder) else set()
-    strange = [p for p in inside if p not in own and not (own and _is_named_so(p))]
-    if strange:
+    inside = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
+    if _marker(folder):
+        ours = (p for p in inside if _OURS.fullmatch(p.as_posix()))
+        inside = sorted({*inside} - {p for p in ours if p.suffix in ("", ".png", ".json")})
+    if inside:
         raise ValueError(
             f"{folder}: phantoms are written into a new or empty folder or over other phantoms, "
-            f"but this one holds {len(strange)} other files or folders, first {strange[0]}; "
+            f"but this one holds {len(inside)} other files or folders, first {inside[0]}; "
             "name another folder or move them away"
         )
-
-
-def _is_named_so(path: Path) -> bool:
-    return (
-        len(path.parts) == 2
-        and path.parts[0] in KINDS
-        and path.suffix == ".png"
-        and bool(_STEM.fullmatch(path.stem))
-    )
