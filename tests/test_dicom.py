@@ -224,13 +224,13 @@ def test_compressed_bombs_are_refused_before_decoding(tmp_path, name):
     content = bytearray((dicom_table.FOLDER / name).read_bytes())
     if "jp2k" in name:
         place = content.index(b"\xff\x4f\xff\x51") + 8
-        content[place : place + 8] = b"\0\0\xff\xff" * 2
+        content[place : place + 8] = b"\0\0\x23\x28" * 2
     else:
         marker = b"\xff\xf7" if "_ls_" in name else b"\xff\xc0"
         place = content.index(marker, content.index(b"\xff\xd8\xff", 300)) + 5
-        content[place : place + 4] = b"\xff\xff\xff\xff"
+        content[place : place + 4] = b"\x23\x28\x23\x28"
     (tmp_path / "a.dcm").write_bytes(content)
-    with pytest.raises(ImageError, match="the compressed picture (65535 x 65535|nothing)"):
+    with pytest.raises(ImageError, match="the compressed picture 9000 x 9000"):
         read_image(tmp_path / "a.dcm")
 
 

@@ -22,8 +22,8 @@ from unet_lib.images.reading import (
     as_mask,
     read_image,
     read_masks,
+    write_image,
 )
-from unet_lib.images.writing import write_image
 
 __all__ = [
     "IMAGE_SUFFIXES",

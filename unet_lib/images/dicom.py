@@ -9,8 +9,8 @@ warnings on invalid values off, which quote them (`reading_validation_mode`).
 
 from __future__ import annotations
 
+import importlib
 import math
-import struct
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import (
@@ -30,19 +31,18 @@ from pydicom.pixels import (
 
 from unet_lib.images.frames import Frame, ImageError, Region
 
-_PALETTE = [
+# No tag of the patient, the study or the device is among them: the others are not even parsed.
+_TAGS = """
+    Rows Columns BitsAllocated BitsStored PixelRepresentation SamplesPerPixel NumberOfFrames
+    PhotometricInterpretation PlanarConfiguration PixelSpacing SequenceOfUltrasoundRegions
+    SharedFunctionalGroupsSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence
+    RescaleSlope RescaleIntercept ModalityLUTSequence ExtendedOffsetTable ExtendedOffsetTableLengths
+""".split()  # noqa: SIM905
+_TAGS += [
     f"{kind}{colour}PaletteColorLookupTable{what}"
     for colour in ("Red", "Green", "Blue")
     for kind, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-# No tag of the patient, the study or the device is among them: the others are not even parsed.
-_TAGS = [
-    "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel",
-    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "PixelSpacing",
-    "SequenceOfUltrasoundRegions", "SharedFunctionalGroupsSequence", "WindowCenter",
-    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_PALETTE,
-]  # fmt: skip
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
 _WAVELET = ("YBR_ICT", "YBR_RCT")  # colour inside JPEG 2000, undone by its decoder
@@ -51,7 +51,6 @@ _J2K = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HT
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _OPTIONAL = (uid.JPEGLossless, uid.JPEGLosslessSV1)  # also 12-bit JPEG
 _KINDS = (*_GREY, *_COLOUR, *_WAVELET, "PALETTE COLOR", "ARGB", "CMYK", "HSV", "YBR_PARTIAL_420")
-_MAX_TILES = 4096
 _CENTIMETRES, _PLANE = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -60,26 +59,11 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 def read_dicom(
     path: Path, max_pixels: int, max_bytes: int, data: bytes | None = None
 ) -> Iterator[Frame]:
-    """Yield the frames of a DICOM file one by one.
+    """Yield the frames of a DICOM file (or of its content) of such size at most.
 
     Grey values go through the modality transformation and the first window or look-up table where
     the file has one, else the range of the stored bits is the range from black to white.
     MONOCHROME1 is inverted, YBR and palettes become RGB.
-
-    Parameters
-    ----------
-    path : Path
-    max_pixels : int
-        Refuse larger pictures.
-    max_bytes : int
-        Refuse files with more compressed data.
-    data : bytes, optional
-        The file's content; without it, it is read from `path`.
-
-    Raises
-    ------
-    ImageError
-        See :func:`unet_lib.images.read_frames`.
     """
     try:
         source = (lambda: path) if data is None else (lambda: BytesIO(data))
@@ -89,7 +73,7 @@ def read_dicom(
         number = 0
         frames = _stored(path, source, header, count, max_bytes)
         for number, stored in enumerate(frames, start=1):  # noqa: B007
-            yield Frame(_display(path, stored, header), number, count, regions)
+            yield Frame(_display(stored, header), number, count, regions)
     except ImageError:
         raise
     except Exception as error:  # damaged files make pydicom and the decoders raise many types
@@ -140,8 +124,14 @@ def _stored(
         raise ImageError(f"{path}: larger than {max_bytes:,} bytes. Export fewer frames.")
     plugin = _plugin(path, syntax, header.BitsStored)
     full = pydicom.dcmread(source(), specific_tags=[*_TAGS, "PixelData"])
+    size = int(header.Rows), int(header.Columns)
     for code in generate_frames(full.PixelData, number_of_frames=count):
-        _check_code(path, code, header, syntax)
+        coded = _coded_size(code, syntax, plugin) if plugin else size
+        if coded != size:
+            raise ImageError(
+                f"{path}: the header says {size[0]} x {size[1]} pixels, the compressed picture "
+                f"{coded[0]} x {coded[1]}. Copy it again."
+            )
     yield from iter_pixels(full, decoding_plugin=plugin)
 
 
@@ -164,69 +154,37 @@ def _plugin(path: Path, syntax: uid.UID, bits: int) -> str:
     return "pylibjpeg"
 
 
-def _check_code(path: Path, code: bytes, header: Any, syntax: uid.UID) -> None:
-    """Compare the size inside compressed data with the header's before memory is taken for it."""
-    if syntax == uid.RLELossless:
-        return
-    expected = int(header.Rows), int(header.Columns)
-    found = _wavelet_size(code) if syntax in _J2K else _jpeg_size(code)
-    if found != expected:
-        raise ImageError(
-            f"{path}: the header says {expected[0]} x {expected[1]} pixels, the compressed picture "
-            f"{'nothing' if found is None else f'{found[0]} x {found[1]}'}. Copy it again."
-        )
+def _coded_size(code: bytes, syntax: uid.UID, plugin: str) -> tuple[int, int]:
+    """Height and width inside compressed data, by its decoder, before memory is taken for it."""
+    if plugin == "pillow":
+        return Image.open(BytesIO(code), formats=("JPEG",)).size[::-1]
+    if plugin == "pyjpegls":
+        said = importlib.import_module("_CharLS").read_header(code)
+        return said["height"], said["width"]
+    said = importlib.import_module("openjpeg" if syntax in _J2K else "libjpeg").get_parameters(code)
+    return said["rows"], said["columns"]
 
 
-def _jpeg_size(code: bytes) -> tuple[int, int] | None:
-    """Height and width in a JPEG or JPEG-LS stream's frame header (ISO 10918-1, B.2.2)."""
-    place = 2
-    while place + 9 <= len(code) and code[place] == 0xFF:
-        marker, length = code[place + 1], int.from_bytes(code[place + 2 : place + 4], "big")
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return struct.unpack(">HH", code[place + 5 : place + 9])
-        place += 1 if marker == 0xFF else 2 + length
-    return None
-
-
-def _wavelet_size(code: bytes) -> tuple[int, int] | None:
-    """Height and width in a JPEG 2000 stream's SIZ (ISO 15444-1, A.5.1); None with absurd tiles."""
-    boxed = code.startswith(b"\0\0\0\x0cjP  ")  # some files wrap the stream into a JP2 file
-    start = code.find(b"jp2c\xff\x4f\xff\x51") + 4 if boxed else 0
-    if code[start : start + 4] != b"\xff\x4f\xff\x51" or len(code) < start + 40:
-        return None
-    x1, y1, x0, y0, tile_x, tile_y = struct.unpack(">6I", code[start + 8 : start + 32])
-    tiles = math.ceil(x1 / max(tile_x, 1)) * math.ceil(y1 / max(tile_y, 1))
-    return (y1 - y0, x1 - x0) if 0 < tiles <= _MAX_TILES and tile_x and tile_y else None
-
-
-def _display(path: Path, stored: np.ndarray, header: Any) -> np.ndarray:
+def _display(stored: np.ndarray, header: Any) -> np.ndarray:
     """Turn stored values to what is shown: uint8 or uint16 from black to white."""
     kind, bits = header.PhotometricInterpretation, int(header.BitsStored)
     if kind == "PALETTE COLOR":
-        colours = apply_color_lut(stored, header)[..., :3]
-        return np.ascontiguousarray(colours)
+        return np.ascontiguousarray(apply_color_lut(stored, header)[..., :3])
     if kind not in _GREY:
         return _spread(stored, 0, 2**bits - 1)
     signed = bool(header.get("PixelRepresentation", 0))
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    tables = header.get("VOILUTSequence") or header.get("ModalityLUTSequence")
     values = stored
-    if header.get("VOILUTSequence") or "WindowWidth" in header or header.get("ModalityLUTSequence"):
+    if tables or "WindowWidth" in header:
         values = apply_voi_lut(apply_modality_lut(stored, header), header)
-        ends = _ends(header, low, high)
-        low, high = min(ends), max(ends)
+        if tables:  # their entries go from 0 to 2 ** bits - 1 (PS3.3 C.11)
+            low, high = 0, 2 ** tables[0].LUTDescriptor[2] - 1
+        else:
+            slope, intercept = header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
+            low, high = sorted(end * float(slope) + float(intercept) for end in (low, high))
     shown = _spread(values, low, high)
     return np.iinfo(shown.dtype).max - shown if kind == "MONOCHROME1" else shown
-
-
-def _ends(header: Any, low: int, high: int) -> tuple[float, float]:
-    """Least and greatest value that the look-up tables and the window give (PS3.3 C.11)."""
-    if header.get("VOILUTSequence"):
-        return 0.0, 2.0 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
-    if header.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** header.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    slope = float(header.get("RescaleSlope", 1))
-    intercept = float(header.get("RescaleIntercept", 0))
-    return low * slope + intercept, high * slope + intercept
 
 
 def _spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -244,21 +202,20 @@ def _regions(header: Any) -> tuple[Region, ...]:
     A region that reaches out of the picture shows that the picture was resized or cropped after
     the region was written: then nothing is known.
     """
-    whole = 0, 0, int(header.Columns), int(header.Rows)
-    found = []
-    for item in header.get("SequenceOfUltrasoundRegions") or ():
+    columns, rows = int(header.Columns), int(header.Rows)
+    items, regions = header.get("SequenceOfUltrasoundRegions") or (), []
+    for item in items:
         units = {item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")}
         box = [item.get(f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
-        sizes = [item.get(f"PhysicalDelta{axis}") for axis in "YX"]
         if None in box or item.get("RegionSpatialFormat") != _PLANE or units != {_CENTIMETRES}:
             continue  # a curve, Doppler or text
-        if box[2] >= whole[2] or box[3] >= whole[3]:
+        if box[2] >= columns or box[3] >= rows:
             return ()
-        sizes = [abs(10.0 * float(size or 0)) for size in sizes]
+        sizes = [abs(10.0 * float(item.get(f"PhysicalDelta{axis}") or 0)) for axis in "YX"]
         if all(map(_plausible, sizes)):
-            found.append(Region(box[0], box[1], box[2] + 1, box[3] + 1, *sizes))
-    if found or header.get("SequenceOfUltrasoundRegions"):
-        return tuple(found)
+            regions.append(Region(box[0], box[1], box[2] + 1, box[3] + 1, *sizes))
+    if items:
+        return tuple(regions)
     spacing = header.get("PixelSpacing")
     for group in header.get("SharedFunctionalGroupsSequence") or ():
         for measures in group.get("PixelMeasuresSequence") or ():
@@ -266,7 +223,7 @@ def _regions(header: Any) -> tuple[Region, ...]:
     if spacing is None or isinstance(spacing, float | str) or len(spacing) != 2:
         return ()
     sizes = [float(size) for size in spacing]
-    return (Region(*whole, *sizes),) if all(map(_plausible, sizes)) else ()
+    return (Region(0, 0, columns, rows, *sizes),) if all(map(_plausible, sizes)) else ()
 
 
 def _plausible(size: float) -> bool:

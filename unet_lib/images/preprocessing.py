@@ -14,23 +14,13 @@ _ROUNDING = 1e-5  # how far arithmetic may carry a probability out of [0, 1]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image of any size lies in the network's square input; all in pixels.
+    """Where an image of any size lies in the network's square input; all in pixels."""
 
-    Attributes
-    ----------
-    height, width : int
-        Size of the original image.
-    resized_height, resized_width : int
-        Size of the image inside the square.
-    top, left : int
-        First row and column of the image inside the square.
-    """
-
-    height: int
+    height: int  # of the original image
     width: int
-    resized_height: int
+    resized_height: int  # of the image inside the square
     resized_width: int
-    top: int
+    top: int  # its first row and column there
     left: int
 
     @property
@@ -44,20 +34,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image at the network's size.
+    """An image at the network's size."""
 
-    Attributes
-    ----------
-    image : ndarray of float32, shape (S, S, 1)
-        Values in ``[0, 1]``; padding is 0.
-    mask : ndarray of bool, shape (S, S), or None
-        For training only: scores are computed at the original size.
-    geometry : Geometry
-        What :meth:`Preprocessing.restore` needs.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray | None
+    image: np.ndarray  # float32 (S, S, 1) in [0, 1]; padding is 0
+    mask: np.ndarray | None  # bool (S, S), for training only: scores are of the original size
     geometry: Geometry
 
 
@@ -110,12 +90,8 @@ class Preprocessing(Settings):
         Parameters
         ----------
         image : ndarray of float, shape (H, W, 1)
-            Values in ``[0, 1]``, as :func:`unet_lib.images.read_image` returns.
+            Values in ``[0, 1]``, as `read_image` returns.
         mask : ndarray of bool, shape (H, W), optional
-
-        Returns
-        -------
-        Prepared
 
         Raises
         ------
@@ -144,9 +120,8 @@ class Preprocessing(Settings):
         Parameters
         ----------
         probabilities : ndarray of float, shape (S, S) or (S, S, 1)
-            What the network says for each pixel of its input.
         geometry : Geometry
-            Of the same image, from :meth:`apply`.
+            Of the same image, from `apply`.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""From stored pixel values to a grey image or a mask, with the checks in between."""
+"""From stored pixel values to a grey image or a mask, with the checks in between; and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from unet_lib.files import write_atomic
 from unet_lib.images.decode import read_pixels
 from unet_lib.images.frames import ImageError, PathLike
 
@@ -37,7 +38,8 @@ def read_image(path: PathLike) -> np.ndarray:
     Raises
     ------
     ImageError
-        See :func:`unet_lib.images.read_pixels`; also float values outside ``[0, 1]``.
+        The file is missing, unreadable, damaged, of another format or too large, holds several
+        frames, or float values outside ``[0, 1]``.
     """
     return as_image(read_pixels(path), path)
 
@@ -51,16 +53,22 @@ def read_masks(
 ) -> np.ndarray:
     """Read all masks of one image and join them with OR.
 
+    A mask has two values, the lower being 0 (``{0, 1}``, ``{0, 255}``, ``{0, v}``), or one value:
+    0 is an empty mask, anything else a full one. More values are accepted only where a two-valued
+    mask was blurred by JPEG or by smoothed edges: every value lies within a fifth of the maximum
+    from 0 or from the maximum, or else within 3 pixels of both. The cut is at half the maximum.
+
     Parameters
     ----------
     paths : path-like or iterable of path-like
-        Mask files, see :func:`as_mask`. Without any, `shape` gives an empty mask.
+        Mask files. Without any, `shape` gives an empty mask.
     shape : (int, int), optional
         Height and width that every mask must have.
     image_path : path-like, optional
         The image that the masks belong to, named in the message when the sizes differ.
     colour_coded : bool
-        Read the masks by :func:`as_colour_mask`.
+        The masks tell the class by colour, as in BUS-UCLM: black background, (0, 255, 0) benign,
+        (255, 0, 0) malignant; any other colour is refused.
 
     Returns
     -------
@@ -81,46 +89,23 @@ def read_masks(
         if joined is None:
             joined, owner = mask, str(path)
         elif mask.shape != joined.shape:
-            raise ImageError(_size_message(path, mask.shape, owner, joined.shape))
+            raise ImageError(
+                f"{path}: the mask is {mask.shape[0]} x {mask.shape[1]} (height x width) but "
+                f"{owner} is {joined.shape[0]} x {joined.shape[1]}. A mask must have the size of "
+                "its image: check that both belong together and that neither was resized."
+            )
         else:
             joined = joined | mask
     return joined
 
 
 def as_grey(pixels: np.ndarray) -> np.ndarray:
-    """Turn RGB pixels to luminance (ITU-R BT.601), leaving grey ones as they are.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W) or (H, W, 3)
-
-    Returns
-    -------
-    ndarray, shape (H, W)
-        Of the same type; equal channels keep their exact value.
-    """
+    """Turn RGB pixels, (H, W, 3), to luminance (ITU-R BT.601); leave grey ones, (H, W)."""
     return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
 def as_image(pixels: np.ndarray, path: PathLike) -> np.ndarray:
-    """Scale stored pixels to an image; the array half of :func:`read_image`.
-
-    Parameters
-    ----------
-    pixels : ndarray of bool, uint8, uint16 or float32, shape (H, W) or (H, W, 3)
-    path : path-like
-        For the error message.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W, 1)
-        Values in ``[0, 1]``.
-
-    Raises
-    ------
-    ImageError
-        Float values outside ``[0, 1]`` or not finite.
-    """
+    """Scale stored pixels, (H, W) or (H, W, 3), to an image; see `read_image`."""
     grey = as_grey(pixels)
     if grey.dtype == bool:
         grey = grey.astype(np.float32)
@@ -138,56 +123,25 @@ def as_image(pixels: np.ndarray, path: PathLike) -> np.ndarray:
 
 
 def as_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
-    """Turn stored pixels to a mask; the array half of :func:`read_masks`.
-
-    A mask has two values, the lower being 0 (``{0, 1}``, ``{0, 255}``, ``{0, v}``), or one value:
-    0 is an empty mask, anything else a full one. More values are accepted only where a two-valued
-    mask was blurred by JPEG or by smoothed edges: every value lies within a fifth of the maximum
-    from 0 or from the maximum, or else within 3 pixels of both. The cut is at half the maximum.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W) or (H, W, 3)
-    path : path-like
-        For the error message.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-
-    Raises
-    ------
-    ImageError
-        Other values than those above.
-    """
+    """Turn stored pixels, (H, W) or (H, W, 3), to a mask, bool (H, W); see `read_masks`."""
     grey = as_grey(pixels)
     low, high = grey.min(), grey.max()
     if low == high or (low == 0 and ((grey == low) | (grey == high)).all()):
         return grey > 0
     if grey.dtype != bool and _is_smoothed(grey, float(high)):
         return grey > float(high) / 2
-    raise ImageError(_values_message(path, grey))
+    values, counts = np.unique(grey, return_counts=True)
+    shown = ", ".join(f"{v} ({c} px)" for v, c in zip(values[:8], counts[:8], strict=True))
+    more = ", ..." if len(values) > 8 else ""
+    raise ImageError(
+        f"{path}: not a mask: it holds {len(values)} grey values: {shown}{more}. Expected two, "
+        "0 for background and one other value for the lesion. Save it as PNG with 0 and 255; "
+        "if it holds several labels, save one mask file per label."
+    )
 
 
 def as_colour_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
-    """Turn a mask that tells the class by colour to a mask of any lesion.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3), or an all-black (H, W)
-        Black background, (0, 255, 0) benign, (255, 0, 0) malignant, as in BUS-UCLM.
-    path : path-like
-        For the error message.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-
-    Raises
-    ------
-    ImageError
-        Any other colour.
-    """
+    """Turn the pixels of a colour-coded mask to a mask of any lesion; see `read_masks`."""
     if pixels.ndim == 2:
         if not pixels.any():
             return pixels > 0
@@ -219,20 +173,19 @@ def _is_smoothed(grey: np.ndarray, high: float) -> bool:
     return not (between & ~((near_dark & near_bright).astype(bool))).any()
 
 
-def _values_message(path: PathLike, grey: np.ndarray) -> str:
-    values, counts = np.unique(grey, return_counts=True)
-    shown = ", ".join(f"{v} ({c} px)" for v, c in zip(values[:8], counts[:8], strict=True))
-    more = ", ..." if len(values) > 8 else ""
-    return (
-        f"{path}: not a mask: it holds {len(values)} grey values: {shown}{more}. Expected two, "
-        "0 for background and one other value for the lesion. Save it as PNG with 0 and 255; "
-        "if it holds several labels, save one mask file per label."
-    )
-
-
-def _size_message(path: Path, size: tuple, owner: str, expected: tuple) -> str:
-    return (
-        f"{path}: the mask is {size[0]} x {size[1]} (height x width) but {owner} is "
-        f"{expected[0]} x {expected[1]}. A mask must have the size of its image: check that both "
-        "belong together and that neither was resized."
-    )
+def write_image(path: PathLike, array: np.ndarray) -> Path:
+    """Write a PNG file: bool (H, W) as 0 and 255; uint8 (H, W), (H, W, 1) or RGB (H, W, 3)."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: images are written as PNG; give a name that ends with .png.")
+    if array.dtype == bool and array.ndim == 2:
+        array = array.astype(np.uint8) * 255
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3):
+        raise ValueError(
+            f"{path}: expected bool (H, W) or uint8 (H, W), (H, W, 1) or (H, W, 3), "
+            f"got {array.dtype} {array.shape}."
+        )
+    if channels == 3:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
+    return write_atomic(path, cv2.imencode(".png", array)[1].tobytes())
