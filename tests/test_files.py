@@ -1,10 +1,18 @@
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from unet_lib.files import FolderInUse, folder_lock, read_json, read_rows, write_atomic
+from unet_lib.files import (
+    FolderInUse,
+    draft_folder,
+    folder_lock,
+    read_json,
+    read_rows,
+    write_atomic,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,33 +29,60 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old\n" and len(list(tmp_path.iterdir())) == 1
 
 
-HOLDER = """
+WRITER = """
 import sys, time
-from unet_lib.files import folder_lock
-with folder_lock(sys.argv[1]):
-    open(sys.argv[1] + "/.writing-abc-a.txt", "w").write("half")
-    print("held", flush=True)
-    time.sleep(600)
+from contextlib import ExitStack
+from unet_lib.files import atomic_path, folder_lock
+with ExitStack() as stack:
+    if "lock" in sys.argv:
+        stack.enter_context(folder_lock(sys.argv[1]))
+    stack.enter_context(atomic_path(sys.argv[1] + "/a.txt")).write_text("half")
+    print("begun", flush=True)
+    sys.stdin.readline()
 """
 
 
-def test_a_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_path):
+@contextmanager
+def writer(folder, *options):
+    """Another process that writes into a folder, killed at the end."""
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", WRITER, str(folder), *options],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
-        assert child.stdout.readline() == "held\n"
-        message = "another process is working in this folder"
-        with pytest.raises(FolderInUse, match=message), folder_lock(tmp_path):
-            raise AssertionError("two processes in one folder")
-        assert (tmp_path / ".writing-abc-a.txt").exists()  # it is still being written
+        assert child.stdout.readline() == "begun\n"
+        yield child
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_path):
+    with writer(tmp_path, "lock"):
+        message = "another process is working in this folder"
+        with pytest.raises(FolderInUse, match=message), folder_lock(tmp_path):
+            raise AssertionError("two processes in one folder")
+        assert len(list(tmp_path.iterdir())) == 1  # it is still being written
     with folder_lock(tmp_path):  # free again, and what was half-written is gone
         assert list(tmp_path.iterdir()) == []
     with folder_lock(tmp_path):  # and once more in the same process
         pass
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    """Once, whoever locked a folder removed what others were writing into it."""
+    with writer(tmp_path) as child:
+        with folder_lock(tmp_path), draft_folder(tmp_path, "b"):
+            pass
+        child.communicate("go on\n", timeout=60)
+        assert child.returncode == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_has_the_usual_rights(tmp_path):
+    write_atomic(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_without_locks_of_the_system_work_goes_on(tmp_path, monkeypatch):

@@ -3,170 +3,130 @@
 from __future__ import annotations
 
 import csv
-import errno
-import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-_WRITING, _DRAFT = ".writing-", ".draft-"
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nothing is locked, and nothing abandoned removed
+    fcntl = None
+
+_DRAFT = ".draft-"
 _CELL = 1000  # characters
 _HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held folders", default=frozenset())
-_REMEDIES = {
-    "Free some space, or choose a folder on another disk.": (
-        errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
-    ),
-    "Choose a folder that you may write to.": (errno.EACCES, errno.EPERM, errno.EROFS),
-    "A file is where a folder is needed; choose another name.": (
-        errno.ENOTDIR, errno.EEXIST, errno.EISDIR
-    ),
-}  # fmt: skip
-_REMEDY = "Choose another folder."
-
-
-class WriteError(OSError):
-    """A file or folder cannot be written; the message names it, the reason and the remedy."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.strerror = reason
 
 
 class FolderInUse(OSError):
     """Another process works in the folder; the message names it and says what to do."""
 
 
-def why_not_written(error: OSError) -> tuple[str, str]:
-    """Return the system's reason, without numbers and names, and what to do."""
-    number = error.errno or 0
-    reason = os.strerror(number) if number else " ".join(str(error).split())
-    return reason, next((text for text, found in _REMEDIES.items() if number in found), _REMEDY)
+class WriteError(OSError):
+    """A file or folder cannot be written; the message names it and the system's reason."""
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        super().__init__(
+            f"{path}: cannot be written ({reason}). Free some space, or choose another folder that "
+            "you may write to."
+        )
+        self.strerror = reason
 
 
 @contextmanager
 def write_errors(path: str | Path) -> Iterator[None]:
-    """Turn the system's errors within the block into a `WriteError` that names `path`."""
+    """Raise an OSError of the block as a WriteError that names `path`."""
     try:
         yield
     except (WriteError, FolderInUse):
         raise
     except OSError as error:
-        reason, remedy = why_not_written(error)
-        raise WriteError(f"{path}: cannot be written ({reason}). {remedy}", reason) from error
-
-
-def make_folder(folder: str | Path) -> Path:
-    """Make a folder and those above it, unless they are there.
-
-    Raises
-    ------
-    WriteError
-        That is not possible.
-    """
-    with write_errors(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder)
+        raise WriteError(path, error) from error
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder and move it onto `path` at the end.
+    """Give a temporary path of the same name and move it onto `path` at the end.
 
-    A reader sees the old file or the new one, never half of it. The folder is made when absent.
-
-    Parameters
-    ----------
-    path : str or Path
-        Where the file is to end.
-
-    Yields
-    ------
-    Path
-        The temporary path to write to; its name ends like `path`.
-
-    Raises
-    ------
-    WriteError
-        The disk is full, the folder read-only or the like; the old file stays as it was.
+    The folder is made when absent. When the block fails nothing stays, and an OSError in it is
+    raised as WriteError.
     """
     path = Path(path)
-    make_folder(path.parent)
-    with write_errors(path):
-        handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            # mkstemp makes files private; give the result the usual rights of this user's files.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):  # it would hide the reason
-                temporary.unlink(missing_ok=True)
+    with write_errors(path), _draft(path.parent) as draft:
+        yield draft / path.name
+        os.replace(draft / path.name, path)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    """Write bytes or text (as UTF-8, line ends as they are) whole or not at all.
-
-    Parameters
-    ----------
-    path : str or Path
-        Missing parent folders are made.
-    data : bytes or str
-
-    Returns
-    -------
-    Path
-        The file written.
-    """
-    path = Path(path)
+    """Write bytes or text (as UTF-8, line ends as they are) whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-    return path
+    return Path(path)
+
+
+@contextmanager
+def draft_folder(parent: str | Path, name: str) -> Iterator[Path]:
+    """Give a new folder, hidden in `parent`, for what becomes `name`; removed at the end.
+
+    What killed processes left in `parent` is removed; an OSError in the block is a WriteError.
+    """
+    with write_errors(Path(parent) / name), _draft(Path(parent)) as draft:
+        _remove_abandoned(Path(parent))
+        new = draft / "new"  # with the usual rights
+        new.mkdir()
+        yield new
+
+
+@contextmanager
+def _draft(parent: Path) -> Iterator[Path]:
+    """Make a private folder that is locked as long as its process lives."""
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=parent))
+        with suppress(FileNotFoundError):
+            handle = _lock(draft, wait=True)
+            if draft.exists():  # else another process took it for an abandoned one
+                break
+            _release(handle)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        _release(handle)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the drafts of processes that were killed, and no others."""
+    for left in folder.glob(f"{_DRAFT}*"):
+        with suppress(OSError):  # in use, already gone, or in a read-only folder
+            handle = _lock(left)
+            if handle is not None:
+                shutil.rmtree(left, ignore_errors=True)
+            _release(handle)
 
 
 @contextmanager
 def folder_lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a folder for this process until the end of the block; it is made when absent.
 
-    The operating system lets go of it when the process ends, however it ends; no file is left
-    behind. What a killed process was writing there (`atomic_path`) is removed. Within the block
-    the same thread may ask for the same folder again. On Windows, and on file systems without
-    locks, nothing is locked and nothing removed.
-
-    Parameters
-    ----------
-    folder : str or Path
-        A folder that is made here and stays empty is removed at the end.
-    wait : bool
-        Wait until another process has let go of it, instead of raising.
-
-    Raises
-    ------
-    FolderInUse
-        Another process holds it.
-    WriteError
-        It cannot be made.
+    The operating system lets go of it when the process ends, however it ends. What killed
+    processes were writing there is removed. Within the block the same thread may ask for the same
+    folder again. A folder that is made here and stays empty is removed at the end. Another process
+    that holds it is waited for, or FolderInUse is raised.
     """
     folder = Path(folder)
     made = not folder.exists()
-    make_folder(folder)
-    found = folder.stat()
-    key = found.st_dev, found.st_ino
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = folder.stat()
+    key = identity.st_dev, identity.st_ino
     if key in _HELD.get():
         yield
         return
@@ -174,22 +134,18 @@ def folder_lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         handle = _lock(folder, wait)
     token = _HELD.set(_HELD.get() | {key})
     try:
-        if handle is not None:
-            for left in folder.glob(f"{_WRITING}*"):
-                with suppress(OSError):  # a read-only folder says so where it is written to
-                    left.unlink()
+        _remove_abandoned(folder)
         yield
     finally:
         _HELD.reset(token)
         if made:
             with suppress(OSError):
                 folder.rmdir()
-        if handle is not None:
-            os.close(handle)
+        _release(handle)
 
 
 def _lock(folder: Path, wait: bool = False) -> int | None:
-    """Lock a folder; returns the handle to close, None where there are no locks."""
+    """Lock a folder; returns what `_release` takes, None where there are no locks."""
     if fcntl is None:
         return None
     handle = os.open(folder, os.O_RDONLY)
@@ -204,73 +160,16 @@ def _lock(folder: Path, wait: bool = False) -> int | None:
     except OSError:  # a file system without locks
         os.close(handle)
         return None
-    except BaseException:  # interrupted while waiting
-        os.close(handle)
-        raise
     return handle
 
 
-@contextmanager
-def draft_folder(parent: str | Path, name: str) -> Iterator[Path]:
-    """Give a new folder, hidden in `parent`, for what becomes `name`; removed at the end.
-
-    What killed processes left there under the same name is removed: a draft is locked as long as
-    its process lives.
-
-    Parameters
-    ----------
-    parent : str or Path
-        Made when absent.
-    name : str
-
-    Yields
-    ------
-    Path
-
-    Raises
-    ------
-    WriteError
-        The folder cannot be made.
-    """
-    parent, prefix = make_folder(parent), f"{_DRAFT}{name[:100]}-"
-    for left in parent.glob(f"{glob.escape(prefix)}*"):
-        with suppress(OSError):  # in use, or already gone
-            handle = _lock(left)
-            if handle is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(handle)
-    handle = None
-    while True:
-        with write_errors(parent):
-            draft = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        try:
-            handle = _lock(draft, wait=True)
-        except FileNotFoundError:
-            continue
-        if draft.exists():  # else another process took it for an abandoned one
-            break
-        if handle is not None:
-            os.close(handle)
-    try:
-        with write_errors(parent):
-            new = draft / "new"  # with the usual rights; mkdtemp makes private folders
-            new.mkdir()
-        yield new
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+def _release(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file as UTF-8, with or without byte order mark.
-
-    Raises
-    ------
-    ValueError
-        It cannot be read or is not UTF-8. The message is the reason alone: the caller names the
-        file, what it should be, and the remedy.
-    """
+    """Read UTF-8 with or without byte order mark; the message of its ValueError is the reason."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -280,12 +179,11 @@ def read_text(path: str | Path) -> str:
 
 
 def read_rows(path: str | Path) -> list[list[str]]:
-    """Read a CSV file; errors as of `read_text`, also for lines that are not CSV.
-
-    Cells of more than 1,000 characters are refused: messages quote cells.
-    """
+    """Read a CSV file (comma or semicolon); cells too long for a message are refused."""
     try:
-        rows = list(csv.reader(read_text(path).splitlines()))
+        lines = read_text(path).splitlines()
+        semicolon = bool(lines) and ";" in lines[0]
+        rows = list(csv.reader(lines, delimiter=";" if semicolon else ","))
     except csv.Error as error:
         raise ValueError(str(error)) from error
     for number, row in enumerate(rows, start=1):
@@ -295,7 +193,7 @@ def read_rows(path: str | Path) -> list[list[str]]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; errors as of `read_text`, also for what is not JSON or nested too deep."""
+    """Read a JSON file; errors as of `read_text`."""
     try:
         return json.loads(read_text(path))
     except RecursionError as error:

@@ -18,8 +18,7 @@ from unet_lib.dataset import Case, content_hash, data_hash, load_case, pixel_siz
 from unet_lib.images import IMAGE_SUFFIXES, read_image, read_masks
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
-from unet_lib.provenance import Provenance
-from unet_lib.versions import NUMERIC, package_versions
+from unet_lib.provenance import NUMERIC, Provenance, package_versions
 
 __all__ = ["PredictionError", "Predictions", "find_predictions"]
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["PHANTOM_BANNER", "SEEN_BANNER", "Provenance"]
+__all__ = ["NUMERIC", "PHANTOM_BANNER", "SEEN_BANNER", "Provenance", "package_versions"]
 
 PHANTOM_BANNER = "PHANTOMS (synthetic images): not a clinical result"
 SEEN_BANNER = (
     "TRAINING IMAGES: not a test (used to train or to choose the model, or near-duplicates of such)"
 )
+NUMERIC = ("numpy", "scipy", "opencv-python-headless")
+"""Packages that scores of given masks depend on."""
+
 _FOLD = re.compile(r", fold \d+$")
 
 
@@ -161,3 +166,14 @@ class Provenance(Mapping):
 
     def __or__(self, other: Mapping[str, Any]) -> Provenance:
         return Provenance.from_dict({**self, **other})
+
+
+def package_versions(
+    names: Sequence[str] = ("keras", "tensorflow", "jax", "torch", *NUMERIC),
+) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    versions = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

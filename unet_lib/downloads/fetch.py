@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from unet_lib.files import why_not_written
+from unet_lib.files import WriteError
 
 __all__ = ["DownloadError", "by_hand", "fetch", "web_page"]
 
@@ -107,8 +107,7 @@ def fetch(
         keep = True
         raise failure(f"the download failed ({_reason(error)}).") from error
     except OSError as error:  # after requests' own errors, which are OSErrors too
-        reason, remedy = why_not_written(error)
-        raise failure(f"{part} cannot be written ({reason}). {remedy}") from error
+        raise failure(str(WriteError(part, error))) from error
     finally:
         if not keep:
             part.unlink(missing_ok=True)

@@ -23,8 +23,7 @@ from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.segmenter import Segmenter
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
-from unet_lib.provenance import Provenance
-from unet_lib.versions import package_versions
+from unet_lib.provenance import Provenance, package_versions
 
 __all__ = ["evaluate_cases", "show_cases"]
 

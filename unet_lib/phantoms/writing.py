@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.files import draft_folder, write_errors
+from unet_lib.files import draft_folder
 from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, phantom_pictures
 
 PHANTOM_MARKER = "PHANTOMS.json"
@@ -72,7 +72,7 @@ def make_phantoms(
     if _is_finished(folder, wanted):
         return folder
     _refuse_strangers(folder)
-    with draft_folder(folder.parent, folder.name) as draft, write_errors(folder):
+    with draft_folder(folder.parent, folder.name) as draft:
         pictures = phantom_pictures(count, seed, config)
         with tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress) as bar:
             files = sum(_write(phantom, draft / phantom.kind) for phantom in bar)

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from unet_lib.files import atomic_path, draft_folder, folder_lock, write_atomic, write_errors
+from unet_lib.files import atomic_path, draft_folder, folder_lock, write_atomic
 from unet_lib.metrics import Evaluation
 from unet_lib.metrics.evaluation import FOLDS
 from unet_lib.plots import (
@@ -76,7 +76,7 @@ def write_report(
     folder = Path(folder)
     summary = summarise(evaluation, seed=seed)
     # Made aside and moved at the end: a folder never holds parts of two reports.
-    with folder_lock(folder), draft_folder(folder, "report") as draft, write_errors(folder):
+    with folder_lock(folder), draft_folder(folder, "report") as draft:
         _write_all(evaluation, summary, draft, show, page)
         for name in (REPORT, PAGE, COMPARISON, _COMPARED, FOLDS):
             (folder / name).unlink(missing_ok=True)

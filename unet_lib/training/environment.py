@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_lib.backend import describe_hardware
-from unet_lib.versions import package_versions
+from unet_lib.provenance import package_versions
 
 __all__ = ["environment"]
 
