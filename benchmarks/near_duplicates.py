@@ -13,7 +13,6 @@ from itertools import combinations
 
 from unet_lib.dataset import (
     Case,
-    DuplicateRule,
     duplicate_pairs,
     find_cases,
     find_duplicates,
@@ -50,7 +49,7 @@ def main() -> None:
     else:
         pairs = find_duplicates([case.image_path for case in bare])
     wall, processor = time.perf_counter() - start[0], time.process_time() - start[1]
-    print(f"{len(bare)} images, {len(audited)} audited pairs, rule {DuplicateRule().to_dict()}")
+    print(f"{len(bare)} images, {len(audited)} audited pairs")
     print("| judged | pairs | recall | precision |\n|---|---|---|---|")
     print(line("found pairs", (pair[:2] for pair in pairs), audited))
     print(line("joined to groups", pairs_within_groups(join_groups(bare, pairs)), audited))

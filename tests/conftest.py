@@ -77,9 +77,9 @@ def agreed(request, tmp_path) -> Callable[..., None]:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """No test reads near-duplicates that another one found."""
-    from unet_lib.dataset import groups
+    from unet_lib.dataset import duplicates
 
-    monkeypatch.setattr(groups, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
+    monkeypatch.setattr(duplicates, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
 
 
 def real_data(variable: str) -> Path:

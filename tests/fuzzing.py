@@ -120,8 +120,7 @@ def parsers(
     work: Path, only: Sequence[str] = ()
 ) -> dict[str, tuple[st.SearchStrategy, Callable[[Any], object], type]]:
     """Name every parser: what to give it, how to call it, which error it may raise."""
-    from unet_lib.dataset import DatasetError, Folds, find_cases
-    from unet_lib.dataset.audit import read_audit
+    from unet_lib.dataset import DatasetError, Folds, find_cases, read_audit
     from unet_lib.images import ImageError, as_image, read_frames, read_masks
 
     samples = work / "samples"

@@ -286,7 +286,7 @@ def test_an_error_of_the_program_itself_is_not_hidden(data, tmp_path, monkeypatc
         ("--imagenet", "None for the plain encoder"),
         ("--precision half", "precision must be one of"),
         ("--fold 5", "there is no fold 5"),
-        ("--split absent.csv", "absent.csv: the split cannot be read"),
+        ("--split absent.csv", "absent.csv: cannot be read as a table"),
     ],
 )
 def test_wrong_settings_of_train(options, words, data, tmp_path, capsys):

@@ -185,8 +185,9 @@ def tiny_is_busi(tiny_busi, monkeypatch):
     rows = {}
     for case in find_cases(tiny_busi):
         height, width = read_size(case.image_path)
-        rows[case.name] = {"class": case.label, "height": str(height), "width": str(width)}
-    monkeypatch.setattr(busi, "read_audit", lambda: rows)
+        size = {"height": str(height), "width": str(width)}
+        rows[case.name] = {"class": case.label, "group": case.name, **size}
+    monkeypatch.setattr("unet_lib.dataset.groups.read_audit", lambda *_: rows)
     monkeypatch.setattr(busi, "_MASKS", 10)
     return tiny_busi
 

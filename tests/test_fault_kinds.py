@@ -159,14 +159,12 @@ sys.exit(main(sys.argv[7:]))
 MOMENTS = {
     "evaluate": [("unet_lib.inference.scoring", "load_case", 1, "delete"),
                  ("unet_lib.report", "write_report", 1, "delete"),
-                 ("unet_lib.inference.scoring", "pixel_sizes", 1, "delete"),
-                 ("unet_lib.inference.scoring", "data_hash", 1, "change")],
+                 ("unet_lib.inference.scoring", "pixel_sizes", 1, "delete")],
     "score": [("unet_lib.predictions", "load_case", 1, "delete"),
               ("unet_lib.predictions", "tqdm", 1, "delete")],
     "segment": [("unet_lib.inference.segmenter", "read_frames", 3, "delete")],
     "train": [("unet_lib.batches", "load_case", 1, "delete"),
-              ("unet_lib.training.run", "tune_threshold", 1, "delete"),
-              ("unet_lib.training.run", "fit_monitor", 1, "change")],
+              ("unet_lib.training.run", "tune_threshold", 1, "delete")],
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """The leak guard: a picture is known under any name, and what is unknown is not called a test."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,6 @@ import pytest
 
 from unet_lib.dataset import (
     Case,
-    DatasetError,
     FoldRow,
     Folds,
     TrainingImages,
@@ -19,7 +17,6 @@ from unet_lib.dataset import (
     find_cases,
     join_groups,
 )
-from unet_lib.dataset.watching import Watched
 from unet_lib.images import read_image
 from unet_lib.metrics import Evaluation
 from unet_lib.report import summarise
@@ -67,25 +64,6 @@ def test_the_hash_of_the_data_is_that_of_every_name_picture_and_mask_in_any_orde
     assert found == data_hash(cases[::-1], ["3", "2", "1"], ["z", "y", "x"])
     with pytest.raises(ValueError, match="shorter"):
         data_hash(cases, ["1", "2", "3"], ["x", "y"])
-
-
-def test_files_that_change_in_use_are_refused(tmp_path, agreed):
-    paths = [tmp_path / name for name in ("a.png", "a_mask.png", "more.png")]
-    for path in paths:
-        path.write_bytes(b"pixels")
-    watched = Watched([Case("a", "benign", paths[0], (paths[1],), "a")], [paths[2]])
-    watched.check()
-    said = []
-    paths[2].write_bytes(b"other pixels")
-    with pytest.raises(DatasetError) as one:
-        watched.check()
-    said.append(str(one.value))
-    paths[0].unlink()
-    os.utime(paths[1], ns=(1, 1))  # of the same size, written later
-    with pytest.raises(DatasetError) as all_of_them:
-        watched.check()
-    agreed(*said, str(all_of_them.value))
-    assert Watched([], [paths[0]]).check() is None  # absent then and now
 
 
 KNOWN = TrainingImages.of(

@@ -10,22 +10,23 @@ from pathlib import Path
 
 from unet_lib.dataset import (
     BUSI_FOLDS,
+    DATA_FOLDER,
     PARTS,
     Case,
     Folds,
     Split,
-    find_cases,
-    find_groups,
+    find_root,
+    group_cases,
     locate_dataset,
     make_folds,
+    own_split,
+    read_folder,
+    unlike_busi,
 )
-from unet_lib.dataset.cases import DATA_FOLDER
-from unet_lib.dataset.layout import find_root
-from unet_lib.dataset.own_split import cut_groups, leak, own_split
 from unet_lib.phantoms import is_phantoms, make_phantoms
 from unet_lib.provenance import Provenance
 
-__all__ = ["DataSource", "open_dataset"]
+__all__ = ["DataSource", "open_dataset", "open_folder"]
 
 PHANTOM_COUNT = 160
 
@@ -41,51 +42,28 @@ class DataSource:
     folds : Folds
         The whole split, of which `split` is one fold.
     split : Split
-    fold : int
-    kind : {"clinical", "phantoms"}
-        Phantoms are synthetic: no result on them is a clinical one.
-    name : str
-        ``BUSI``, ``phantoms``, or the folder's name.
-    groups : str
-        Where the groups that a split keeps together come from.
-    leaks : str
-        How many test images the data set's own split exposes; empty for other splits, which never
-        divide a group.
+    provenance : Provenance
+        What is known of the data, kept with models and evaluations. Where ``data_kind`` is
+        ``phantoms`` the pictures are synthetic: no result on them is a clinical one.
     """
 
     folder: Path
     cases: tuple[Case, ...]
     folds: Folds
     split: Split
-    fold: int
-    kind: str
-    name: str
-    groups: str
-    leaks: str = ""
-
-    @property
-    def provenance(self) -> Provenance:
-        """What is known of the data, kept with models and evaluations."""
-        return Provenance(
-            data=self.name,
-            data_kind=self.kind,
-            split=self.split.name,
-            fold=self.fold,
-            parts={part: len(getattr(self.split, part)) for part in PARTS},
-            groups=self.groups,
-            own_split=self.leaks or None,
-        )
+    provenance: Provenance
 
     @property
     def message(self) -> str:
         """What was taken, in a sentence or two."""
-        parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in PARTS)
-        what = f"Data: {self.name}, {len(self.cases)} images; split {self.split.name}: {parts}."
-        if self.leaks:
-            what += f" The data set's own split: {self.leaks} ({self.groups})."
+        of = self.provenance
+        parts = ", ".join(f"{number} {part}" for part, number in of.parts.items())
+        what = f"Data: {of.data}, {len(self.cases)} images; split {of.split}: {parts}."
+        if of.own_split:
+            what += f" The data set's own split: {of.own_split} ({of.groups})."
         else:
-            what += f" Kept together: {self.groups}."
-        if self.kind == "phantoms":
+            what += f" Kept together: {of.groups}."
+        if of.is_phantoms:
             what += (
                 " These are PHANTOMS, synthetic images: nothing here is a clinical result. For "
                 "real data see the README, section Data."
@@ -97,7 +75,7 @@ class DataSource:
         return self.message
 
     def _repr_html_(self) -> str:
-        colour = "#b35900" if self.kind == "phantoms" else "#00594f"
+        colour = "#b35900" if self.provenance.is_phantoms else "#00594f"
         return (
             f'<div style="border:2px solid {colour}; border-radius:4px; padding:8px 12px; '
             f'color:{colour}; background:#fff">{html.escape(self.message)}</div>'
@@ -115,7 +93,7 @@ def open_dataset(
 ) -> DataSource:
     """Find the data, its cases, what belongs together, and the parts of one fold.
 
-    Near-duplicates are searched, once, in every folder that brings no list of them (`find_groups`).
+    Near-duplicates are searched, once, in every folder that brings no list of them.
 
     Parameters
     ----------
@@ -144,40 +122,36 @@ def open_dataset(
     SplitError
         The split does not match the folder; the message says what differs.
     """
-    found = locate_dataset(dataset)
-    if found is None:
-        found = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
-    cases, groups = grouped_cases(found, progress=progress)
-    name, kind = identify(found, cases)
-    leaks = ""
+    folder = locate_dataset(dataset)
+    if folder is None:
+        folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
+    cases, provenance = open_folder(folder, progress=progress)
+    leaks = []
     if str(split) == "own":
-        folds = own_split(find_root(Path(found)), cases)
-        leaking, tested = leak(cases, folds, fold)
-        leaks = f"{leaking} of {tested} test images have a group mate in training or validation"
-        cases, folds = cut_groups(cases, folds)
+        cases, folds, leaks = own_split(find_root(folder), cases)
     elif split is not None:
         folds = Folds.read(split)
+    elif provenance.data == "BUSI":
+        folds = Folds.read(BUSI_FOLDS)
     else:
-        folds = Folds.read(BUSI_FOLDS) if name == "BUSI" else make_folds(cases, seed=seed)
-    parts = folds.split(cases, fold, normals=normals)
-    return DataSource(Path(found), tuple(cases), folds, parts, fold, kind, name, groups, leaks)
+        folds = make_folds(cases, seed=seed)
+    chosen = folds.split(cases, fold, normals=normals)
+    provenance = provenance.but(
+        split=chosen.name,
+        fold=fold,
+        parts={part: len(getattr(chosen, part)) for part in PARTS},
+        own_split=leaks[fold] if leaks else None,
+    )
+    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance)
 
 
-def grouped_cases(
+def open_folder(
     folder: str | os.PathLike, *, progress: bool = True
-) -> tuple[Sequence[Case], str]:
-    """Return the cases of a folder with their groups, and where these come from (`find_groups`)."""
-    cases = find_cases(folder, audit=None)
-    return find_groups(cases, find_root(Path(folder)), progress=progress)
-
-
-def identify(folder: str | os.PathLike, cases: Sequence[Case]) -> tuple[str, str]:
-    """Return name and kind of the data in a folder, as `DataSource` has them."""
+) -> tuple[Sequence[Case], Provenance]:
+    """Return the cases of a folder with their groups, undivided, and what is known of them."""
+    root = find_root(Path(folder))
+    cases, groups = group_cases(read_folder(root), root, progress=progress)
     if any(is_phantoms(case.image_path) for case in cases):
-        return "phantoms", "phantoms"
-    return "BUSI" if is_busi(cases) else Path(folder).name, "clinical"
-
-
-def is_busi(cases: Sequence[Case]) -> bool:
-    """Tell whether the cases have exactly the names of BUSI's 780 images."""
-    return {case.name for case in cases} == {row.image for row in Folds.read(BUSI_FOLDS).rows}
+        return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
+    name = Path(folder).name if unlike_busi(cases, sizes=False) else "BUSI"
+    return cases, Provenance(data=name, data_kind="clinical", groups=groups)

@@ -95,7 +95,6 @@ def _train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on one part of a fold and write the report."""
-    from unet_lib.dataset import Watched
     from unet_lib.files import folder_lock
     from unet_lib.inference import evaluate_cases, show_cases
     from unet_lib.report import write_report
@@ -105,10 +104,8 @@ def evaluate(options: argparse.Namespace) -> int:
     check_out(options.out, [case.image_path for case in cases])
     segmenter = load_model(options, source.split.validation)
     about = {**source.provenance, "part": options.part}
-    files = Watched(cases)
     with folder_lock(options.out):
         evaluation = evaluate_cases(segmenter, cases, provenance=about)
-        files.check()
         report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
     print(report.read_text(encoding="utf-8"))
     print(f"report and figures: {options.out}")

@@ -48,7 +48,6 @@ def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from unet_lib.cli.commands import check_out
-    from unet_lib.dataset import Watched
     from unet_lib.files import folder_lock
     from unet_lib.predictions import find_predictions
     from unet_lib.report import write_report
@@ -61,10 +60,8 @@ def _score(options: argparse.Namespace) -> int:
     if options.resize:
         about["resized"] = "predictions of another size were stretched to their image's"
     other = _other(options, cases, known)  # before the long part: it may not be there
-    files = Watched(cases, [*predictions.masks.values(), *predictions.probabilities.values()])
     with folder_lock(options.out):
         evaluation = predictions.evaluate(about)
-        files.check()
         report = write_report(evaluation, options.out, show=predictions.show)
         print(report.read_text(encoding="utf-8"))
         if other is not None:
@@ -75,15 +72,12 @@ def _score(options: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], Sequence[Any]]:
     """Return facts, the cases to score and all cases of the folder."""
-    from unet_lib.source import grouped_cases, identify, open_dataset
+    from unet_lib.source import open_dataset, open_folder
 
     if options.split is None and options.fold is None:
-        cases, groups = grouped_cases(options.folder)
-        name, kind = identify(options.folder, cases)
-        print(f"Data: {name}, all {len(cases)} images. Groups: {groups}.", flush=True)
-        facts = {"data": name, "data_kind": kind, "groups": groups}
-        facts |= {"split": "none", "part": "all images"}
-        return facts, cases, cases
+        cases, data = open_folder(options.folder)
+        print(f"Data: {data.data}, all {len(cases)} images. Groups: {data.groups}.", flush=True)
+        return data.but(split="none", part="all images").to_dict(), cases, cases
     source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
     print(source, flush=True)
     facts = {**source.provenance, "part": options.part}

@@ -1,6 +1,5 @@
 """Which files make a case, what is wrong with them, near-duplicate groups, splits and folds."""
 
-from unet_lib.dataset.audit import BUSI_AUDIT, read_audit
 from unet_lib.dataset.cases import (
     DATA_FOLDER,
     LABELS,
@@ -8,16 +7,33 @@ from unet_lib.dataset.cases import (
     DatasetError,
     load_case,
     pixel_sizes,
+    read_table,
 )
 from unet_lib.dataset.check import CheckReport, Finding, check_cases
-from unet_lib.dataset.dividing import make_folds, make_split
-from unet_lib.dataset.duplicates import DuplicateRule, find_duplicates
-from unet_lib.dataset.folds import BUSI_FOLDS, PARTS, FoldRow, Folds, Split, SplitError
-from unet_lib.dataset.groups import GROUPS_FILE, duplicate_pairs, find_groups, join_groups
-from unet_lib.dataset.layout import BUSI_NAME, find_cases
-from unet_lib.dataset.places import locate_dataset
-from unet_lib.dataset.training_images import TrainingImages, content_hash, data_hash
-from unet_lib.dataset.watching import Watched
+from unet_lib.dataset.duplicates import duplicate_pairs, find_duplicates
+from unet_lib.dataset.groups import (
+    BUSI_AUDIT,
+    GROUPS_FILE,
+    count_groups,
+    group_cases,
+    join_groups,
+    read_audit,
+    unlike_busi,
+)
+from unet_lib.dataset.layouts import BUSI_NAME, LAYOUTS, Layout, from_table, pictures
+from unet_lib.dataset.own_split import OWN_SPLIT, own_split
+from unet_lib.dataset.reading import find_cases, find_root, locate_dataset, read_folder
+from unet_lib.dataset.splits import (
+    BUSI_FOLDS,
+    PARTS,
+    FoldRow,
+    Folds,
+    Split,
+    SplitError,
+    make_folds,
+    make_split,
+)
+from unet_lib.dataset.training_images import TUNED_ON, TrainingImages, content_hash, data_hash
 
 __all__ = [
     "BUSI_AUDIT",
@@ -26,30 +42,40 @@ __all__ = [
     "DATA_FOLDER",
     "GROUPS_FILE",
     "LABELS",
+    "LAYOUTS",
+    "OWN_SPLIT",
     "PARTS",
+    "TUNED_ON",
     "Case",
     "CheckReport",
     "DatasetError",
-    "DuplicateRule",
     "Finding",
     "FoldRow",
     "Folds",
+    "Layout",
     "Split",
     "SplitError",
     "TrainingImages",
-    "Watched",
     "check_cases",
     "content_hash",
+    "count_groups",
     "data_hash",
     "duplicate_pairs",
     "find_cases",
     "find_duplicates",
-    "find_groups",
+    "find_root",
+    "from_table",
+    "group_cases",
     "join_groups",
     "load_case",
     "locate_dataset",
     "make_folds",
     "make_split",
+    "own_split",
+    "pictures",
     "pixel_sizes",
     "read_audit",
+    "read_folder",
+    "read_table",
+    "unlike_busi",
 ]

@@ -1,4 +1,4 @@
-"""What a case is, how one is loaded, and where a data set may lie."""
+"""What a case is, and how one is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_lib.files import read_rows
 from unet_lib.folders import USER_FOLDER
 from unet_lib.images import read_frame, read_image, read_masks
 
@@ -36,8 +37,8 @@ class Case:
     mask_paths : tuple of Path
         All masks of the image, sorted; their union is the lesion.
     group : str
-        Images that a split keeps together: near-duplicates and pictures of one patient; the
-        case's own name when it stands alone.
+        Images that a split keeps together: near-duplicates and pictures of one patient. The
+        case's own name when it stands alone; a shared group is never called like a member.
     patient : str
         Empty where the folder does not tell.
     colour_coded : bool
@@ -91,26 +92,59 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
-    """Read how large the pixels of DICOM images are, so that distances can be given in mm.
+    """Millimetres from row to row and column to column, by case; all or none: never mixed with px.
 
-    Returns
-    -------
-    dict of str to (float, float)
-        Millimetres from row to row and from column to column, by the name of the case. Empty
-        unless every case is a DICOM image whose calibrated regions agree to 1 %: distances in mm
-        and in pixels are never averaged.
-
-    Raises
-    ------
-    ImageError
-        A file cannot be read; the message names it.
+    Empty unless every case is a DICOM image whose calibrated regions agree to 1 %.
     """
     sizes: dict[str, tuple[float, float]] = {}
     for case in cases:
         if case.image_path.suffix.lower() not in (".dcm", ".dicom"):
             return {}
-        found = [(r.row_mm, r.column_mm) for r in read_frame(case.image_path).regions]
-        if not found or not np.allclose(found, found[0], rtol=0.01, atol=0):
+        regions = [(r.row_mm, r.column_mm) for r in read_frame(case.image_path).regions]
+        if not regions or not np.allclose(regions, regions[0], rtol=0.01, atol=0):
             return {}
-        sizes[case.name] = found[0]
+        sizes[case.name] = regions[0]
     return sizes
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV (comma or semicolon) or the first sheet of an Excel file: one dict a full row.
+
+    Keys are the names in `columns`, compared without case; cells are stripped text.
+    """
+    try:
+        lines = _excel(path) if path.suffix.lower() == ".xlsx" else read_rows(path)
+    except Exception as error:  # a damaged Excel file makes openpyxl raise many unrelated types
+        raise DatasetError(f"{path}: cannot be read as a table ({error}).") from error
+    header, *lines = lines or [[]]
+    by_lower = {name.lower(): name for name in columns}
+    names = [by_lower.get(cell.strip().lower(), cell.strip()) for cell in header]
+    missing = [name for name in columns if name not in names]
+    repeated = [name for name in columns if names.count(name) > 1]
+    if repeated:
+        raise DatasetError(f"{path}: column {', '.join(repeated)} stands there twice.")
+    if missing:
+        raise DatasetError(
+            f"{path}: column {', '.join(missing)} is missing; it has "
+            f"{', '.join(names)[:300] or 'none'}."
+        )
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(names) and any(line):
+            raise DatasetError(
+                f"{path}: line {number} has {len(line)} cells, expected {len(names)}."
+            )
+        if any(line):
+            rows.append({n: cell.strip() for n, cell in zip(names, line, strict=True)})
+    return rows
+
+
+def _excel(path: Path) -> list[list[str]]:
+    from openpyxl import load_workbook
+
+    book = load_workbook(path, read_only=True, data_only=True)
+    try:
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        return [["" if cell is None else str(cell) for cell in row] for row in rows]
+    finally:
+        book.close()

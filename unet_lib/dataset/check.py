@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -38,17 +37,7 @@ _DARK = 0.1  # an image whose brightest pixel is below this is probably 12 bits 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
-
-    Attributes
-    ----------
-    kind : str
-        One of ``KINDS``.
-    cases : tuple of str
-        Names of the cases concerned.
-    message : str
-        What was found, with the file's name.
-    """
+    """What is unusual: one of `KINDS`, the names of the cases, and a message naming the file."""
 
     kind: str
     cases: tuple[str, ...]
@@ -89,13 +78,7 @@ class CheckReport:
         return tuple(p for p in self.problems if p.kind == kind)
 
     def to_markdown(self, most: int = 20) -> str:
-        """Return the report as Markdown.
-
-        Parameters
-        ----------
-        most : int
-            Findings listed of each kind; the counts are always complete.
-        """
+        """Return the report as Markdown; of each kind `most` findings are listed, all counted."""
         counts, sizes = self.counts, self.sizes
         classes = ", ".join(f"{counts[label]} {label}" for label in LABELS if counts[label])
         lines = [
@@ -105,15 +88,21 @@ class CheckReport:
             "(near-duplicates, patients).",
         ]
         if sizes:
-            lines.append(
-                f"{sizes['distinct']} sizes: height {sizes['min_height']} to "
-                f"{sizes['max_height']} (median {sizes['median_height']}), width "
-                f"{sizes['min_width']} to {sizes['max_width']} (median {sizes['median_width']})."
+            ranges = (
+                f"{side} {sizes[f'min_{side}']} to {sizes[f'max_{side}']} "
+                f"(median {sizes[f'median_{side}']})"
+                for side in ("height", "width")
             )
+            lines.append(f"{sizes['distinct']} sizes: {', '.join(ranges)}.")
         lines += ["", "| severity | what | number |", "|---|---|---|"]
         lines += [f"| {s} | {text} | {counts[kind]} |" for kind, (s, text) in KINDS.items()]
         for kind, (severity, text) in KINDS.items():
-            lines += _listing(self.of_kind(kind), f"{severity}: {text}", most)
+            listed = self.of_kind(kind)
+            if listed:
+                lines += ["", f"{severity}: {text} ({len(listed)})", ""]
+                lines += [f"- {finding.message}" for finding in listed[:most]]
+            if len(listed) > most:
+                lines.append(f"- and {len(listed) - most} more")
         verdict = "Every file can be used." if self.ok else "Mend the errors before using the data."
         return "\n".join([*lines, "", verdict, ""])
 
@@ -136,58 +125,52 @@ def check_cases(
     CheckReport
         Unreadable files are findings, not exceptions.
     """
-    threads = workers or min(32, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        seen = list(
-            tqdm(
-                pool.map(_examine, cases),
-                total=len(cases),
-                desc="check",
-                unit="image",
-                disable=not progress,
-            )
+    sizes: list[tuple[int, int]] = []
+    same: dict[str, list[Case]] = defaultdict(list)
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(workers or min(32, os.cpu_count() or 1)) as pool:
+        steps = tqdm(
+            pool.map(_examine, cases), "check", len(cases), unit="image", disable=not progress
         )
-    findings = [f for one in seen for f in one.findings] + _duplicates(seen)
-    order = {kind: position for position, kind in enumerate(KINDS)}
-    findings.sort(key=lambda f: order[f.kind])  # stable: cases stay in order
-    return CheckReport(_counts(cases, findings), _sizes(seen), tuple(findings))
+        for case, (size, digest, found) in zip(cases, steps, strict=True):
+            findings += [Finding(kind, (case.name,), message) for kind, message in found]
+            if size:
+                sizes.append(size)
+                same[digest].append(case)
+    findings += [_duplicate(together) for together in same.values() if len(together) > 1]
+    findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: cases stay in order
+    twins = [c.group for c in cases if c.has_twins]
+    counts = {
+        "cases": len(cases),
+        **{label: sum(c.label == label for c in cases) for label in LABELS},
+        "masks": sum(len(c.mask_paths) for c in cases),
+        "groups": len(set(twins)),
+        "grouped_cases": len(twins),
+        **dict.fromkeys(KINDS, 0),
+        **Counter(finding.kind for finding in findings),
+    }
+    return CheckReport(counts, _statistics(sizes), tuple(findings))
 
 
-@dataclass
-class _Seen:
-    """What reading one case has shown."""
-
-    case: Case
-    size: tuple[int, int] | None = None
-    digest: str = ""
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, kind: str, message: str) -> None:
-        self.findings.append(Finding(kind, (self.case.name,), message))
-
-
-def _examine(case: Case) -> _Seen:
-    seen = _Seen(case)
+def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, str]]]:
+    """Return the size of the image (None: unreadable), its hash, and kinds and messages."""
+    found: list[tuple[str, str]] = []
+    size, digest = None, ""
     try:
         pixels = read_pixels(case.image_path)
         image = as_image(pixels, case.image_path)
     except ImageError as error:
-        seen.add("unreadable", str(error))
+        found.append(("unreadable", str(error)))
     else:
-        seen.size = image.shape[:2]
-        seen.digest = content_hash(image)
-        _examine_image(seen, pixels, float(image.max()))
-    _examine_masks(seen)
-    return seen
-
-
-def _examine_image(seen: _Seen, pixels: np.ndarray, brightest: float) -> None:
-    path = seen.case.image_path
-    share = _coloured_share(pixels)
-    if share > _COLOURED_SHARE:
-        seen.add("colour_overlay", f"{path}: {100 * share:.2f} % of the pixels are coloured")
-    if brightest < _DARK:
-        seen.add("dark", f"{path}: the brightest pixel is {brightest:.3f} of full scale")
+        size, digest = image.shape[:2], content_hash(image)
+        share, brightest = _coloured_share(pixels), float(image.max())
+        if share > _COLOURED_SHARE:
+            text = f"{case.image_path}: {100 * share:.2f} % of the pixels are coloured"
+            found.append(("colour_overlay", text))
+        if brightest < _DARK:
+            text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
+            found.append(("dark", text))
+    return size, digest, [*found, *_examine_masks(case, size)]
 
 
 def _coloured_share(pixels: np.ndarray) -> float:
@@ -198,89 +181,55 @@ def _coloured_share(pixels: np.ndarray) -> float:
     return float((spread > _COLOURED * full).mean())
 
 
-def _examine_masks(seen: _Seen) -> None:
-    case, lesion, complete = seen.case, False, True
+def _examine_masks(case: Case, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    lesions: list[bool] = []
     for path in case.mask_paths:
-        found = _examine_mask(seen, path)
-        complete = complete and found is not None
-        lesion = lesion or bool(found)
+        try:
+            stored = read_pixels(path)
+        except ImageError as error:
+            yield "unreadable", str(error)
+            continue
+        pixels = as_grey(stored)
+        if size and pixels.shape != size:
+            yield (
+                "size_mismatch",
+                f"{path}: {pixels.shape[0]} x {pixels.shape[1]}, its image {case.image_path.name} "
+                f"is {size[0]} x {size[1]} (height x width)",
+            )
+        try:
+            mask = as_colour_mask(stored, path) if case.colour_coded else as_mask(pixels, path)
+        except ImageError as error:
+            yield "mask_values", str(error)
+            continue
+        lesions.append(bool(mask.any()))
+        if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
+            yield "smoothed_mask", f"{path}: {len(np.unique(pixels))} values"
     if len(case.mask_paths) > 1:
         names = ", ".join(p.name for p in case.mask_paths)
-        seen.add("several_masks", f"{case.image_path}: {names}")
+        yield "several_masks", f"{case.image_path}: {names}"
+    complete = len(lesions) == len(case.mask_paths)
     if not case.mask_paths and case.label != "normal":
-        seen.add("no_mask", f"{case.image_path}: no mask")
-    elif case.label in ("benign", "malignant") and complete and not lesion:
-        seen.add("empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel")
-    elif case.label == "normal" and lesion:
-        seen.add("lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion")
+        yield "no_mask", f"{case.image_path}: no mask"
+    elif case.label in ("benign", "malignant") and complete and not any(lesions):
+        yield "empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel"
+    elif case.label == "normal" and any(lesions):
+        yield "lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion"
 
 
-def _examine_mask(seen: _Seen, path: Path) -> bool | None:
-    """Return whether the mask holds a lesion; None when it cannot be used."""
-    try:
-        stored = read_pixels(path)
-    except ImageError as error:
-        seen.add("unreadable", str(error))
-        return None
-    pixels = as_grey(stored)
-    if seen.size and pixels.shape != seen.size:
-        seen.add(
-            "size_mismatch",
-            f"{path}: {pixels.shape[0]} x {pixels.shape[1]}, its image {seen.case.image_path.name} "
-            f"is {seen.size[0]} x {seen.size[1]} (height x width)",
-        )
-    try:
-        coded = seen.case.colour_coded
-        mask = as_colour_mask(stored, path) if coded else as_mask(pixels, path)
-    except ImageError as error:
-        seen.add("mask_values", str(error))
-        return None
-    if not coded and not ((pixels == pixels.min()) | (pixels == pixels.max())).all():
-        seen.add("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
-    return bool(mask.any())
+def _duplicate(cases: Sequence[Case]) -> Finding:
+    message = " = ".join(c.name for c in cases)
+    if len({c.label for c in cases}) > 1:
+        message += ", in different classes"
+    if len({c.group for c in cases}) > 1:
+        message += "; not in one group, so a split may separate them (audit list)"
+    return Finding("exact_duplicate", tuple(c.name for c in cases), message)
 
 
-def _duplicates(seen: Iterable[_Seen]) -> list[Finding]:
-    same: dict[str, list[Case]] = defaultdict(list)
-    for one in seen:
-        if one.digest:
-            same[one.digest].append(one.case)
-    findings = []
-    for cases in (c for c in same.values() if len(c) > 1):
-        message = " = ".join(c.name for c in cases)
-        if len({c.label for c in cases}) > 1:
-            message += ", in different classes"
-        if len({c.group for c in cases}) > 1:
-            message += "; not in one group, so a split may separate them (audit list)"
-        findings.append(Finding("exact_duplicate", tuple(c.name for c in cases), message))
-    return findings
-
-
-def _counts(cases: Sequence[Case], findings: Iterable[Finding]) -> dict[str, int]:
-    counts = {"cases": len(cases)}
-    counts |= {label: sum(c.label == label for c in cases) for label in LABELS}
-    counts["masks"] = sum(len(c.mask_paths) for c in cases)
-    twins = [c.group for c in cases if c.has_twins]
-    counts["groups"], counts["grouped_cases"] = len(set(twins)), len(twins)
-    counts |= dict.fromkeys(KINDS, 0)
-    for finding in findings:
-        counts[finding.kind] += 1
-    return counts
-
-
-def _sizes(seen: Iterable[_Seen]) -> dict[str, int]:
-    sizes = np.array([one.size for one in seen if one.size])
-    if not len(sizes):
+def _statistics(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
+    if not sizes:
         return {}
-    result = {"distinct": len(np.unique(sizes, axis=0))}
-    for name, column in (("height", sizes[:, 0]), ("width", sizes[:, 1])):
+    result = {"distinct": len(set(sizes))}
+    for side, values in zip(("height", "width"), zip(*sizes, strict=True), strict=True):
         for what, value in (("min", min), ("median", np.median), ("max", max)):
-            result[f"{what}_{name}"] = int(value(column))
+            result[f"{what}_{side}"] = int(value(values))
     return result
-
-
-def _listing(findings: Sequence[Finding], title: str, most: int) -> list[str]:
-    if not findings:
-        return []
-    lines = ["", f"{title} ({len(findings)})", ""] + [f"- {f.message}" for f in findings[:most]]
-    return lines + ([f"- and {len(findings) - most} more"] if len(findings) > most else [])

@@ -13,29 +13,18 @@ from unet_lib.dataset.cases import Case
 from unet_lib.provenance import Provenance
 
 TUNED_ON = "tuned_on"
-"""Key of ``Segmenter.about``: `content_hash` of images that chose a threshold or a reading of a
-weights file after training."""
+"""Key of what a model says: images that chose a threshold or a reading after its training."""
 
 METHOD = "first 64 bits of SHA-256 of height, width and grey values of 16 bit"
 
 
 def content_hash(image: np.ndarray) -> str:
-    """Return a short hash of a picture as the network gets it.
+    """Return a short hash, 16 hexadecimal digits, of a picture (H, W, 1) in [0, 1].
 
     Of the decoded pixels, not of the file: the same picture under another name, as PNG, BMP or
     TIFF, compressed anew, or with 16 bits instead of 8, has the same hash. A picture that was
     changed (JPEG, crop, other size) has another one; near-duplicate groups are for those. Of
     100,000 training and 1,000 other pictures the chance of one equal hash is 5e-12.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (H, W, 1)
-        In [0, 1].
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
     """
     values = np.rint(image.astype(np.float32) * np.float32(65535)).astype("<u2")
     size = f"{image.shape[0]} x {image.shape[1]};".encode()
@@ -43,14 +32,7 @@ def content_hash(image: np.ndarray) -> str:
 
 
 def data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> str:
-    """Return the SHA-256 of names, pictures and masks, the same for any order of the cases.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    images, masks : sequence of str
-        `content_hash` of each picture and of each mask, as (H, W, 1).
-    """
+    """SHA-256 of names and `content_hash` of pictures and masks, the same in any order."""
     lines = sorted(
         f"{case.name}\t{image}\t{mask}\n"
         for case, image, mask in zip(cases, images, masks, strict=True)
@@ -60,24 +42,13 @@ def data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The images that a model was trained on or chosen with.
+    """The images that a model was trained on or chosen with."""
 
-    Parameters
-    ----------
-    data : str or None
-        Name of their data set; group names mean nothing in another one.
-    hashes : frozenset of str
-        `content_hash` of each.
-    groups : frozenset of str
-        Their near-duplicate groups (or patients); images that stand alone have none.
-    earlier : mapping of str to frozenset of str
-        Groups of other data sets on which the model was trained before, by the set's name.
-    """
-
-    data: str | None
-    hashes: frozenset[str]
-    groups: frozenset[str]
+    data: str | None  # name of their data set; group names mean nothing in another one
+    hashes: frozenset[str]  # `content_hash` of each
+    groups: frozenset[str]  # near-duplicates or patients; images that stand alone have none
     earlier: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Groups of other data sets on which the model was trained before, by the set's name."""
 
     @classmethod
     def of(cls, data: str | None, cases: Sequence[Case], hashes: Sequence[str]) -> TrainingImages:
@@ -87,32 +58,24 @@ class TrainingImages:
 
     def joined(self, before: TrainingImages) -> TrainingImages:
         """Return these and the images of the model that the training started from."""
-        groups = {**before.earlier, **({before.data: before.groups} if before.data else {})}
+        groups = dict(before.earlier)
+        if before.data:
+            groups[before.data] = before.groups
         own = self.groups | groups.pop(self.data, frozenset())
         return TrainingImages(self.data, self.hashes | before.hashes, own, groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_provenance` reads; JSON-able."""
-        told = {"method": METHOD, "hashes": sorted(self.hashes), "groups": sorted(self.groups)}
+        record = {"method": METHOD, "hashes": sorted(self.hashes), "groups": sorted(self.groups)}
         if self.earlier:
-            told["earlier"] = {data: sorted(groups) for data, groups in self.earlier.items()}
-        return told
+            record["earlier"] = {data: sorted(groups) for data, groups in self.earlier.items()}
+        return record
 
     @classmethod
-    def from_provenance(cls, provenance: Provenance | Mapping[str, Any]) -> TrainingImages | None:
-        """Read the record of a model.
-
-        Returns
-        -------
-        TrainingImages or None
-            None: the training images are not known (weights from elsewhere, an old model folder,
-            or hashes of another method).
-
-        Raises
-        ------
-        ValueError
-            The record is damaged.
-        """
+    def from_provenance(
+        cls, provenance: Provenance | Mapping[str, Any] | None
+    ) -> TrainingImages | None:
+        """Read the record of a model; None where its training images are not known."""
         provenance = Provenance.of(provenance)
         record = provenance.training_images
         if record is None:
@@ -135,24 +98,11 @@ class TrainingImages:
     def overlap(
         self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]
     ) -> dict[str, Any]:
-        """Tell which cases are among the training images or near-duplicates of one.
+        """Tell which cases are among the training images or near-duplicates of one; JSON-able.
 
-        Parameters
-        ----------
-        data : str or None
-            Name of the cases' data set.
-        cases : sequence of Case
-        hashes : sequence of str
-            `content_hash` of each.
-
-        Returns
-        -------
-        dict
-            ``compared_with``, the number of training images known; ``in_training`` and
-            ``near_duplicates``, names of cases. JSON-able.
+        ``compared_with`` is the number of training images known, the others are names of cases.
         """
-        pairs = list(zip(cases, hashes, strict=True))
-        seen = [case for case, found in pairs if found in self.hashes]
+        seen = [case for case, own in zip(cases, hashes, strict=True) if own in self.hashes]
         groups = {case.group for case in seen if case.has_twins}
         if data and data == self.data:
             groups |= self.groups

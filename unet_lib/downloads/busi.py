@@ -15,13 +15,12 @@ from unet_lib.dataset import (
     DatasetError,
     check_cases,
     find_cases,
-    read_audit,
+    find_root,
+    unlike_busi,
 )
-from unet_lib.dataset.layout import find_root
 from unet_lib.downloads.archive import extract_zip
 from unet_lib.downloads.fetch import DownloadError, fetch
 from unet_lib.files import draft_folder, sha256
-from unet_lib.images import read_size
 
 __all__ = ["CITATION", "SOURCES", "Source", "check_busi", "download_busi"]
 
@@ -254,22 +253,8 @@ def check_busi(folder: str | Path, *, progress: bool = True) -> str:
 
 
 def _compare(folder: Path, cases: list[Case]) -> None:
-    rows = read_audit()
-    found = {case.name: case for case in cases}
-    missing, extra = [n for n in rows if n not in found], [n for n in found if n not in rows]
-    if missing or extra:
-        first = f"missing {missing[0]!r}" if missing else f"unknown {extra[0]!r}"
-        raise DownloadError(
-            f"{folder}: is not BUSI as published ({len(rows)} images): {len(missing)} images are "
-            f"missing and {len(extra)} are unknown, first: {first}."
-        )
-    for name, row in rows.items():
-        case, size = found[name], (int(row["height"]), int(row["width"]))
-        if case.label != row["class"] or read_size(case.image_path) != size:
-            raise DownloadError(
-                f"{case.image_path}: is of class {case.label} and {read_size(case.image_path)} "
-                f"pixels (height, width); in BUSI it is {row['class']} and {size}."
-            )
+    if difference := unlike_busi(cases):
+        raise DownloadError(f"{folder}: {difference}.")
     masks = sum(len(case.mask_paths) for case in cases)
     if masks != _MASKS:
         raise DownloadError(f"{folder}: holds {masks} masks; BUSI has {_MASKS}.")

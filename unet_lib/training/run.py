@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_lib.dataset import Folds, Split, Watched
+from unet_lib.dataset import Folds, Split
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
@@ -177,7 +177,6 @@ def _train(
     start: Segmenter | None,
 ) -> None:
     """Do what is left of a run."""
-    files = Watched([*split.train, *split.validation])
     network, batches, validation = prepare(split, recipe, progress, team, start)
     done = fit(
         network, batches, validation, recipe.training, folder, show_progress=progress, team=team
@@ -207,7 +206,6 @@ def _train(
         result = {"warning": warning, **result}
     segmenter.provenance = segmenter.provenance.but(training=result)
     segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
-    files.check()  # threshold and monitor have read them once more
     save_segmenter(segmenter, recipe.network, folder / MODEL)
     about_figure = {**about, "parts": facts["parts"], "model": folder.name}
     save_figure(plot_history(done.history, about=about_figure), folder / CURVES)

@@ -1,0 +1,313 @@
+"""Where images and masks lie in a data folder: one row of `LAYOUTS` for each way it may look."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from unet_lib.dataset.cases import LABELS, Case, DatasetError, read_table
+from unet_lib.images import IMAGE_SUFFIXES
+
+BUSI_NAME = "Dataset_BUSI_with_GT"
+
+_CLASSES = LABELS[:3]
+_BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
+_MASK = re.compile(r"(?P<image>.+)_mask(?:_\d+)?$", re.IGNORECASE)
+_OUTPUT = re.compile(r".+_(?:pred|overlay)$", re.IGNORECASE)
+_MANY = 5  # names shown in one message
+
+
+class Layout(NamedTuple):
+    """A way in which a data set lies in its folder."""
+
+    name: str
+    expected: str  # the tree, for messages
+    recognise: Callable[[Path], bool]
+    read: Callable[[Path], list[Case]]  # masks that it names and that are not there are reported
+    unpacks_to: str = ""  # folder in the archive: one above it may be named too
+
+
+def expected() -> str:
+    """Every tree that is read, for messages."""
+    return "Expected one of:\n" + "\n".join(f"  {layout.expected}" for layout in LAYOUTS)
+
+
+def recognised(root: Path) -> Layout | None:
+    """Return the layout of a folder; images beside masks only where nothing else is marked."""
+    marked = [layout for layout in LAYOUTS if layout.recognise(root)]
+    if len(marked) > 1 and _PAIR in marked:
+        marked.remove(_PAIR)
+    if len(marked) > 1:
+        raise DatasetError(
+            f"{root}: has the marks of {' and of '.join(one.name for one in marked)}; which is "
+            "meant cannot be known. Give each data set a folder of its own."
+        )
+    return marked[0] if marked else None
+
+
+# --- what the layouts share ------------------------------------------------------------------
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that orders ``benign (2)`` before ``benign (10)``."""
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(p), p) if p.isdecimal() else (0, 0, p.lower()) for p in parts] + [(0, 0, text)]
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Folders in a folder by their name in lower case."""
+    return {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir()}
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Image files of a folder by stem, without our own results; a stem twice is an error."""
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: no such folder; it is a part of the data set. Unpack it whole."
+        )
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
+        stem = path.stem
+        if path.suffix.lower() not in IMAGE_SUFFIXES or stem.startswith("."):
+            continue
+        if _OUTPUT.match(stem) or not path.is_file():
+            continue
+        if stem in files:
+            raise DatasetError(
+                f"{folder}: {files[stem].name} and {path.name} have the same name before the "
+                "ending; which one is meant cannot be known. Remove or rename one."
+            )
+        files[stem] = path
+    return files
+
+
+def refuse(names: Sequence[str | Path], what: str) -> None:
+    """Raise where there are any names."""
+    if names:
+        more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+        raise DatasetError(f"{', '.join(map(str, names[:_MANY]))}{more}: {what}")
+
+
+def _refuse_orphans(masks: Iterable[Path]) -> None:
+    refuse(
+        list(masks),
+        f"mask without an image of the same name. Add the image, or remove the mask. {expected()}",
+    )
+
+
+# --- class folders, images beside masks ------------------------------------------------------
+
+
+def _class_folders(root: Path) -> list[Case]:
+    children = subfolders(root)
+    return [c for label in _CLASSES if label in children for c in _class(children[label], label)]
+
+
+def _class(folder: Path, label: str) -> list[Case]:
+    if _pair(folder):
+        return _images_and_masks(folder, label)
+    files = pictures(folder)
+    masks = {stem: path for stem, path in files.items() if _MASK.match(stem)}
+    images = {stem: path for stem, path in files.items() if stem not in masks}
+    return _matched(images, masks, label)
+
+
+def _pair(folder: Path) -> tuple[Path, Path] | None:
+    children = subfolders(folder)
+    images = children.get("images") or children.get("image")
+    masks = children.get("masks") or children.get("mask")
+    return (images, masks) if images and masks else None
+
+
+def _images_and_masks(folder: Path, label: str = "") -> list[Case]:
+    """Read ``images`` and ``masks``; the class is in the names where all are named as in BUSI."""
+    images, masks = _pair(folder)
+    cases = _matched(pictures(images), pictures(_class_of_masks(masks)), label or "unknown")
+    named = [_BUSI_NAMES.fullmatch(case.name) for case in cases]
+    if label or not all(named):
+        return cases
+    return [replace(case, label=name[1]) for case, name in zip(cases, named, strict=True)]
+
+
+def _class_of_masks(folder: Path) -> Path:
+    """Return the folder itself, or the one class folder (``0``) in it, as of UNeXt."""
+    numbered = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.isdecimal()]
+    if not numbered:
+        return folder
+    if len(numbered) > 1 or pictures(folder):
+        raise DatasetError(
+            f"{folder}: holds {', '.join(p.name + '/' for p in numbered)} and "
+            f"{len(pictures(folder))} images beside; which masks are the lesions cannot be known. "
+            "Keep one folder of masks."
+        )
+    return numbered[0]
+
+
+def _matched(images: dict[str, Path], masks: dict[str, Path], label: str) -> list[Case]:
+    """Give every image its masks: of its own name, or with ``_mask``, ``_mask_1`` after it."""
+    owned: dict[str, list[Path]] = {stem: [] for stem in images}
+    orphans = []
+    for stem, path in masks.items():
+        match = _MASK.match(stem)
+        owner = match["image"] if match and stem not in images else stem
+        owned.get(owner, orphans).append(path)
+    _refuse_orphans(orphans)
+    return [Case(stem, label, path, tuple(owned[stem]), stem) for stem, path in images.items()]
+
+
+# --- published sets: a table has one row for each image ---------------------------------------
+
+
+def from_table(
+    table: Path,
+    columns: Sequence[str],
+    folders: tuple[Path, Path],
+    masks_of: Callable[[str, dict[str, str]], Iterable[str]],
+    patient_of: Callable[[str, dict[str, str]], str],
+    colour_coded: bool = False,
+) -> list[Case]:
+    """Read images and masks that a table lists: its first column is the image, the last the class.
+
+    Images and masks may lie in one folder; `masks_of` gives the stems of an image's masks.
+    """
+    rows = read_table(table, columns)
+    stems = [Path(row[columns[0]]).stem for row in rows]
+    owned = [list(masks_of(stem, row)) for stem, row in zip(stems, rows, strict=True)]
+    used = {mask for masks in owned for mask in masks}
+    images, masks = (pictures(folder) for folder in folders)
+    if folders[0] == folders[1]:
+        images = {stem: path for stem, path in images.items() if stem not in used}
+        masks = {stem: path for stem, path in masks.items() if stem in used}
+    repeated = [stem for stem, count in Counter(stems).items() if count > 1]
+    refuse(repeated, f"listed more than once in {table}. Leave one row.")
+    absent = [stem for stem in stems if stem not in images]
+    refuse(absent, f"{table} has this row without its image. Add it, or remove the row.")
+    extra = [path for stem, path in images.items() if stem not in set(stems)]
+    refuse(extra, f"image without a row in {table.name}. Add the row, or remove the image.")
+    cases = []
+    for stem, row, own in zip(stems, rows, owned, strict=True):
+        label, patient = row[columns[-1]], patient_of(stem, row)
+        if label.lower() not in _CLASSES:
+            raise DatasetError(f"{table}: {stem}: class {label!r}; expected {', '.join(_CLASSES)}.")
+        if not patient:
+            raise DatasetError(f"{table}: {stem}: the patient is not told; add the number or name.")
+        paths = tuple(masks.get(mask, folders[1] / f"{mask}.png") for mask in own)
+        cases.append(Case(stem, label.lower(), images[stem], paths, stem, patient, colour_coded))
+    _refuse_orphans(path for stem, path in masks.items() if stem not in used)
+    return cases
+
+
+def _folders(root: Path, *names: str) -> tuple[Path, ...]:
+    return tuple(subfolders(root).get(name.lower(), root / name) for name in names)
+
+
+def _bus_bra(root: Path) -> list[Case]:
+    """Gomez-Flores et al., Medical Physics 2024, doi:10.5281/zenodo.8231412."""
+    return from_table(
+        root / "bus_data.csv",
+        ("ID", "Case", "Pathology"),
+        _folders(root, "Images", "Masks"),
+        lambda stem, row: [f"mask_{stem.removeprefix('bus_')}"],
+        lambda stem, row: row["Case"] and f"case {row['Case']}",
+    )
+
+
+def _bus_uclm(root: Path) -> list[Case]:
+    """Vallez et al., Scientific Data 2025, doi:10.17632/7fvgj4jsp7."""
+    return from_table(
+        root / "INFO.csv",
+        ("Image", "Label"),
+        _folders(root, "images", "masks"),
+        lambda stem, row: [stem],
+        lambda stem, row: stem.rpartition("_")[0],
+        colour_coded=True,
+    )
+
+
+_BREAST = ("Image_filename", "Mask_tumor_filename", "Mask_other_filename", "Classification")
+
+
+def _breast_tables(root: Path) -> list[Path]:
+    """Tables of clinical data: by their name, or by a column that no other set has."""
+
+    def by_column(path: Path) -> bool:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return "image_filename" in file.readline().lower()
+
+    tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".xlsx")]
+    return [
+        path
+        for path in tables
+        if path.name.lower().startswith("breast-lesions")
+        or (path.suffix.lower() == ".csv" and path.is_file() and by_column(path))
+    ]
+
+
+def _breast(root: Path) -> list[Case]:
+    """BrEaST-Lesions-USG: Pawlowska et al., Scientific Data 2024, doi:10.7937/9WKK-Q141."""
+    tables = _breast_tables(root)
+    if len(tables) > 1:
+        names = ", ".join(p.name for p in tables)
+        raise DatasetError(f"{root}: holds several tables of BrEaST, {names}; leave one.")
+    # The images lie beside the table or in a folder of their own.
+    holders = [folder for folder in (root, *subfolders(root).values()) if pictures(folder)]
+    if len(holders) != 1:
+        names = ", ".join(str(p) for p in holders) or "none"
+        raise DatasetError(f"{root}: the images must lie in one folder; found in: {names}.")
+    return from_table(
+        tables[0],
+        _BREAST,
+        (holders[0], holders[0]),
+        lambda stem, row: [
+            Path(name.strip()).stem
+            for column in _BREAST[1:3]
+            for name in row[column].split("&")
+            if name.strip()
+        ],
+        lambda stem, row: row.get("CaseID", stem),
+    )
+
+
+_PAIR = Layout(
+    "images and masks",
+    "images/NAME.png + masks/NAME.png, also masks/0/NAME.png",
+    lambda root: _pair(root) is not None,
+    _images_and_masks,
+)
+LAYOUTS = [
+    Layout(
+        "class folders",
+        f"{BUSI_NAME}/benign/benign (1).png + benign (1)_mask.png (+ benign (1)_mask_1.png), also\n"
+        f"      malignant/ and normal/; or a folder that holds {BUSI_NAME} or archive/{BUSI_NAME}\n"
+        "  benign/images/NAME.png + benign/masks/NAME.png, also malignant/ and normal/",
+        lambda root: not subfolders(root).keys().isdisjoint(_CLASSES),
+        _class_folders,
+        BUSI_NAME,
+    ),
+    _PAIR,
+    Layout(
+        "BUS-BRA",
+        "bus_data.csv + Images/bus_NNNN-l.png + Masks/mask_NNNN-l.png (BUS-BRA)",
+        lambda root: (root / "bus_data.csv").is_file(),
+        _bus_bra,
+        "BUSBRA",
+    ),
+    Layout(
+        "BUS-UCLM",
+        "INFO.csv + images/PATIENT_NNN.png + masks/PATIENT_NNN.png in green and red (BUS-UCLM)",
+        lambda root: (root / "INFO.csv").is_file() and "images" in subfolders(root),
+        _bus_uclm,
+        "BUS-UCLM",
+    ),
+    Layout(
+        "BrEaST",
+        "BrEaST-Lesions*.xlsx (or .csv) + caseNNN.png + caseNNN_tumor.png (BrEaST)",
+        lambda root: bool(_breast_tables(root)),
+        _breast,
+    ),
+]
+"""The layouts that are read. One of your own: ``LAYOUTS.append(Layout(...))``."""

@@ -1,0 +1,163 @@
+"""Which cases a data folder holds, and where the data may lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from unet_lib.dataset.cases import DATA_FOLDER, LABELS, Case, DatasetError
+from unet_lib.dataset.groups import group_cases
+from unet_lib.dataset.layouts import (
+    BUSI_NAME,
+    LAYOUTS,
+    expected,
+    natural_key,
+    recognised,
+    refuse,
+)
+from unet_lib.images import IMAGE_SUFFIXES
+
+_VARIABLE = "BUSI_DIR"
+_KAGGLE = Path("/kaggle/input/breast-ultrasound-images-dataset")
+_COLAB = Path("/content")
+
+
+def find_cases(
+    folder: str | os.PathLike,
+    *,
+    audit: str | os.PathLike | None = "auto",
+    require_masks: bool = True,
+) -> list[Case]:
+    """List the cases of a folder, in a fixed order.
+
+    Parameters
+    ----------
+    folder : path-like
+        A folder in one of the layouts of `LAYOUTS`, or one that holds it as its archive unpacks.
+        Files named ``*_pred`` and ``*_overlay`` (our own results) and hidden files are passed
+        over.
+    audit : path-like, "auto" or None
+        CSV with the columns ``image`` and ``group``. "auto" takes the folder's ``groups.csv``,
+        else the project's list when the folder is BUSI (all its names and classes) or a part of
+        it (names, classes and sizes of the pictures agree). Pictures of one patient are joined
+        with either. None: no groups. Near-duplicates are searched by `group_cases`.
+    require_masks : bool
+        Whether a lesion image without mask is an error. A normal image never needs one.
+
+    Returns
+    -------
+    list of Case
+        Sorted by class, then by name with numbers in numerical order.
+
+    Raises
+    ------
+    DatasetError
+        Wrong or empty folder, image without mask, mask without image, two files of one name,
+        images and table of a published set that do not fit, marks of two sets in one folder.
+    """
+    root = find_root(Path(folder))
+    return group_cases(read_folder(root, require_masks), root, audit, search=False)[0]
+
+
+def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
+    """List the cases of a folder that `find_root` gave, each in a group of its own."""
+    layout = recognised(root)
+    if layout is None:
+        raise DatasetError(f"{root}: no images found where they should be. {expected()}")
+    cases = layout.read(root)
+    if not cases:
+        endings = sorted({p.suffix.lower() for p in root.rglob("*") if p.is_file()} - {""})
+        raise DatasetError(
+            f"{root}: the folders are there but hold no image (files there end with: "
+            f"{', '.join(endings) or 'there are none'}; endings that are read: "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}). {expected()}"
+        )
+    absent = {path for case in cases for path in case.mask_paths if not path.is_file()}
+    if require_masks:
+        lost = {p for c in cases if c.label != "normal" for p in c.mask_paths if p in absent}
+        refuse(sorted(lost), "this mask is not there. Add it, or take its image out.")
+        bare = [c.image_path for c in cases if not c.mask_paths and c.label != "normal"]
+        refuse(
+            bare,
+            "image without a mask (only normal images may go without). Add its mask, or take the "
+            f"image out. {expected()}",
+        )
+    if absent:
+        left = [tuple(path for path in c.mask_paths if path not in absent) for c in cases]
+        cases = [replace(c, mask_paths=paths) for c, paths in zip(cases, left, strict=True)]
+    if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
+        cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
+    return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
+
+
+def find_root(folder: Path) -> Path:
+    """Return the folder that holds the images' folders: `folder` itself or a set inside it."""
+    if folder.suffix.lower() == ".npz" and folder.is_file():
+        raise DatasetError(
+            f"{folder}: is a file of arrays; a folder is needed. Unpack MedSegBench's BUSI with "
+            f"python -m lab.medsegbench {folder}"
+        )
+    if not folder.exists():
+        raise DatasetError(f"{folder}: no such folder. {expected()}")
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: is a file; a folder is needed. {expected()}")
+    inner = [
+        place / layout.unpacks_to
+        for layout in LAYOUTS
+        for place in (folder, folder / "archive")
+        if layout.unpacks_to and (place / layout.unpacks_to).is_dir()
+    ]
+    if len({path.name for path in inner}) > 1:
+        raise DatasetError(
+            f"{folder}: holds several data sets, {', '.join(p.name for p in inner)}; name one."
+        )
+    return inner[0] if inner else folder
+
+
+def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
+    """Find the data set to work on.
+
+    Parameters
+    ----------
+    dataset : path-like, "auto" or "phantoms"
+        A folder is taken as it is. "auto" looks at the environment variable ``BUSI_DIR``, then
+        at ``data/Dataset_BUSI_with_GT`` of the project and of the working folder, at Kaggle's
+        mount and under Colab's ``/content``, and takes the first that holds images.
+
+    Returns
+    -------
+    Path or None
+        A folder for :func:`unet_lib.dataset.find_cases`. None: there is no data set (or
+        "phantoms" was asked for); use phantoms.
+
+    Raises
+    ------
+    DatasetError
+        The folder that was named, here or in ``BUSI_DIR``, is not there or holds no images. A
+        named folder is never replaced by another one.
+    """
+    if dataset == "phantoms":
+        return None
+    if dataset != "auto":
+        return _named(Path(dataset).expanduser(), f"dataset={str(dataset)!r}")
+    variable = os.environ.get(_VARIABLE, "").strip()
+    if variable:
+        return _named(Path(variable).expanduser(), f"the environment variable {_VARIABLE}")
+    for place in (DATA_FOLDER, Path("data"), _KAGGLE, _COLAB):
+        for folder in (place / BUSI_NAME, place / "archive" / BUSI_NAME):
+            if folder.is_dir() and recognised(folder):
+                return folder
+    return None
+
+
+def _named(folder: Path, source: str) -> Path:
+    if not folder.exists():
+        raise DatasetError(
+            f"{folder}: {source} names this folder, but it does not exist. Correct the path, or "
+            "leave it out to use the built-in phantoms."
+        )
+    root = find_root(folder)
+    if not recognised(root):
+        raise DatasetError(f"{folder}: {source} names this folder, it holds no cases. {expected()}")
+    return root
