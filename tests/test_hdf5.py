@@ -128,7 +128,7 @@ def infinite(file, _):
         (circle, "stored under two names"),
         (outside, "'layers/x' keeps its values in another file"),
         (virtual, "'layers/x' keeps its values in another file"),
-        (bomb, "needs 68,719,476,736 bytes, 0 are stored"),
+        (bomb, "takes 68,719,476,736 bytes, 0 are stored"),
         (chunk_bomb, "takes 68,719,476,736 bytes, 0 are stored"),
         (packed_bomb, "takes 16,777,216 bytes"),
         (filtered, "unknown filter"),
@@ -141,7 +141,7 @@ def infinite(file, _):
         (empty, "'layers/x' has the shape None"),
         (seven_axes, r"'layers/x' has the shape \(1, 1, 1, 1, 1, 1, 1\)"),
         (table_of_texts, "attribute 'layer_names' of 'layers' is too large or a table"),
-        (a_gibibyte, "its arrays take 1,073,741,828 bytes, at most 1,073,741,824 are read"),
+        (a_gibibyte, "its arrays take 1,073,741,988 bytes, at most 1,073,741,824 are read"),
     ],
 )
 def test_what_harms_is_refused(path, harm, message):
@@ -156,7 +156,7 @@ def test_a_name_that_a_group_holds_twice_is_refused(path):
     with h5py.File(path, "w") as file:
         file["kernel_a"], file["kernel_b"] = np.ones(3, "f4"), np.zeros(3, "f4")
     path.write_bytes(path.read_bytes().replace(b"kernel_b", b"kernel_a"))
-    with pytest.raises(WeightsError, match="group '' has the same name twice"):
+    with pytest.raises(WeightsError, match="has the same name twice"):
         read_hdf5(path)
 
 

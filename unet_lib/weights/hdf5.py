@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ class Contents:
 
     groups: list[str] = field(default_factory=list)  # the root's is ""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    addresses: dict[str, tuple[int, int]] = field(default_factory=dict)  # of header and values
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # attributes, ``path@name``
 
 
@@ -75,10 +73,10 @@ def read_hdf5(path: str | Path, data: bytes | None = None) -> Contents:
 
 
 def _read(file: h5py.File, size: int) -> Contents:
-    contents, waiting = Contents(), {}
+    contents, arrays = Contents(), {}
     total, most = 0, min(MOST_BYTES, _MOST_EXPANSION * size)
     extents = []  # start and end in the file, name
-    for name, item in _walk(file):
+    for name, item in _objects(file).items():
         header = _address(item)
         extents.append((header, header + _LEAST_HEADER, f"the header of {name!r}"))
         if isinstance(item, h5py.Group):
@@ -88,9 +86,8 @@ def _read(file: h5py.File, size: int) -> Contents:
         total += _check_array(name, item, size)
         if total > most:
             raise _Unsafe(f"its arrays take {total:,} bytes, at most {most:,} are read")
-        waiting[name] = item
+        arrays[name] = item
         start = item.id.get_offset()
-        contents.addresses[name] = header, start or 0
         if start is not None:
             extents.append((start, start + item.nbytes, repr(name)))
     # Headers have no checksum: an address with a wrong bit shows other bytes of the right shape.
@@ -99,40 +96,38 @@ def _read(file: h5py.File, size: int) -> Contents:
         if start < end or stop > size:
             raise _Unsafe(f"{name} lies where something else is stored")
         end = max(end, stop)
-    for name, item in waiting.items():
+    for name, item in arrays.items():
         contents.arrays[name] = item[()]
         if not np.isfinite(contents.arrays[name]).all():
             raise _Unsafe(f"{name!r} holds values that are not finite")
     return contents
 
 
-def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """Yield every object under its only name, the root's group "" first; optimiser left out."""
-    yield "", file
-    seen = {_address(file)}
-    stack: list[tuple[str, Any]] = [("", file)]
-    while stack:
-        name, group = stack.pop()
-        keys = list(group)
-        if len(keys) != len(set(keys)):
-            raise _Unsafe(f"group {name!r} has the same name twice")
-        for key in keys:
-            path = f"{name}/{key}" if name else key
-            if path == "optimizer":
-                continue
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise _Unsafe(f"{path!r} is a soft or external link")
-            item = group[key]
-            if not isinstance(item, h5py.Group | h5py.Dataset):
-                raise _Unsafe(f"{path!r} is a {type(item).__name__}, no group and no array")
-            if _address(item) in seen:
-                raise _Unsafe(f"{path!r} is stored under two names")
-            seen.add(_address(item))
-            if len(seen) > _MOST_OBJECTS or path.count("/") >= _MOST_DEPTH:
-                raise _Unsafe(f"{path!r}: too many or too deeply nested objects")
-            yield path, item
-            if isinstance(item, h5py.Group):
-                stack.append((path, item))
+def _objects(file: h5py.File) -> dict[str, Any]:
+    """Return every object under its only name, the root's group "" first; optimiser left out."""
+    links: list[tuple[str, Any]] = []
+
+    def add(name: str, link: Any) -> bool | None:  # an error in here would not come through
+        links.append((name, link))
+        return len(links) > _MOST_OBJECTS or None
+
+    file.visititems_links(add)
+    objects: dict[str, Any] = {"": file}
+    for name, link in links:
+        if name.split("/")[0] == "optimizer":
+            continue
+        if not isinstance(link, h5py.HardLink):
+            raise _Unsafe(f"{name!r} is a soft or external link")
+        if name in objects:
+            raise _Unsafe(f"{name!r}: a group has the same name twice")
+        if len(links) > _MOST_OBJECTS or name.count("/") >= _MOST_DEPTH:
+            raise _Unsafe(f"{name!r}: too many or too deeply nested objects")
+        item = objects[name] = file[name]
+        if not isinstance(item, h5py.Group | h5py.Dataset):
+            raise _Unsafe(f"{name!r} is a {type(item).__name__}, no group and no array")
+    if len({_address(item) for item in objects.values()}) < len(objects):
+        raise _Unsafe("an object is stored under two names")
+    return objects
 
 
 def _address(item: Any) -> int:
@@ -144,28 +139,24 @@ def _check_array(name: str, item: h5py.Dataset, size: int) -> int:
     if item.is_virtual or item.external:
         raise _Unsafe(f"{name!r} keeps its values in another file")
     kind = item.id.get_type()
-    if not any(kind.equal(one) for one in _FLOATS):
-        integer = isinstance(kind, h5py.h5t.TypeIntegerID)
-        if not (integer and item.ndim == 0):  # counters of random layers
-            raise _Unsafe(f"{name!r} holds values of type {item.dtype}, expected floats")
+    counter = isinstance(kind, h5py.h5t.TypeIntegerID) and item.ndim == 0  # of random layers
+    if not counter and not any(kind.equal(one) for one in _FLOATS):
+        raise _Unsafe(f"{name!r} holds values of type {item.dtype}, expected floats")
     if item.shape is None or item.ndim > 6:
         raise _Unsafe(f"{name!r} has the shape {item.shape}")
-    needed = math.prod(item.shape) * kind.get_size()
-    plist = item.id.get_create_plist()
-    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-    stored = item.id.get_storage_size()
-    if filters - _SAFE_FILTERS:
+    plist, stored = item.id.get_create_plist(), item.id.get_storage_size()
+    if {plist.get_filter(i)[0] for i in range(plist.get_nfilters())} - _SAFE_FILTERS:
         raise _Unsafe(f"{name!r} is packed by an unknown filter")
-    if plist.get_layout() == h5py.h5d.CHUNKED:
-        chunk = math.prod(item.chunks) * kind.get_size()
-        if max(needed, chunk) > _MOST_EXPANSION * max(stored, 1):
-            raise _Unsafe(f"{name!r} {item.shape} takes {needed:,} bytes, {stored:,} are stored")
-    elif stored != needed or needed > size:
-        raise _Unsafe(f"{name!r} {item.shape} needs {needed:,} bytes, {stored:,} are stored")
+    needed, chunk, most = item.nbytes, 0, min(stored, size)
+    if item.chunks:
+        chunk, most = math.prod(item.chunks) * kind.get_size(), _MOST_EXPANSION * max(stored, 1)
+    if max(needed, chunk) > most:
+        raise _Unsafe(f"{name!r} {item.shape} takes {needed:,} bytes, {stored:,} are stored")
     return needed
 
 
-def _texts(name: str, group: h5py.Group) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _texts(name: str, group: h5py.Group) -> dict[str, tuple[str, ...]]:
+    texts = {}
     for key in group.attrs:
         attribute = h5py.h5a.open(group.id, key.encode())
         if not isinstance(attribute.get_type(), h5py.h5t.TypeStringID):
@@ -173,7 +164,7 @@ def _texts(name: str, group: h5py.Group) -> Iterator[tuple[str, tuple[str, ...]]
         if len(attribute.shape) > 1 or attribute.get_storage_size() > _MOST_TEXT:
             raise _Unsafe(f"attribute {key!r} of {name!r} is too large or a table")
         values = np.atleast_1d(group.attrs[key])
-        yield (
-            f"{name}@{key}",
-            tuple(v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values),
+        texts[f"{name}@{key}"] = tuple(
+            value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values
         )
+    return texts
