@@ -8,7 +8,6 @@ from unet_lib.weights.folder import (
     registered_models,
     save_segmenter,
     save_weights_file,
-    sha256,
 )
 from unet_lib.weights.verify import verify_model
 
@@ -25,6 +24,5 @@ __all__ = [
     "registered_models",
     "save_segmenter",
     "save_weights_file",
-    "sha256",
     "verify_model",
 ]

@@ -80,8 +80,7 @@ def choose_model(
     if file.is_file():
         segmenter, fit = _bare(file, config, preprocessing, validation)
         return segmenter, f"You put {WEIGHTS} into the root; {fit}"
-    newest, damaged = _newest_run(Path(root) / "runs", data, fold)
-    passed = "".join(f" Passed over: {reason}" for reason in damaged)
+    newest, passed = _newest_run(Path(root) / "runs", data, fold)
     if newest:
         why = f"The last finished run on {data}, fold {fold}: {newest}.{passed}"
         return load_segmenter(newest), why
@@ -109,26 +108,23 @@ def _bare(
     try:
         load_weights_file(network, path)
     except WeightsError:  # read again, which names damage as well
-        found = unet_lib.load_foreign_weights(path, validation)
-        assumed = "\n".join(f"  {point}" for point in found.assumed)
-        return found.segmenter(), (
-            "its network was found out from the file. Training images unknown. Assumed:\n" + assumed
-        )
-    return Segmenter(network, preprocessing, provenance=Provenance(name=path.name)), (
-        "it fits the configured network."
-    )
+        foreign = unet_lib.load_foreign_weights(path, validation)
+        fit = "its network was found out from the file. Training images unknown. Assumed:"
+        return foreign.segmenter(), "\n  ".join([fit, *foreign.assumed])
+    segmenter = Segmenter(network, preprocessing, provenance=Provenance(name=path.name))
+    return segmenter, "it fits the configured network."
 
 
-def _newest_run(folder: Path, data: str, fold: int) -> tuple[Path | None, list[str]]:
+def _newest_run(folder: Path, data: str, fold: int) -> tuple[Path | None, str]:
     """Return the newest run on data and fold, and why newer ones cannot be read."""
-    damaged = []
+    damaged = ""
     paths = folder.glob(f"**/model/{SETTINGS}")
     for _, path in sorted(((path.stat().st_mtime, path) for path in paths), reverse=True):
         try:
-            provenance = Provenance.from_dict(read_settings(path)["about"])
-        except (WeightsError, TypeError, AttributeError) as error:
-            damaged.append(str(error) if isinstance(error, WeightsError) else f"{path}: damaged.")
+            about = read_settings(path)["about"]
+        except WeightsError as error:
+            damaged += f" Passed over: {error}"
             continue
-        if (provenance.data, provenance.fold) == (data, fold):
+        if (about.get("data"), about.get("fold")) == (data, fold):
             return path.parent.parent, damaged
     return None, damaged

@@ -52,21 +52,12 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
 
     The files are made in a temporary folder, run in their runtime on phantoms and on noise, alone
     and as a batch, and take their place only when every probability equals Keras' own to
-    `TOLERANCE`. Beside the model, ``<model file>.json`` has the keys
-
-    ``format``, ``model``, ``files``
-        Number of this layout (1), the model's file name, the SHA-256 of every file.
-    ``input``, ``output``
-        ``shape`` (N, S, S, C and N, S, S, 1; N is free) and ``dtype``; ``range`` and ``meaning``.
-    ``preprocessing``, ``postprocessing``
-        ``size`` S and ``keep_aspect``; ``threshold`` and ``cleaning``; both with the steps in
-        words under ``steps``.
-    ``runtime_settings``
-        What the runtime must be given for these probabilities, such as OpenVINO's precision.
-    ``about``
-        Where the network comes from: as in ``segmenter.json``, without the lists of images.
-    ``checked``
-        Runtime and version, number of images, largest difference.
+    `TOLERANCE`. Beside the model, ``<model file>.json`` (``format`` 1) has the SHA-256 of every
+    file, shape, type and range of ``input`` (N, S, S, C; N is free) and ``output`` (N, S, S, 1),
+    the steps before and after the network in words under ``preprocessing`` and
+    ``postprocessing``, ``runtime_settings`` that the runtime must be given for these
+    probabilities, ``about`` as in ``segmenter.json`` without the lists of images, and ``checked``:
+    runtime and version, number of images, largest difference.
 
     Parameters
     ----------
@@ -191,12 +182,8 @@ def _compare(run: Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any
             f"the exported model's probabilities differ from Keras' by up to {largest:.3g}; at "
             f"most {TOLERANCE:g} is accepted. Nothing was written."
         )
-    return {
-        "images": len(batch),
-        "largest_difference": largest,
-        "tolerance": TOLERANCE,
-        "range_of_probabilities": [low, high],
-    }
+    checked = {"images": len(batch), "largest_difference": largest, "tolerance": TOLERANCE}
+    return checked | {"range_of_probabilities": [low, high]}
 
 
 def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ __all__ = [
     "registered_models",
     "save_segmenter",
     "save_weights_file",
-    "sha256",
 ]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
@@ -163,10 +162,8 @@ def write_monitor(monitor: ShiftMonitor, folder: Path) -> Path:
 def read_monitor(folder: Path) -> ShiftMonitor | None:
     """Read the statistics of a model's training images; None in older folders."""
     path = folder / MONITOR
-    if not path.exists():
-        return None
     try:
-        return ShiftMonitor.from_dict(read_json(path))
+        return ShiftMonitor.from_dict(read_json(path)) if path.exists() else None
     except (ValueError, TypeError) as error:
         raise WeightsError(
             f"{path}: cannot be used ({error}). Fetch the model folder again, or remove this file: "
@@ -199,7 +196,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: cannot be read ({error}).") from error
     expected = {"format", "weights_sha256", "about", *_SEALED}
     keys = set(settings) if isinstance(settings, dict) else set()
-    if keys - {_SEAL} != expected or settings["format"] != _FORMAT:
+    plain = keys - {_SEAL} == expected and isinstance(settings["about"], dict)
+    if not plain or settings["format"] != _FORMAT:
         raise WeightsError(
             f"{path}: expected format {_FORMAT} with {', '.join(sorted(expected))}; "
             f"received {', '.join(sorted(keys))[:300] or type(settings).__name__}."
