@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -151,10 +152,11 @@ def test_many_files_agree_with_one_and_unreadable_ones_come_last(segmenter, tmp_
     bad = [paths[1], paths[6]]
     for path in bad:
         path.write_bytes(path.read_bytes()[:300])
-    many = []
+    threads, many = cv2.getNumThreads(), []
     with pytest.raises(UnreadableImages, match="2 of 9 files could not be read:\n") as error:
         for path, segmentation in segmenter.segment_files(paths, progress=False):
             many.append((path, segmentation))
+    assert cv2.getNumThreads() == threads  # as before, for whoever uses OpenCV in this process
     assert [path for path, _ in many] == [path for path in paths if path not in bad]
     assert list(error.value.reasons) == bad
     assert all(f"{path}: cannot be decoded" in str(error.value) for path in bad)

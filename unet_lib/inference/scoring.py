@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,25 +74,17 @@ def evaluate_cases(
         preprocessing=segmenter.preprocessing.to_dict(),
         **phantom_kind(case.image_path for case in cases),
     )
-    evaluation = Evaluation()
-    trained = TrainingImages.from_provenance(model)
-    sizes = pixel_sizes(cases)
-    truths: list[np.ndarray] = []
+    evaluation, sizes = Evaluation(), pixel_sizes(cases)
     hashes: list[str] = []
     masks: list[str] = []
-
-    def images() -> Iterator[np.ndarray]:
-        for image, truth, digest in read_ahead(_load, cases, 2 * segmenter.batch_size):
-            truths.append(truth)
-            hashes.append(digest)
-            masks.append(content_hash(truth[..., None]))
-            yield image
-
-    maps = segmenter.iter_probabilities(images())
-    steps = tqdm(cases, "evaluating", disable=not progress, unit="image")
-    for case, probabilities in zip(steps, maps, strict=True):
+    loaded = read_ahead(_load, cases, 2 * segmenter.batch_size)
+    maps = segmenter.iter_items((item, item[1]) for item in loaded)
+    steps = tqdm(maps, "evaluating", len(cases), disable=not progress, unit="image")
+    for (case, _, truth, image_hash, mask_hash), probabilities in steps:
+        hashes.append(image_hash)
+        masks.append(mask_hash)
         evaluation.add(
-            truths.pop(0),
+            truth,
             segmenter.mask(probabilities),
             probabilities,
             name=case.name,
@@ -100,6 +92,7 @@ def evaluate_cases(
             group=case.group,
             spacing=sizes.get(case.name),
         )
+    trained = TrainingImages.from_provenance(model)
     seen, overlap = _seen(trained, model, cases, hashes, data.data)
     python, backend = platform.python_version(), keras.backend.backend()
     evaluation.provenance = data.but(
@@ -128,9 +121,9 @@ def show_cases(
     return show
 
 
-def _load(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
+def _load(case: Case) -> tuple[Case, np.ndarray, np.ndarray, str, str]:
     image, truth = load_case(case)
-    return image, truth, content_hash(image)
+    return case, image, truth, content_hash(image), content_hash(truth[..., None])
 
 
 def _threshold_chosen(segmenter: Segmenter) -> str:

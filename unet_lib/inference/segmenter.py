@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,6 @@ from tqdm import tqdm
 from unet_lib.backend import keep_freed_memory
 from unet_lib.images import (
     Frame,
-    Geometry,
     ImageError,
     Prepared,
     Preprocessing,
@@ -128,39 +127,41 @@ class Segmenter:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
         prepared = self.preprocessing.apply(image)
         # One image alone is done before the folded network is built: half a second.
-        values = self._predict(self.network.predict_on_batch, prepared.image[None])[0]
+        values = self._predict(self.network, [prepared])[0]
         return self.preprocessing.restore(values, prepared.geometry)
 
     def iter_probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the probabilities of each image (H, W, 1) in turn, of any sizes, in [0, 1].
+        """Yield the probabilities of each image (H, W, 1) in turn, of any sizes, in [0, 1]."""
+        return (values for _, values in self.iter_items((None, image) for image in images))
+
+    def iter_items(
+        self, items: Iterable[tuple[Any, np.ndarray]]
+    ) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield of each pair of anything and an image the former and the probabilities.
 
         A few batches are held at a time: the images are taken and prepared in one thread, the
         network works ahead in another.
         """
-        for _, values, geometry in self._iter_maps((None, image) for image in images):
-            yield self.preprocessing.restore(values, geometry)
-
-    def _iter_maps(
-        self, items: Iterable[tuple[Any, np.ndarray]]
-    ) -> Iterator[tuple[Any, np.ndarray, Geometry]]:
-        """Yield with each image's companion the map at the network's size and the geometry."""
+        size, threads = max(1, self.batch_size), cv2.getNumThreads()
+        prepared = ((item, self.preprocessing.apply(image)) for item, image in items)
         # Threads of our own work on whole pictures; OpenCV's would only get in their way.
         cv2.setNumThreads(0)
-        size = max(1, self.batch_size)
-        prepared = ((item, self.preprocessing.apply(image)) for item, image in items)
-        return ahead(self._maps(ahead(prepared, 2 * size), size), size)
+        try:
+            for item, ready, values in ahead(self._maps(ahead(prepared, 2 * size), size), size):
+                yield item, self.preprocessing.restore(values, ready.geometry)
+        finally:
+            cv2.setNumThreads(threads)
 
     def _maps(
         self, prepared: Iterator[tuple[Any, Prepared]], size: int
-    ) -> Iterator[tuple[Any, np.ndarray, Geometry]]:
-        run = None
+    ) -> Iterator[tuple[Any, Prepared, np.ndarray]]:
+        network = None
         while chunk := list(islice(prepared, size)):
-            if run is None:
+            if network is None:
                 network = self._folded_network() if len(chunk) > 1 else self.network
-                run = network.predict_on_batch
-            batch = np.stack([ready.image for _, ready in chunk])
-            for (item, ready), values in zip(chunk, self._predict(run, batch), strict=True):
-                yield item, values, ready.geometry
+            maps = self._predict(network, [ready for _, ready in chunk])
+            for (item, ready), values in zip(chunk, maps, strict=True):
+                yield item, ready, values
 
     def _folded_network(self) -> keras.Model:
         """Return the network with its batch normalisations folded, for the present weights."""
@@ -173,16 +174,14 @@ class Segmenter:
             self._folded = network, weights, fold_batch_norm(network)
         return self._folded[2]
 
-    def _predict(self, run: Callable[[np.ndarray], Any], batch: np.ndarray) -> np.ndarray:
-        channels = self.network.input_shape[-1]
-        if channels > 1:
-            batch = np.repeat(batch, channels, axis=-1)
-        count = len(batch)
+    def _predict(self, network: keras.Model, prepared: Sequence[Prepared]) -> np.ndarray:
+        batch = np.stack([ready.image for ready in prepared])
+        batch = np.repeat(batch, network.input_shape[-1], axis=-1)
         # Two batch shapes only, 1 and full: a compiled backend makes a program for each.
-        if 1 < count < self.batch_size:
-            fill = np.zeros((self.batch_size - count, *batch.shape[1:]), batch.dtype)
-            batch = np.concatenate([batch, fill])
-        return np.asarray(run(batch))[:count, ..., 0].astype(np.float32, copy=False)
+        if 1 < len(prepared) < self.batch_size:
+            batch = np.pad(batch, [(0, self.batch_size - len(batch)), *[(0, 0)] * 3])
+        values = np.asarray(network.predict_on_batch(batch))[: len(prepared), ..., 0]
+        return values.astype(np.float32, copy=False)
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Apply threshold and cleaning to probabilities (H, W); bool (H, W)."""
@@ -240,8 +239,7 @@ class Segmenter:
         items = ((item, item[2]) for item in _frames_of(paths, unreadable))
 
         def segmentations() -> Iterator[tuple[Path, Segmentation]]:
-            for (path, frame, image), values, geometry in self._iter_maps(items):
-                probabilities = self.preprocessing.restore(values, geometry)
+            for (path, frame, image), probabilities in self.iter_items(items):
                 yield path, self._segmentation(image, probabilities, frame)
 
         with bar:

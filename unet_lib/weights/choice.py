@@ -110,7 +110,7 @@ def _bare(
     except WeightsError:  # read again, which names damage as well
         foreign = unet_lib.load_foreign_weights(path, validation)
         fit = "its network was found out from the file. Training images unknown. Assumed:"
-        return foreign.segmenter(), "\n  ".join([fit, *foreign.assumed])
+        return foreign.segmenter(), "\n  ".join([fit, *map(str, foreign.assumed)])
     segmenter = Segmenter(network, preprocessing, provenance=Provenance(name=path.name))
     return segmenter, "it fits the configured network."
 
