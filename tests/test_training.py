@@ -73,13 +73,13 @@ def split(tmp_path_factory):
 def finished(split, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     about = {"data": "phantoms", "data_kind": "phantoms", "fold": 0}
-    return train(split, folder, small_recipe(), about=about, progress=False)
+    return train(split, folder, small_recipe(), provenance=about, progress=False)
 
 
 def test_run_folder_holds_what_a_reader_needs(finished, split):
     folder = finished.folder
     assert sorted(p.name for p in folder.iterdir()) == [
-        "curves.png", "history.csv", "model", "result.json", "settings.json", "split.csv"
+        "history.csv", "model", "result.json", "settings.json", "split.csv"
     ]  # fmt: skip
     settings = json.loads((folder / "settings.json").read_text())
     assert Recipe.from_dict(settings["recipe"]) == small_recipe()
@@ -292,9 +292,9 @@ def test_a_state_that_does_not_fit_is_refused(split, tmp_path, monkeypatch):
 
 
 def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
-    from unet_lib.training import preparing
+    from unet_lib.training import run
 
-    build = preparing.build_unet
+    build = run.build_unet
 
     def poisoned(*args, **kwargs):
         network = build(*args, **kwargs)
@@ -302,7 +302,7 @@ def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
         kernel.assign(np.full(kernel.shape, np.nan))
         return network
 
-    monkeypatch.setattr(preparing, "build_unet", poisoned)
+    monkeypatch.setattr(run, "build_unet", poisoned)
     with pytest.raises(TrainingError, match="loss became nan in epoch 1, batch 1.*learning_rate"):
         train(split, tmp_path / "run", small_recipe(), progress=False)
 
@@ -365,7 +365,7 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     other = make_split(others, test=0.2, validation=0.2).split(others, 0)
     still = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-9, "ema": 0.0}
     recipe = small_recipe(**still, start_from=str(model))
-    run = train(other, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
+    run = train(other, tmp_path / "run", recipe, provenance={"data": "mine"}, progress=False)
     kernels = [w for w in run.segmenter.network.weights if w.name == "kernel"]
     before = [w for w in finished.segmenter.network.weights if w.name == "kernel"]
     assert len(kernels) > 8
@@ -387,7 +387,7 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     other_weights = replace(finished.segmenter, network=run.segmenter.network)
     save_segmenter(other_weights, recipe.network, model)
     with pytest.raises(ValueError, match=r"started_from: whole \(SHA.* there, whole \(SHA.* now"):
-        train(other, run.folder, recipe, about={"data": "mine"}, resume=True, progress=False)
+        train(other, run.folder, recipe, provenance={"data": "mine"}, resume=True, progress=False)
     (tmp_path / "result.json").rename(run.folder / "result.json")
     # A finished run does not need the model any more.
     shutil.rmtree(model)
@@ -415,10 +415,10 @@ def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp
 
 def test_after_a_start_that_does_not_say_what_it_saw_nobody_knows(finished, split, tmp_path):
     about = {k: v for k, v in finished.segmenter.provenance.items() if k != "training_images"}
-    stranger = replace(finished.segmenter, about=about)
+    stranger = replace(finished.segmenter, provenance=about)
     save_segmenter(stranger, small_recipe().network, tmp_path / "stranger")
     recipe = small_recipe(epochs=1, start_from=str(tmp_path / "stranger"))
-    run = train(split, tmp_path / "run", recipe, about={"data": "mine"}, progress=False)
+    run = train(split, tmp_path / "run", recipe, provenance={"data": "mine"}, progress=False)
     assert "training_images" not in run.segmenter.provenance
     # The names that it keeps are enough to warn, not to acquit.
     assert evaluate_cases(run.segmenter, split.test, progress=False).provenance[

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unet_lib.cli.processes import in_processes
-
+CURVES = "curves.png"
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -43,14 +43,18 @@ def _open(options: argparse.Namespace, **more: Any) -> Any:
 
 def train(options: argparse.Namespace) -> int:
     """Train on one fold, on one process or several."""
-    return in_processes(options, _train)
+    from unet_lib.training.distributed import joined
+
+    with joined() if options.distributed else nullcontext():
+        return _train(options)
 
 
 def _train(options: argparse.Namespace) -> int:
     from unet_lib.images import Preprocessing
     from unet_lib.model import UNetConfig
+    from unet_lib.plots import plot_history, save_figure
     from unet_lib.training import Recipe, TrainingConfig, train
-    from unet_lib.training.starting import settings_of
+    from unet_lib.training.start import settings_of
 
     preprocessing = Preprocessing(options.size)
     network = UNetConfig(
@@ -84,9 +88,12 @@ def _train(options: argparse.Namespace) -> int:
         ),
     )
     source = _open(options, normals=not options.no_normals)
-    run = train(source.split, options.out, recipe, about=source.provenance, resume=options.resume)
+    run = train(
+        source.split, options.out, recipe, provenance=source.provenance, resume=options.resume
+    )
     if run is None:  # of several processes the first one has the run
         return OK
+    save_figure(plot_history(run.history, about=run.segmenter.provenance), run.folder / CURVES)
     result = {k: v for k, v in run.result.items() if k != "candidates"}
     print(json.dumps(result, indent=2))
     print(f"model: {run.folder / 'model'}")

@@ -14,7 +14,6 @@ from typing import Any
 from unet_lib.cli import commands as run
 from unet_lib.cli.experimenting import add_crossvalidate
 from unet_lib.cli.grouping import add_duplicates
-from unet_lib.cli.processes import add_processes
 from unet_lib.cli.scoring import add_score
 from unet_lib.cli.segmenting import segment
 from unet_lib.cli.transfer import add_download, add_export
@@ -81,7 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
-    options.arguments = arguments  # for the processes that a command starts
     after = [_AFTER[options.command]] if options.command in _AFTER else []
     try:
         with _terminated_like_interrupted():
@@ -209,7 +207,11 @@ def _add_train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     sub.add_argument("--no-normals", action="store_true", help="leave class normal out")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    add_processes(sub)
+    sub.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes on JAX; see docs/several_machines.md",
+    )
 
 
 def _add_evaluate(sub: argparse.ArgumentParser) -> None:

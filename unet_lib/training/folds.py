@@ -156,7 +156,7 @@ def crossvalidate(
             Split(trained.train, split.validation, split.test, split.name),
             folder / f"fold{fold}",
             recipe,
-            about=of_fold,
+            provenance=of_fold,
             resume=True,
             progress=progress,
         )
@@ -194,7 +194,7 @@ def train_on_all(
         Split(taken, (), (), f"all of {data.data}"),
         folder,
         folds.recipe,
-        about=Provenance(
+        provenance=Provenance(
             data=data.data,
             data_kind=data.data_kind,
             normals=data.normals,

@@ -21,7 +21,7 @@ from unet_lib.backend import fit_input
 from unet_lib.batches import Batches
 from unet_lib.files import atomic_path
 from unet_lib.objectives import LesionDice, make_loss
-from unet_lib.training.processes import Team
+from unet_lib.training import distributed
 from unet_lib.training.recipe import TrainingConfig
 from unet_lib.weights import save_weights_file
 
@@ -109,11 +109,10 @@ def save_state(path: Path, network: keras.Model, progress: Progress) -> None:
         np.savez(temporary, progress=json.dumps(vars(progress)), **arrays)
 
 
-def load_state(path: Path, network: keras.Model, team: Team | None = None) -> Progress:
+def load_state(path: Path, network: keras.Model) -> Progress:
     """Put the variables back and return the progress; a new one where there is no state yet."""
     variables = _variables(network)
-    mine = path.read_bytes() if (team is None or team.index == 0) and path.exists() else b""
-    content = team.share(mine) if team else mine
+    content = distributed.share(path.read_bytes() if path.exists() else b"")
     if not content:
         return Progress()
     try:
@@ -131,9 +130,7 @@ def load_state(path: Path, network: keras.Model, team: Team | None = None) -> Pr
             f"{path}: holds {len(arrays)} arrays of another network or optimiser; expected "
             f"{len(shapes)}. Resume with the settings that the run was started with."
         )
-    if team:
-        arrays = team.place(arrays, shared=False)
-    for variable, array in zip(variables, arrays, strict=True):
+    for variable, array in zip(variables, distributed.place(arrays), strict=True):
         variable.assign(array)
     return Progress(**progress)
 
@@ -182,11 +179,10 @@ class _Epochs(keras.callbacks.Callback):
         validation: Batches | None,
         config: TrainingConfig,
         bar: tqdm,
-        team: Team | None,
     ) -> None:
         super().__init__()
         self.folder, self.progress, self.config = folder, progress, config
-        self.team, self.writes = team, team is None or team.index == 0
+        self.writes = distributed.is_first()
         self.batches, self.bar = batches, bar
         self.validation = None if validation is None else fit_input(validation)
         self.started = 0.0
@@ -228,8 +224,8 @@ class _Epochs(keras.callbacks.Callback):
         waited = progress.epochs - progress.best_epoch
         stop = bool(self.config.patience) and waited >= self.config.patience
         progress.finished = stop or progress.epochs >= self.config.epochs
-        if self.team:  # all stop at once, whatever they rounded
-            progress.finished = bool(self.team.share(b"stop" if progress.finished else b""))
+        # All processes stop at once, whatever they rounded.
+        progress.finished = bool(distributed.share(b"stop" if progress.finished else b""))
         if progress.finished and not math.isfinite(progress.best_loss):
             raise TrainingError(
                 f"The validation loss was {loss} after epoch {progress.epochs}, and there is no "
@@ -257,14 +253,13 @@ def fit(
     folder: Path,
     *,
     show_progress: bool = True,
-    team: Team | None = None,
 ) -> Progress:
     """Train a compiled network, going on from the folder's state where there is one.
 
     The folder gets ``state.npz`` after each epoch and ``best<epoch>.weights.h5`` after each better
     one (without validation: after each); the network has the weights of the last epoch.
     """
-    progress = load_state(folder / STATE, network, team)
+    progress = load_state(folder / STATE, network)
     hashes = _data_hashes(batches, validation)
     if not progress.epochs:
         progress.data = hashes
@@ -290,7 +285,7 @@ def fit(
                 initial_epoch=progress.epochs,
                 shuffle=False,
                 verbose=0,
-                callbacks=[_Epochs(folder, progress, batches, validation, config, bar, team)],
+                callbacks=[_Epochs(folder, progress, batches, validation, config, bar)],
             )
     return progress
 

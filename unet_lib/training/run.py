@@ -2,65 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 import json
-from collections.abc import Sequence
+import platform
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unet_lib.dataset import Folds, Split
-from unet_lib.files import folder_lock, write_atomic
+import keras
+
+from unet_lib.backend import (
+    describe_hardware,
+    enable_determinism,
+    keep_freed_memory,
+    recommended_precision,
+)
+from unet_lib.batches import PreparedCases
+from unet_lib.dataset import Folds, Split, TrainingImages
+from unet_lib.files import folder_lock, read_json, sha256, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.phantoms import phantom_kind
-from unet_lib.plots import banner_for, plot_history, save_figure
+from unet_lib.provenance import Provenance, package_versions
 from unet_lib.shift import fit_monitor
-from unet_lib.training.environment import environment
-from unet_lib.training.loop import STATE, Progress, fit, remove_weights
-from unet_lib.training.preparing import prepare, training_images
-from unet_lib.training.processes import Team, find_team
+from unet_lib.training import distributed
+from unet_lib.training.loop import STATE, Progress, compile_network, fit, remove_weights
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.starting import (
-    STARTED_FROM,
-    join_images,
-    refuse_seen,
-    start_facts,
-    starting_model,
-)
-from unet_lib.training.threshold import ThresholdChoice, tune_threshold
+from unet_lib.training.start import refuse_seen, starting_model
+from unet_lib.training.threshold import tune_threshold
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+from unet_lib.weights.folder import WEIGHTS
 
 __all__ = ["Run", "load_run", "train"]
 
 SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
-CURVES, MODEL = "curves.png", "model"
-FINISHED = b"finished"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes
-    ----------
-    folder : Path
-    recipe : Recipe
-    history : list of dict
-        One row an epoch: epoch, loss, accuracy, dice, val_loss, val_accuracy, val_dice,
-        learning_rate, seconds.
-    result : dict
-        Best epoch, its validation loss and Dice, threshold, cleaning, hours; of phantoms a warning.
-    segmenter : Segmenter
-        With the weights of the best epoch, in float32.
-    """
+    """A finished run."""
 
     folder: Path
     recipe: Recipe
-    history: list[dict[str, float]]
-    result: dict[str, Any]
-    segmenter: Segmenter
+    history: list[dict[str, float]]  # a row for each epoch: losses, scores, rate, seconds
+    result: dict[str, Any]  # best epoch and its scores, threshold, hours; of phantoms a warning
+    segmenter: Segmenter  # with the weights of the best epoch, in float32
 
 
 def train(
@@ -68,14 +59,14 @@ def train(
     folder: str | Path,
     recipe: Recipe | None = None,
     *,
-    about: dict[str, Any] | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
     operating_point: tuple[float, Cleaning] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Run | None:
     """Train on a split, choose the threshold on its validation part, save the model folder.
 
-    On JAX, all devices that it shows train together, those of other processes (`join`) included.
+    On JAX, all devices that it shows train together, those of other processes included.
 
     Parameters
     ----------
@@ -85,8 +76,8 @@ def train(
         The run folder. Empty or absent, unless `resume`.
     recipe : Recipe, optional
         The default one when left out.
-    about : dict, optional
-        JSON-able facts on the data, kept with the model: ``data``, ``data_kind``, ``fold``.
+    provenance : Provenance or mapping, optional
+        What is known of the data, kept with the model: ``data``, ``data_kind``, ``fold``.
     operating_point : tuple of float and Cleaning, optional
         Threshold and cleaning, known beforehand (from a cross-validation): for a split without a
         validation part and without a test part, of which all epochs are trained and the last one
@@ -104,156 +95,92 @@ def train(
 
     Raises
     ------
-    FileExistsError
-        The folder holds something and `resume` is False.
-    FolderInUse
-        Another process trains in the folder.
+    FileExistsError, FolderInUse
+        The folder holds something and `resume` is False, or another process trains in it.
     ValueError
-        The folder holds a run of other settings or another split, the training part is empty,
-        there are validation images and an operating point, or neither, or test images and an
-        operating point, or devices cannot share a batch evenly; the model to start from has another
-        network, or has seen validation or test images.
-    WeightsError
-        The model to start from cannot be used.
-    ImageError, DatasetError
-        A file cannot be used, or was changed during the training; the message names it.
-    WriteError
-        The disk is full or the like; the state of the last whole epoch is kept.
-    TrainingError
-        The loss is not a number.
+        The folder holds a run of other settings, split or images; a part is empty or does not go
+        with the operating point; devices cannot share a batch evenly; the model to start from has
+        another network, or has seen validation or test images.
+    WeightsError, ImageError, DatasetError
+        The model to start from or a file cannot be used; the message names it.
+    WriteError, TrainingError
+        The disk is full or the like; the loss is not a number. The last whole epoch is kept.
     """
     folder, recipe = Path(folder), recipe or Recipe()
-    if not split.train:
-        raise ValueError(f"train: the train part of {split.name} is empty.")
-    if not split.validation and operating_point is None:
-        raise ValueError(
-            f"train: the validation part of {split.name} is empty. Give validation images, or an "
-            "operating_point from a cross-validation."
-        )
-    if split.validation and operating_point is not None:
-        raise ValueError(
-            f"train: {split.name} has validation images, so the threshold is chosen on them; "
-            "leave operating_point out."
-        )
-    if split.test and operating_point is not None:
-        raise ValueError(
-            f"train: {split.name} has test images, and an operating_point may have been chosen on "
-            "them. Give validation images, or a split without a test part."
-        )
-    about = {**(about or {}), **phantom_kind(case.image_path for case in split.train)}
-    team = find_team()
-    if team:
-        team.check(recipe.training)
+    _check_parts(split, operating_point)
+    distributed.check(recipe.training)
+    kind = phantom_kind(case.image_path for case in split.train)
+    known = Provenance.of(provenance).but(**kind)
     # A finished run is returned as it is, whether the model it started from is still there or not.
     start = None if (folder / RESULT).is_file() else starting_model(recipe)
     if start:
-        refuse_seen(start, split, about.get("data"))
-        about |= start_facts(start)
-    if team and team.index > 0:
-        _follow(split, folder, recipe, team, start)
-        return None
-    with folder_lock(folder):
-        _claim(folder, recipe, split, about, resume)
-        finished = (folder / RESULT).is_file()
-        if team:
-            team.share(FINISHED if finished else b"")
+        refuse_seen(start, split, known.data)
+        model = start.provenance
+        known = known.but(started_from=f"{model.name} (SHA-256 {model.weights_sha256})")
+    first = distributed.is_first()
+    with folder_lock(folder) if first else contextlib.nullcontext():
+        if first:
+            _claim(folder, recipe, split, known, resume)
+        finished = distributed.share(b"finished" if (folder / RESULT).is_file() else b"")
         if not finished:
-            _train(split, folder, recipe, about, operating_point, progress, team, start)
-        elif team:
-            team.leave()
+            epochs, images = _train(split, folder, recipe, start, first and progress)
+        distributed.leave()
+        if not first:
+            return None
+        if not finished:
+            seen = TrainingImages.of(known.data, images.keys(), images.values())
+            if start:
+                before = TrainingImages.from_provenance(start.provenance)
+                seen = before and seen.joined(before)  # where it does not say, nobody knows
+            known = known.but(training_images=seen.to_dict() if seen else None)
+            run = _finish(split, folder, recipe, epochs, known, operating_point, progress)
         (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
         remove_weights(folder)
-        return load_run(folder)
-
-
-def _train(
-    split: Split,
-    folder: Path,
-    recipe: Recipe,
-    about: dict[str, Any],
-    operating_point: tuple[float, Cleaning] | None,
-    progress: bool,
-    team: Team | None,
-    start: Segmenter | None,
-) -> None:
-    """Do what is left of a run."""
-    network, batches, validation = prepare(split, recipe, progress, team, start)
-    done = fit(
-        network, batches, validation, recipe.training, folder, show_progress=progress, team=team
-    )
-    if team:
-        team.leave()
-    _write_history(folder / HISTORY, done.history)
-    seen = join_images(training_images(batches, validation, about), start)
-    facts = {
-        "name": folder.name,
-        **about,
-        "split": split.name,
-        "parts": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
-        "trained_on": sorted(case.name for case in split.train),
-        "validated_on": sorted(case.name for case in split.validation),
-    }
-    if seen:
-        facts["training_images"] = seen.to_dict()
-    segmenter = _final_segmenter(recipe, done.best_weights(folder), facts)
-    choice = None
-    if operating_point is None:
-        choice = tune_threshold(segmenter, split.validation, progress=progress)
-        operating_point = choice.chosen.threshold, choice.chosen.cleaning
-    segmenter.threshold, segmenter.cleaning = operating_point
-    result = _result(done, segmenter, choice)
-    if warning := banner_for(about):
-        result = {"warning": warning, **result}
-    segmenter.provenance = segmenter.provenance.but(training=result)
-    segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
-    save_segmenter(segmenter, recipe.network, folder / MODEL)
-    about_figure = {**about, "parts": facts["parts"], "model": folder.name}
-    save_figure(plot_history(done.history, about=about_figure), folder / CURVES)
-    candidates = {"candidates": _candidates(choice)} if choice else {}
-    _write_json(folder / RESULT, {**result, **candidates})
-
-
-def _follow(
-    split: Split, folder: Path, recipe: Recipe, team: Team, start: Segmenter | None
-) -> None:
-    """Train as one of several processes, without a run folder."""
-    if team.share(b"") != FINISHED:
-        parts = prepare(split, recipe, False, team, start)
-        fit(*parts, recipe.training, folder, show_progress=False, team=team)
-    team.leave()
+        return load_run(folder) if finished else run
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a finished run.
-
-    Raises
-    ------
-    ValueError
-        The folder holds no finished run.
-    """
+    """Read a finished run; ValueError where the folder holds none."""
     folder = Path(folder)
     if not (folder / RESULT).is_file():
         raise ValueError(
             f"{folder}: no finished run ({RESULT} is missing). Train, or resume an interrupted "
             "run with resume=True."
         )
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     with open(folder / HISTORY, encoding="utf-8", newline="") as file:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return Run(
-        folder,
-        Recipe.from_dict(settings["recipe"]),
-        history,
-        json.loads((folder / RESULT).read_text(encoding="utf-8")),
-        load_segmenter(folder / MODEL),
-    )
+    recipe = Recipe.from_dict(read_json(folder / SETTINGS)["recipe"])
+    return Run(folder, recipe, history, read_json(folder / RESULT), load_segmenter(folder / MODEL))
 
 
-def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], resume: bool) -> None:
+def _check_parts(split: Split, operating_point: tuple[float, Cleaning] | None) -> None:
+    reason = None
+    if not split.train:
+        reason = f"the train part of {split.name} is empty."
+    elif not split.validation and operating_point is None:
+        reason = (
+            f"the validation part of {split.name} is empty. Give validation images, or an "
+            "operating_point from a cross-validation."
+        )
+    elif split.validation and operating_point is not None:
+        reason = (
+            f"{split.name} has validation images, so the threshold is chosen on them; leave "
+            "operating_point out."
+        )
+    elif split.test and operating_point is not None:
+        reason = (
+            f"{split.name} has test images, and an operating_point may have been chosen on them. "
+            "Give validation images, or a split without a test part."
+        )
+    if reason:
+        raise ValueError(f"train: {reason}")
+
+
+def _claim(folder: Path, recipe: Recipe, split: Split, known: Provenance, resume: bool) -> None:
     """Take an empty folder for this run, or check that the one in it is the same run."""
     split_csv = Folds.of_split(split)
     if (folder / SETTINGS).is_file() and resume:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(folder / SETTINGS)
         # A setting that the library has got since has its default there.
         stored = Recipe.from_dict(settings["recipe"]).to_dict()
         differ = [
@@ -264,9 +191,9 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
         ]
         if Folds.read(folder / SPLIT).rows != split_csv.rows:
             differ.append("the split differs")
-        begun, now = (told.get(STARTED_FROM) for told in (settings["about"], about))
+        begun, now = settings["about"].get("started_from"), known.started_from
         if now not in (None, begun):  # of a finished run it is not asked
-            differ.append(f"{STARTED_FROM}: {begun} there, {now} now")
+            differ.append(f"started_from: {begun} there, {now} now")
         if differ:
             raise ValueError(
                 f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "
@@ -281,49 +208,135 @@ def _claim(folder: Path, recipe: Recipe, split: Split, about: dict[str, Any], re
             "choose another folder."
         )
     split_csv.save(folder / SPLIT)
-    _write_json(folder / SETTINGS, {"recipe": recipe.to_dict(), "about": about, **environment()})
+    settings = {"recipe": recipe.to_dict(), "about": known.to_dict()}
+    _write_json(folder / SETTINGS, settings | _environment())
 
 
-def _final_segmenter(recipe: Recipe, weights: Path, facts: dict[str, Any]) -> Segmenter:
-    """Build the network again in float32: what is saved does not depend on the precision."""
-    network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
-    load_weights_file(network, weights)
-    return Segmenter(network, recipe.preprocessing, provenance=facts)
-
-
-def _result(done: Progress, segmenter: Segmenter, choice: ThresholdChoice | None) -> dict[str, Any]:
-    result = {
-        "epochs": done.epochs,
-        "best_epoch": done.best_epoch,
-        "hours": sum(row["seconds"] for row in done.history) / 3600,
-    }
-    if choice is None:
-        cleaning = segmenter.cleaning.to_dict()
-        return {**result, "threshold": segmenter.threshold, "cleaning": cleaning}
-    row = done.history[done.best_epoch - 1]
-    best = {"best_validation_loss": done.best_loss}
-    best["validation_dice_at_network_size"] = row["val_dice"]
-    return {**result, **best, **choice.to_dict()}
-
-
-def _candidates(choice: ThresholdChoice) -> list[dict[str, Any]]:
-    return [
-        {
-            "threshold": c.threshold,
-            **c.cleaning.to_dict(),
-            "dice": c.dice,
-            "specificity": None if c.specificity != c.specificity else c.specificity,
-        }
-        for c in choice.candidates
+def _train(
+    split: Split, folder: Path, recipe: Recipe, start: Segmenter | None, progress: bool
+) -> tuple[Progress, dict[Any, str]]:
+    """Do the epochs that are left; returns them and the hash of each image that was used."""
+    config = recipe.training
+    keep_freed_memory()
+    if config.deterministic:
+        enable_determinism(config.seed)
+    else:
+        keras.utils.set_random_seed(config.seed)
+    prepared = [
+        PreparedCases(
+            cases,
+            recipe.preprocessing,
+            workers=config.workers,
+            memory_mb=config.memory_mb,
+            progress=progress,
+        )
+        for cases in (split.train, split.validation)
+        if cases
     ]
+    common = {"channels": recipe.network.input_channels, "workers": config.workers}
+    batches = distributed.SharedBatches(
+        prepared[0],
+        config.batch_size,
+        augmentation=recipe.augmentation,
+        shuffle=True,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        **common,
+    )
+    validation = None
+    if split.validation:
+        part = config.batch_size // config.accumulate
+        validation = distributed.SharedBatches(prepared[1], part, **common)
+    precision = config.precision
+    if precision == "auto":
+        precision = recommended_precision(depthwise=recipe.network.depthwise)
+    distributed.agree(
+        settings=json.dumps([recipe.to_dict(), precision]),
+        split=str(Folds.of_split(split).rows),
+        images=str([[part.hashes, part.mask_hashes] for part in prepared]),
+    )
+    with distributed.scope():
+        size = recipe.preprocessing.size
+        network = build_unet(recipe.network, size, precision=precision, pretrained=not start)
+        if start:
+            network.set_weights(start.network.get_weights())
+        compile_network(network, config, batches.updates)
+    epochs = fit(network, batches, validation, config, folder, show_progress=progress)
+    return epochs, {c: h for part in prepared for c, h in zip(part.cases, part.hashes, strict=True)}
 
 
-def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomic(path, text.getvalue())
+def _finish(
+    split: Split,
+    folder: Path,
+    recipe: Recipe,
+    epochs: Progress,
+    known: Provenance,
+    operating_point: tuple[float, Cleaning] | None,
+    progress: bool,
+) -> Run:
+    """Make the model of the best epoch: threshold, statistics of the images, model folder."""
+    rows = [epochs.history[0].keys(), *(row.values() for row in epochs.history)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    write_atomic(folder / HISTORY, text)
+    # In float32: what is saved does not depend on the precision.
+    network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
+    load_weights_file(network, epochs.best_weights(folder))
+    known = known.but(
+        name=known.name or folder.name,
+        split=split.name,
+        parts={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
+        trained_on=sorted(case.name for case in split.train),
+        validated_on=sorted(case.name for case in split.validation),
+    )
+    segmenter = Segmenter(network, recipe.preprocessing, provenance=known)
+    choice = None
+    if operating_point is None:
+        choice = tune_threshold(segmenter, split.validation, progress=progress)
+        operating_point = choice.chosen.threshold, choice.chosen.cleaning
+    segmenter.threshold, segmenter.cleaning = operating_point
+    result: dict[str, Any] = {"warning": known.banner} if known.banner else {}
+    result |= {
+        "epochs": epochs.epochs,
+        "best_epoch": epochs.best_epoch,
+        "hours": sum(row["seconds"] for row in epochs.history) / 3600,
+    }
+    if choice:
+        best = epochs.history[epochs.best_epoch - 1]
+        result["best_validation_loss"] = epochs.best_loss
+        result["validation_dice_at_network_size"] = best["val_dice"]
+        result |= choice.to_dict()
+    else:
+        result |= {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
+    segmenter.provenance = segmenter.provenance.but(training=result)
+    segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
+    save_segmenter(segmenter, recipe.network, folder / MODEL)
+    digest = sha256(folder / MODEL / WEIGHTS)
+    segmenter.provenance = segmenter.provenance.but(weights_sha256=digest)
+    if choice:
+        result = result | {"candidates": [c.to_dict() for c in choice.candidates]}
+    _write_json(folder / RESULT, result)
+    return Run(folder, recipe, epochs.history, result, segmenter)
+
+
+def _environment() -> dict[str, Any]:
+    """Return time, hardware, versions and commit (with "+changes" where files differ)."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = ""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": describe_hardware(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "git": git or None,
+    }
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,46 +26,31 @@ DICE_SLACK = 0.03
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting and its scores on the validation images.
-
-    Attributes
-    ----------
-    threshold : float
-    cleaning : Cleaning
-    dice : float
-        Mean per-image Dice of the images with a lesion; nan without any.
-    specificity : float
-        Share of the images without a lesion that are left empty; nan without any.
-    """
+    """One setting and its scores on the validation images; nan where none can have them."""
 
     threshold: float
     cleaning: Cleaning
-    dice: float
-    specificity: float
+    dice: float  # mean of the images with a lesion
+    specificity: float  # share of the images without a lesion that are left empty
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the candidate, JSON-able (nan becomes None)."""
+        scores = {"dice": _number(self.dice), "specificity": _number(self.specificity)}
+        return {"threshold": self.threshold} | self.cleaning.to_dict() | scores
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """The chosen setting, and all that were tried.
-
-    Attributes
-    ----------
-    chosen : Candidate
-    candidates : tuple of Candidate
-    lesions, normals : int
-        Validation images with and without a lesion.
-    met : bool
-        Whether the chosen one leaves at least 80 % of the normals empty.
-    """
+    """The chosen setting, and all that were tried."""
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    lesions: int
-    normals: int
-    met: bool
+    lesions: int  # validation images with a lesion
+    normals: int  # and without
+    met: bool  # whether the chosen one leaves at least 80 % of the normals empty
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the choice as a JSON-able dictionary (nan becomes None)."""
+        """Return the choice, JSON-able (nan becomes None)."""
         return {
             "threshold": self.chosen.threshold,
             "cleaning": self.chosen.cleaning.to_dict(),
@@ -75,10 +60,6 @@ class ThresholdChoice:
             "normals": self.normals,
             "constraint_met": self.met,
         }
-
-    def without_cleaning(self) -> list[Candidate]:
-        """Return the candidates without cleaning, by threshold."""
-        return [c for c in self.candidates if c.cleaning == Cleaning()]
 
 
 def _number(value: float) -> float | None:
@@ -123,18 +104,16 @@ def tune_threshold(
         No case has a lesion, or one is new to the model and `new_images` is False: a threshold
         chosen on test images makes their scores too good.
     """
-    known = TrainingImages.from_provenance(segmenter.provenance)
+    record = TrainingImages.from_provenance(segmenter.provenance)
     hashes: list[str] = []
-    scores: list[np.ndarray] = []
-    has_lesion: list[bool] = []
-    loaded = ((case, *load_case(case)) for case in cases)
     truths: list[np.ndarray] = []
 
-    def images() -> Any:
-        for case, image, truth in loaded:
+    def images() -> Iterator[np.ndarray]:
+        for case in cases:
+            image, truth = load_case(case)
             truths.append(truth)
             hashes.append(content_hash(image))
-            if known is not None and not new_images and hashes[-1] not in known.hashes:
+            if record is not None and not new_images and hashes[-1] not in record.hashes:
                 raise ValueError(
                     f"tune_threshold: {case.name} is neither a training nor a validation image of "
                     "this model. A threshold is never chosen on test images: give "
@@ -144,16 +123,15 @@ def tune_threshold(
             yield image
 
     maps = segmenter.iter_probabilities(images())
-    steps = tqdm(cases, "tuning threshold", disable=not progress, unit="image")
-    for _, probabilities in zip(steps, maps, strict=True):
+    bar = tqdm(maps, "tuning threshold", len(cases), disable=not progress, unit="image")
+    lesions: list[np.ndarray] = []
+    normals: list[np.ndarray] = []
+    for probabilities in bar:
         truth = truths.pop(0)
-        scores.append(_score_settings(truth, probabilities))
-        has_lesion.append(bool(truth.any()))
-    used = {*(segmenter.provenance.tuned_on or ()), *hashes} - (known.hashes if known else set())
+        (lesions if truth.any() else normals).append(_score_settings(truth, probabilities))
+    used = {*(segmenter.provenance.tuned_on or ()), *hashes} - (record.hashes if record else set())
     if used:
         segmenter.provenance = segmenter.provenance.but(tuned_on=sorted(used))
-    lesions = [row for row, lesion in zip(scores, has_lesion, strict=True) if lesion]
-    normals = [row for row, lesion in zip(scores, has_lesion, strict=True) if not lesion]
     if not lesions:
         raise ValueError(
             f"tune_threshold: none of the {len(cases)} validation images has a lesion; a threshold "
@@ -176,7 +154,7 @@ def _score_settings(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     A cleaning keeps whole components, so their pixels are counted once a threshold.
     """
-    found = np.empty((len(CLEANINGS), len(THRESHOLDS), 2))
+    scores = np.empty((len(CLEANINGS), len(THRESHOLDS), 2))
     lesion = np.count_nonzero(truth)
     for j, threshold in enumerate(THRESHOLDS):
         labels, areas, peaks = measure_components(probabilities >= threshold, probabilities)
@@ -185,8 +163,8 @@ def _score_settings(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
             keep = cleaning.keeps(areas, peaks, truth.size)
             predicted = areas[keep].sum()
             dice = 2 * overlaps[keep].sum() / (predicted + lesion) if lesion else np.nan
-            found[i, j] = dice, predicted == 0
-    return found
+            scores[i, j] = dice, predicted == 0
+    return scores
 
 
 def _choose(candidates: Sequence[Candidate]) -> Candidate:
