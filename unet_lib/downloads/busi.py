@@ -5,55 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from unet_lib.dataset import (
     BUSI_NAME,
     DATA_FOLDER,
-    Case,
     DatasetError,
     check_cases,
     find_cases,
     find_root,
     unlike_busi,
 )
-from unet_lib.downloads.archive import extract_zip
 from unet_lib.downloads.fetch import DownloadError, fetch
-from unet_lib.files import draft_folder, sha256
-
-__all__ = ["CITATION", "SOURCES", "Source", "check_busi", "download_busi"]
+from unet_lib.files import draft_folder
 
 CITATION = (
     "Data: Al-Dhabyani W, Gomaa M, Khaled H, Fahmy A. Dataset of breast ultrasound images. Data in "
     "Brief 28:104863, 2020, doi:10.1016/j.dib.2019.104863. Offered as CC0 on Kaggle; cite it."
 )
-KAGGLE = "https://www.kaggle.com/datasets/aryashah2k/breast-ultrasound-images-dataset"
-
+_KAGGLE = "https://www.kaggle.com/datasets/aryashah2k/breast-ultrasound-images-dataset"
 _MASKS = 798
-_MOST_BYTES, _MOST_FILES = 1 << 30, 5_000  # BUSI: about 0.25 GB in 1,578 files
+_MOST_BYTES = 1 << 30  # BUSI: about 0.25 GB
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where BUSI can be had.
-
-    Attributes
-    ----------
-    url, page : str
-        Of the file, and what to open in a browser.
-    file : str
-        Its name.
-    digest : str
-        ``sha256:...`` or ``md5:...`` as published.
-    what : str
-        What is in it.
-    """
+    """Where BUSI can be had."""
 
     url: str
-    page: str
+    page: str  # what to open in a browser
     file: str
-    digest: str
+    digest: str  # as published
     what: str
 
 
@@ -94,7 +78,8 @@ def download_busi(
     to : str or Path
         Folder that gets ``Dataset_BUSI_with_GT`` (or the .npz file of MedSegBench).
     source : str or Path
-        A name of `SOURCES`, or a zip file or folder of yours in BUSI's own layout.
+        ``authors``, ``medsegbench`` (``-512``, ``-256``, ``-128``), or a zip file or folder of
+        yours in BUSI's own layout.
     progress : bool
         Show progress bars.
 
@@ -102,7 +87,7 @@ def download_busi(
     -------
     path : Path
         The folder, or the .npz file.
-    facts : str
+    checked : str
         What was checked.
 
     Raises
@@ -110,112 +95,78 @@ def download_busi(
     DownloadError
         The source could not be had or is not BUSI; with what to do by hand. An incomplete folder
         never takes the name, and one that is there is never replaced.
+    WriteError
+        The disk is full or the like.
     """
     to, source = Path(to), "medsegbench-512" if source == "medsegbench" else source
-    if str(source) in SOURCES and str(source) != "authors":
-        return _npz(to, SOURCES[str(source)], progress)
+    known = SOURCES.get(str(source))
+    if known and source != "authors":
+        path = fetch(known.url, to / known.file, known.digest, link=known.page, progress=progress)
+        how = f"Unpack it: python -m lab.medsegbench {path}"
+        return path, f"{known.digest} as published. {known.what}. {how}"
     target = to / BUSI_NAME
     if target.exists():
-        return target, f"Already there. {_present(target, progress)}"
-    if str(source) == "authors":
-        known = SOURCES["authors"]
-        advice = (
-            f"Then: python -m unet_lib download busi --to {to} --source {to / known.file} (any "
-            f"archive of BUSI will do, such as Kaggle's: {KAGGLE})."
-        )
-        archive = fetch(
-            known.url, to / known.file, digest=known.digest, most_bytes=_MOST_BYTES,
-            link=known.page, advice=advice, progress=progress,
-        )  # fmt: skip
-        facts = _install(archive, target, progress)
-        archive.unlink()
-        return target, facts
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise DownloadError(
-            f"--source {source}: neither a file or folder of yours nor a known source. Known: "
-            f"{', '.join(SOURCES)}."
-        )
-    return target, _install(path, target, progress)
-
-
-def _npz(to: Path, known: Source, progress: bool) -> tuple[Path, str]:
-    path = to / known.file
-    if path.exists():
-        raise DownloadError(f"{path}: is there already; move it away to download it again.")
-    fetch(
-        known.url, path, digest=known.digest, most_bytes=_MOST_BYTES, link=known.page,
-        progress=progress,
-    )  # fmt: skip
-    return path, f"{known.digest.upper().replace(':', ' ', 1)} as published. {known.what}."
-
-
-def _present(target: Path, progress: bool) -> str:
-    try:
-        return check_busi(target, progress=progress)
-    except DownloadError as error:
-        raise DownloadError(
-            f"{error} It is not replaced: move {target} away and run this again."
-        ) from error
+        try:
+            return target, f"Already there. {check_busi(target, progress=progress)}"
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error} It is not replaced: move {target} away and run this again."
+            ) from error
+    if not known:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise DownloadError(
+                f"--source {source}: neither a file or folder of yours nor a known source. Known: "
+                f"{', '.join(SOURCES)}."
+            )
+        return target, _install(path, target, progress)
+    advice = (
+        f"Then: python -m unet_lib download busi --to {to} --source {to / known.file} (any "
+        f"archive of BUSI will do, such as Kaggle's: {_KAGGLE})."
+    )
+    path, link = to / known.file, known.page
+    fetch(known.url, path, known.digest, link=link, advice=advice, progress=progress)
+    checked = _install(path, target, progress)  # what is fetched stays until this has ended well
+    path.unlink()
+    return target, f"The authors' archive by its SHA-256. {checked}"
 
 
 def _install(source: Path, target: Path, progress: bool) -> str:
-    """Unpack or copy `source`, check what came out, and give it its name."""
-    try:
-        with draft_folder(target.parent, target.name) as draft:
-            if source.is_dir():
-                facts = ""
-                root = _copy(source, draft)
-            elif zipfile.is_zipfile(source):
-                same = f"sha256:{sha256(source)}" == SOURCES["authors"].digest
-                facts = (
-                    "The authors' archive by its SHA-256. "
-                    if same
-                    else "Not the authors' archive by its SHA-256 (Kaggle packs its own). "
-                )
-                extract_zip(
-                    source, draft, most_files=_MOST_FILES, most_bytes=_MOST_BYTES,
-                    progress=progress,
-                )  # fmt: skip
-                root = _root_of(draft, source)
-            else:
-                raise DownloadError(
-                    f"{source}: neither a folder nor a whole zip file. Copy or download it again."
-                )
-            try:
-                facts += check_busi(root, progress=progress)
-            except DownloadError as error:
-                text = str(error).replace(str(root), str(source))
-                raise DownloadError(f"{text} Nothing was installed.") from error
-            os.replace(root, target)
-    except OSError as error:
+    """Copy or unpack the images and masks, check them, and give the folder its name."""
+    if not source.is_dir() and not zipfile.is_zipfile(source):
         raise DownloadError(
-            f"{target}: cannot be written ({error.strerror}); nothing was installed. Free some "
-            "space, or choose another folder with --to."
-        ) from error
-    return facts
+            f"{source}: neither a folder nor a whole zip file. Copy or download it again."
+        )
+    with draft_folder(target.parent, target.name) as draft:
+        folder = source if source.is_dir() else _unpack(source, draft.with_name("unpacked"))
+        put = shutil.copyfile if source.is_dir() else os.replace
+        try:
+            root = find_root(folder)
+            for case in find_cases(root):
+                for path in (case.image_path, *case.mask_paths):
+                    new = draft / path.relative_to(root)
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    put(path, new)
+            checked = check_busi(draft, progress=progress)
+        except (DatasetError, DownloadError) as error:
+            text = str(error).replace(str(draft), str(source)).replace(str(folder), str(source))
+            raise DownloadError(f"{text} Nothing was installed.") from error
+        os.replace(draft, target)
+    return checked
 
 
-def _root_of(folder: Path, source: Path) -> Path:
-    """Return the folder of the images in `folder`, which holds what `source` holds."""
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a zip file; zipfile itself lets no name lead out of the folder."""
     try:
-        return find_root(folder)
-    except DatasetError as error:
-        raise DownloadError(str(error).replace(str(folder), str(source))) from error
-
-
-def _copy(source: Path, draft: Path) -> Path:
-    """Copy the images and masks of a folder, and nothing else that lies in it."""
-    root = _root_of(source, source)
-    try:
-        cases = find_cases(root)
-    except DatasetError as error:
-        raise DownloadError(str(error)) from error
-    for path in (p for case in cases for p in (case.image_path, *case.mask_paths)):
-        copy = draft / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    return draft
+        with zipfile.ZipFile(archive) as file:
+            size = sum(member.file_size for member in file.infolist())
+            if size > _MOST_BYTES:
+                raise ValueError(f"unpacks to {size:,} bytes; expected {_MOST_BYTES:,} at most")
+            file.extractall(folder)
+    # What it raises for archives that are damaged, encrypted or of a kind it does not know.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        raise DownloadError(f"{archive}: {error}. The archive is not used.") from error
+    return folder
 
 
 def check_busi(folder: str | Path, *, progress: bool = True) -> str:
@@ -241,7 +192,12 @@ def check_busi(folder: str | Path, *, progress: bool = True) -> str:
         cases = find_cases(folder)
     except DatasetError as error:
         raise DownloadError(str(error)) from error
-    _compare(Path(folder), cases)
+    masks = sum(len(case.mask_paths) for case in cases)
+    difference = unlike_busi(cases)
+    if not difference and masks != _MASKS:
+        difference = f"holds {masks} masks; BUSI has {_MASKS}"
+    if difference:
+        raise DownloadError(f"{folder}: {difference}.")
     report = check_cases(cases, progress=progress)
     wrong = [finding for finding in report.problems if finding.severity == "error"]
     if wrong:
@@ -250,11 +206,3 @@ def check_busi(folder: str | Path, *, progress: bool = True) -> str:
         f"Checked: {len(cases)} images and {_MASKS} masks, names, classes and picture sizes as in "
         "data/busi_audit.csv, every file read."
     )
-
-
-def _compare(folder: Path, cases: list[Case]) -> None:
-    if difference := unlike_busi(cases):
-        raise DownloadError(f"{folder}: {difference}.")
-    masks = sum(len(case.mask_paths) for case in cases)
-    if masks != _MASKS:
-        raise DownloadError(f"{folder}: holds {masks} masks; BUSI has {_MASKS}.")

@@ -1,4 +1,4 @@
-"""The weights that have a name: the folders under ``weights/`` and files elsewhere."""
+"""The weights that have a name: the folders under ``weights/``, and files elsewhere by download."""
 
 from __future__ import annotations
 
@@ -7,44 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_lib.files import write_atomic
-from unet_lib.folders import USER_FOLDER, WEIGHTS_FOLDER
+import h5py
 
-__all__ = ["WeightsEntry", "record_download", "weights_registry"]
+from unet_lib.downloads.fetch import DownloadError, fetch_drive
+from unet_lib.files import read_json, sha256, write_atomic
+from unet_lib.folders import USER_FOLDER, WEIGHTS_FOLDER
 
 _ELSEWHERE, _RECORD = "elsewhere.json", "weights/downloads.json"
 
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """What is known of weights that have a name.
-
-    Attributes
-    ----------
-    name : str
-    where : str
-        Where they come from: a folder of the repository or a link for a browser.
-    path : Path
-        Where the weights file lies, or goes.
-    size : int or None
-        Bytes; None: not known.
-    sha256 : str or None
-        Of the weights file; None: nobody has recorded it.
-    licence, trained_on, results : str
-        Claims that nobody could check are called claims.
-    drive_id : str or None
-        Of a file on Google Drive; None for a model of the repository.
-    """
+    """What is known of weights that have a name; claims that nobody could check are so called."""
 
     name: str
-    where: str
-    path: Path
-    size: int | None
-    sha256: str | None
+    where: str  # a folder of the repository or a link for a browser
+    path: Path  # where the weights file lies, or goes
+    size: int | None  # bytes; None: not known
+    sha256: str | None  # of the weights file; None: nobody has recorded it
     licence: str
     trained_on: str
     results: str
-    drive_id: str | None = None
+    drive_id: str | None = None  # of a file on Google Drive
 
 
 def weights_registry() -> dict[str, WeightsEntry]:
@@ -59,41 +43,27 @@ def weights_registry() -> dict[str, WeightsEntry]:
     ValueError
         A file of the registry cannot be read; the message names it.
     """
-    entries = {path.parent.name: _ours(path) for path in WEIGHTS_FOLDER.glob("*/segmenter.json")}
-    entries = dict(sorted(entries.items()))
+    entries = {}
+    for path in sorted(WEIGHTS_FOLDER.glob("*/segmenter.json")):
+        entries[path.parent.name] = _ours(path)
     recorded = _read(USER_FOLDER / _RECORD)
-    for name, facts in _read(WEIGHTS_FOLDER / _ELSEWHERE).items():
-        known = facts if facts["sha256"] else recorded.get(name, facts)
-        entries[name] = WeightsEntry(
-            name=name,
-            where=f"https://drive.google.com/file/d/{facts['drive_id']}/view",
-            path=USER_FOLDER / facts["file"],
-            size=known["size"],
-            sha256=known["sha256"],
-            licence=facts["licence"],
-            trained_on=facts["trained_on"],
-            results=facts["results"],
-            drive_id=facts["drive_id"],
-        )
+    for name, entry in _read(WEIGHTS_FOLDER / _ELSEWHERE).items():
+        where = f"https://drive.google.com/file/d/{entry['drive_id']}/view"
+        path = USER_FOLDER / entry.pop("file")
+        if not entry["sha256"]:
+            entry |= recorded.get(name, {})
+        entries[name] = WeightsEntry(name=name, where=where, path=path, **entry)
     return entries
-
-
-def record_download(name: str, size: int, sha256: str) -> Path:
-    """Write down size and hash of the first download of a file."""
-    path = USER_FOLDER / _RECORD
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recorded = _read(path) | {name: {"size": size, "sha256": sha256}}
-    return write_atomic(path, json.dumps(recorded, indent=2) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError(f"expected an object, received {type(values).__name__}")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: cannot be read ({error}). Restore it with git.") from error
     return values
 
@@ -113,4 +83,82 @@ def _ours(settings: Path) -> WeightsEntry:
         licence="MIT",
         trained_on=f"{about.get('data', '?')}, {about.get('split', '?')}: {images} images",
         results=about.get("results", "see CARD.md"),
+    )
+
+
+def download_model(name: str, *, progress: bool = True) -> tuple[Path, str]:
+    """Get registered weights and check them.
+
+    Parameters
+    ----------
+    name : str
+        A name of `weights_registry`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    path : Path
+        The weights file.
+    checked : str
+        One sentence: what was checked.
+
+    Raises
+    ------
+    ValueError
+        No such name.
+    DownloadError
+        The file could not be had, is not the registered one, or another file is in its place;
+        nothing is overwritten and nothing half-written stays.
+    """
+    entries = weights_registry()
+    if name not in entries:
+        raise ValueError(f"{name}: no such weights. Registered: {', '.join(entries)}.")
+    entry = entries[name]
+    if entry.path.exists() or entry.drive_id is None:
+        return entry.path, _verify_present(entry)
+
+    def accept(path: Path) -> None:
+        try:
+            h5py.File(path, "r").close()  # compares the length with the one in the header
+        except OSError as error:
+            raise ValueError(f"expected a whole Keras .weights.h5 file ({error})") from error
+        digest = sha256(path)
+        if entry.sha256 is None:
+            record = {name: {"size": path.stat().st_size, "sha256": digest}}
+            recorded = _read(USER_FOLDER / _RECORD) | record
+            write_atomic(USER_FOLDER / _RECORD, json.dumps(recorded, indent=2) + "\n")
+        elif digest != entry.sha256:
+            raise ValueError(
+                f"its SHA-256 is {digest}, expected {entry.sha256}: the file is damaged or was "
+                "replaced since; it is not used"
+            )
+
+    fetch_drive(entry.drive_id, entry.path, accept, progress=progress)
+    if entry.sha256:
+        return entry.path, f"SHA-256 as registered: {entry.sha256}."
+    return entry.path, (
+        f"First download: SHA-256 {sha256(entry.path)} is recorded in weights/downloads.json and "
+        "checked from now on. Nobody published it, so this one could not be compared."
+    )
+
+
+def _verify_present(entry: WeightsEntry) -> str:
+    """Compare a file that is there with the registry."""
+    if not entry.path.is_file():
+        raise DownloadError(
+            f"{entry.path}: missing; it comes with the repository. Restore it with git."
+        )
+    digest = sha256(entry.path)
+    if digest == entry.sha256:
+        return f"Already there; SHA-256 as registered: {digest}."
+    known = f"the registered SHA-256 is {entry.sha256}" if entry.sha256 else "no hash is known yet"
+    remedy = (
+        "Move it away to download the registered file, or use it as it is."
+        if entry.drive_id
+        else "Restore it with git."
+    )
+    raise DownloadError(
+        f"{entry.path}: there is a file already; its SHA-256 is {digest}, {known}. It is not "
+        f"overwritten. {remedy}"
     )
