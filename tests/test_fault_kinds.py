@@ -1,8 +1,8 @@
 """Disk full, read-only folder, files changed in the middle, Ctrl-C in a notebook: real commands.
 
 After each fault: one error that names the file, no traceback, everything under a final name whole,
-and the same command again gives what an undisturbed process gives. Most of it takes minutes and
-runs with `make faults`; what is quick runs with the other tests.
+and the same command again gives what an undisturbed process gives. Some of it runs with the slow
+tests, all with `make faults`.
 """
 
 import os
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import faults
@@ -20,9 +21,17 @@ from loopback import serving
 
 from unet_lib.files import WriteError, write_atomic
 
-pytestmark = pytest.mark.notebook  # processes of their own: the backend of this one is no matter
-slow = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes: make faults")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.notebook,
+]  # processes of their own: the backend of this one is no matter
 COMMANDS = ("train", "evaluate", "segment", "score", "crossvalidate", "download", "phantoms")
+minutes = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes: make faults")
+
+
+def some(pairs, *also):
+    """All pairs are for `make faults`; those named are tried by the slow tests too."""
+    return [pytest.param(*pair, marks=[] if pair in also else minutes) for pair in pairs]
 
 
 @pytest.fixture
@@ -84,88 +93,70 @@ def check_again(command, whole, out, **more):
     assert faults.differences(whole, out.parent) == []
 
 
-def size_of(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+FAULTS = ["2 %", "40 %", "80 %", "read-only", "file size"]
 
 
-@slow
-@pytest.mark.parametrize("share", [0.02, 0.4, 0.8])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_disk_full(small_disk, prepared, name, share):
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    some(
+        [(name, fault) for name in COMMANDS for fault in FAULTS],
+        *[("evaluate", "40 %"), ("segment", "file size"), ("phantoms", "read-only")],
+    ),
+)
+def test_a_disk_that_does_not_take_it(small_disk, prepared, name, fault):
     (known, find, _), (disk, change) = prepared, small_disk
     command, whole, out = known[name], find(name), disk / "out"
-    change(f"size={max(8, int(size_of(whole) * share) // 1024)}k")
-    code, errors = run(command, out)
+    sizes = [path.stat().st_size for path in whole.rglob("*") if path.is_file()]
+    most, limit = max(sizes) * 2 // 3, {}
+    if fault == "read-only":
+        change("size=200m,ro")
+        words = ("Read-only file system", "may write to")
+    elif fault == "file size":
+        if name in ("download", "phantoms"):
+            pytest.skip("their files are small, or checked as they arrive")
+        change("size=200m")
+        limit["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        words = ("File too large",)
+    else:
+        change(f"size={max(8, int(sum(sizes) * float(fault[:-1]) / 100) // 1024)}k")
+        words = ("No space left on device", "Free some space")
+    code, errors = run(command, out, **limit)
     assert code, "the disk was large enough"
-    refused(command, errors, code, 1, str(disk), "No space left on device", "Free some space")
+    refused(command, errors, code, 1, str(disk), *words)
     assert faults.unreadable(disk) == []
-    change("size=200m")
+    change("rw,size=200m")
+    assert fault != "read-only" or list(disk.iterdir()) == []
     check_again(command, whole, out)
 
 
-@slow
-@pytest.mark.parametrize("name", ["train", "evaluate", "segment", "crossvalidate", "score"])
-def test_a_limit_on_the_size_of_files(tmp_path, prepared, name):
-    known, find, _ = prepared
-    command, whole, out = known[name], find(name), tmp_path / "new" / "out"
-    out.parent.mkdir()
-    most = max(path.stat().st_size for path in whole.rglob("*") if path.is_file()) * 2 // 3
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-    code, errors = run(command, out, preexec_fn=limit)
-    refused(command, errors, code, 1, str(out), "File too large")
-    assert faults.unreadable(out.parent) == []
-    check_again(command, whole, out)
-
-
-@slow
-@pytest.mark.parametrize("name", COMMANDS)
-def test_read_only_folder(small_disk, prepared, name):
-    (known, find, _), (disk, change) = prepared, small_disk
-    command, whole, out = known[name], find(name), disk / "out"
-    change("size=200m,ro")
-    code, errors = run(command, out)
-    refused(command, errors, code, 1, str(disk), "Read-only file system", "may write to")
-    change("rw")
-    assert list(disk.iterdir()) == []
-    check_again(command, whole, out)
-
-
-CHANGING = """
-import os, sys
-from pathlib import Path
-victim, kind, module, name, calls = sys.argv[1:6]
-import importlib
+DELETING = """
+import importlib, os, sys
+victim, module, name, calls = sys.argv[1:5]
 place = importlib.import_module(module)
 original, left = getattr(place, name), [int(calls)]
 
 def disturbed(*arguments, **options):
     left[0] -= 1
     if left[0] == 0:
-        if kind == "delete":
-            os.unlink(victim)
-        else:
-            Path(victim).write_bytes(Path(sys.argv[6]).read_bytes())
+        os.unlink(victim)
     return original(*arguments, **options)
 
 setattr(place, name, disturbed)
 from unet_lib.cli import main
-sys.exit(main(sys.argv[7:]))
+sys.exit(main(sys.argv[5:]))
 """
-# Where and at which call the file is deleted or changed: before it is read the first time, and
+# Where and at which call the file is deleted: before it is read the first time, and
 # between two readings.
-MOMENTS = {
-    "evaluate": [("unet_lib.inference.scoring", "load_case", 1, "delete"),
-                 ("unet_lib.report", "write_report", 1, "delete"),
-                 ("unet_lib.inference.scoring", "pixel_sizes", 1, "delete")],
-    "score": [("unet_lib.predictions", "load_case", 1, "delete"),
-              ("unet_lib.predictions", "tqdm", 1, "delete")],
-    "segment": [("unet_lib.inference.segmenter", "read_frames", 3, "delete")],
-    "train": [("unet_lib.batches", "load_case", 1, "delete"),
-              ("unet_lib.training.run", "tune_threshold", 1, "delete")],
-}  # fmt: skip
+MOMENTS = [
+    ("evaluate", "unet_lib.inference.scoring", "load_case", 1),
+    ("evaluate", "unet_lib.report", "write_report", 1),
+    ("evaluate", "unet_lib.inference.scoring", "pixel_sizes", 1),
+    ("score", "unet_lib.predictions", "load_case", 1),
+    ("score", "unet_lib.predictions", "tqdm", 1),
+    ("segment", "unet_lib.inference.segmenter", "read_frames", 3),
+    ("train", "unet_lib.batches", "load_case", 1),
+    ("train", "unet_lib.training.run", "tune_threshold", 1),
+]
 
 
 def victim(name, place):
@@ -185,23 +176,19 @@ def victim(name, place):
     return next((place / "phantoms").rglob(f"{listed}.png"))
 
 
-@slow
 @pytest.mark.parametrize(
-    ("name", "moment"), [(name, moment) for name in MOMENTS for moment in MOMENTS[name]]
+    ("name", "module", "function", "calls"), some(MOMENTS, MOMENTS[2], MOMENTS[4])
 )
-def test_a_file_is_deleted_or_changed_in_the_middle(tmp_path, prepared, name, moment):
+def test_a_file_is_deleted_in_the_middle(tmp_path, prepared, name, module, function, calls):
     known, find, place = prepared
     command, whole, out = known[name], find(name), tmp_path / "new" / "out"
     out.parent.mkdir()
-    path, (module, function, calls, kind) = victim(name, place), moment
+    path = victim(name, place)
     kept = shutil.copy2(path, tmp_path / "kept.png")
-    other = next(p for p in sorted(path.parent.iterdir()) if p != path and p.stem != path.stem)
-    program = ("-c", CHANGING, str(path), kind, module, function, str(calls), str(other))
-    words = faults._filled(command.arguments, out)
-    child = faults._start(*words, program=program)
+    program = ("-c", DELETING, str(path), module, function, str(calls))
     try:
-        _, errors = child.communicate(timeout=600)
-        refused(command, errors, child.returncode, 1 if name == "segment" else 2, path.name)
+        code, errors = run(replace(command, program=program), out)
+        refused(command, errors, code, 1 if name == "segment" else 2, path.name)
         assert faults.unreadable(out.parent) == []
         assert not (out / "report.md").exists() and not (out / "model").exists()
     finally:
@@ -209,53 +196,48 @@ def test_a_file_is_deleted_or_changed_in_the_middle(tmp_path, prepared, name, mo
     check_again(command, whole, out)
 
 
-@slow
+@minutes
 def test_an_image_changed_between_two_parts_of_a_training(tmp_path, prepared):
     known, find, place = prepared
     command, whole, out = known["train"], find("train"), tmp_path / "new" / "out"
     out.parent.mkdir()
-    path = victim("train", place)
     child = faults._start(*faults._filled(command.arguments, out))
     while not (out / "state.npz").exists():
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.02)
     child.kill()
     child.communicate()
-    kept = shutil.copy2(path, tmp_path / "kept.png")
-    others = [p for p in sorted(path.parent.iterdir()) if "_mask" not in p.name and p != path]
-    masks = [p.with_name(f"{p.stem}_mask.png") for p in (path, others[0])]
-    kept_mask = shutil.copy2(masks[0], tmp_path / "kept_mask.png")
+    path = victim("train", place)
+    other = next(p for p in sorted(path.parent.glob("*).png")) if p != path)
+    changed = [(p, p.read_bytes()) for p in (path, path.with_name(f"{path.stem}_mask.png"))]
     try:
-        shutil.copyfile(others[0], path)
-        shutil.copyfile(masks[1], masks[0])
+        shutil.copyfile(other, path)
+        shutil.copyfile(other.with_name(f"{other.stem}_mask.png"), changed[1][0])
         code, errors = run(command, out, again=True)
         refused(command, errors, code, 2, path.stem, "not what they were when this run was begun")
     finally:
-        shutil.copy2(kept, path)
-        shutil.copy2(kept_mask, masks[0])
+        for file, content in changed:
+            file.write_bytes(content)
     check_again(command, whole, out)
 
 
 CELL = """
-from unet_lib import Recipe, open_dataset, train
-from unet_lib.cli.experimenting import read_recipe
-recipe = read_recipe(None, {changes!r})
+from unet_lib import Preprocessing, Recipe, TrainingConfig, UNetConfig, open_dataset, train
+training = TrainingConfig(epochs=6, warmup_epochs=1, deterministic=True)
+recipe = Recipe(UNetConfig(filters=4, depth=2), Preprocessing(32), training=training)
 run = train(open_dataset({data!r}).split, {folder!r}, recipe, resume=True)
 print("whole", run.result["epochs"])
 """
 
 
-@slow
+@minutes
 def test_interrupt_in_a_notebook_cell(tmp_path, prepared):
     """The kernel stays, and the same cell again gives what it gives undisturbed."""
     from jupyter_client.manager import start_new_kernel
 
     _, _, place = prepared
-    changes = ["training.epochs=6", "training.warmup_epochs=1", "training.deterministic=true"]
-    changes += ["network.filters=4", "network.depth=2", "preprocessing.size=32"]
-    data = str(place / "phantoms")
     cells = [
-        CELL.format(changes=changes, data=data, folder=str(tmp_path / name / "run"))
+        CELL.format(data=str(place / "phantoms"), folder=str(tmp_path / name / "run"))
         for name in ("whole", "interrupted")
     ]
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(faults.ROOT))
