@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
 from unet_lib.settings import Settings
 
-__all__ = ["PROBABILITIES", "Augmentation"]
+__all__ = ["AUGMENTATIONS", "PROBABILITIES", "Augmentation"]
 
 #: How often each effect takes part (the flip's probability is its own setting).
 PROBABILITIES: dict[str, float] = {
@@ -39,6 +41,9 @@ _LIMITS: dict[str, float] = {
     **{"brightness": 0.5, "contrast": 0.9, "gamma": 1.0},
     **{"speckle": 0.3, "blur": 0.03, "attenuation": 0.8, "shadow": 0.8},
 }
+AUGMENTATIONS: dict[str, type[Augmentation]] = {}
+"""Classes derived from `Augmentation`, by the name that a run's settings give as ``kind``."""
+
 _GRID = 5  # control points of the elastic warp along each side
 
 
@@ -107,6 +112,27 @@ class Augmentation(Settings):
                 expected = f"must be a number from 0 (off) to {limit:g}"
                 raise ValueError(f"Augmentation: {name} {expected}, got {value!r}")
 
+    def __init_subclass__(cls) -> None:
+        AUGMENTATIONS[cls.__name__] = cls
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the strengths, and of a derived class its name."""
+        kind = {} if type(self) is Augmentation else {"kind": type(self).__name__}
+        return kind | super().to_dict()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
+        """Build the class that the settings name, or this one."""
+        if not isinstance(values, Mapping) or "kind" not in values:
+            return super().from_dict(values)
+        kind, values = values["kind"], {k: v for k, v in values.items() if k != "kind"}
+        if kind not in AUGMENTATIONS:
+            raise ValueError(
+                f"Augmentation: no kind {kind!r} is known ({', '.join(AUGMENTATIONS) or 'none'}); "
+                "import the module that defines it."
+            )
+        return AUGMENTATIONS[kind].from_dict(values)
+
     @classmethod
     def none(cls) -> Augmentation:
         """Return the augmentation that changes nothing: all strengths 0."""
@@ -128,9 +154,9 @@ class Augmentation(Settings):
         """
         if not (math.isfinite(factor) and factor >= 0):
             raise ValueError(f"Augmentation.scaled: factor must be 0 or more, got {factor!r}")
-        values = {n: min(value * factor, _LIMITS[n]) for n, value in self.to_dict().items()}
+        values = {n: min(getattr(self, n) * factor, limit) for n, limit in _LIMITS.items()}
         values["horizontal_flip"] = self.horizontal_flip * min(factor, 1.0)
-        return Augmentation(**values)
+        return replace(self, **values)
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
