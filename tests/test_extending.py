@@ -1,7 +1,9 @@
-"""What a stranger adds from outside: the very lines of docs/extending.md, run."""
+"""What a stranger adds from outside: the very lines of docs/extending.md, run (a data
+layout: `test_layouts`)."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def as_before():
 
 
 def test_every_section_has_one_short_block():
-    assert TEXT.count("\n## ") == TEXT.count("```python") == len(SECTIONS) >= 4
+    assert TEXT.count("\n## ") == TEXT.count("```python") == len(SECTIONS) == 5
     assert {
         name: code.count("\n") for name, code in SECTIONS.items() if code.count("\n") > 20
     } == {}
@@ -56,6 +58,7 @@ def test_an_augmentation():
     assert (names["image"] == 0).all((1, 2)).sum() >= 1 and names["again"].augmentation.rows == 2
     plain = names["again"].to_dict()
     plain["augmentation"]["kind"] = "Absent"
+    assert names["again"] != names["Recipe"]()
     with pytest.raises(ValueError, match="no kind 'Absent' is known .*Dropouts"):
         names["Recipe"].from_dict(plain)
 
@@ -64,3 +67,11 @@ def test_an_export_format(tiny_run, tmp_path):
     exec(SECTIONS["An export format"], {"segmenter": tiny_run.segmenter, "folder": tmp_path})
     described = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert (tmp_path / "model.keras").is_file() and described
+
+
+def test_a_run_goes_on_only_with_its_own_augmentation(phantoms, tmp_path):
+    names = {"split": open_dataset(phantoms).split, "folder": tmp_path, "__name__": "mine"}
+    exec(SECTIONS["An augmentation"] + SECTIONS["A loss"], names)
+    named = replace(names["recipe"], augmentation=names["Dropouts"]())
+    with pytest.raises(ValueError, match="augmentation.kind: None there, 'Dropouts' now"):
+        names["train"](names["split"], tmp_path / "run", named, resume=True)

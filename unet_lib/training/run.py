@@ -184,10 +184,10 @@ def _claim(folder: Path, recipe: Recipe, split: Split, known: Provenance, resume
         # A setting that the library has got since has its default there.
         stored = Recipe.from_dict(settings["recipe"]).to_dict()
         differ = [
-            f"{part}.{key}: {stored[part][key]!r} there, {value!r} now"
+            f"{part}.{key}: {stored[part].get(key)!r} there, {values.get(key)!r} now"
             for part, values in recipe.to_dict().items()
-            for key, value in values.items()
-            if stored[part][key] != value
+            for key in dict.fromkeys([*values, *stored[part]])
+            if stored[part].get(key) != values.get(key)
         ]
         if Folds.read(folder / SPLIT).rows != split_csv.rows:
             differ.append("the split differs")
