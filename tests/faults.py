@@ -197,16 +197,11 @@ def content(path: Path) -> object:
         with np.load(path) as arrays:
             return {name: arrays[name].tobytes() for name in arrays.files}
     if path.suffix == ".h5":
-        arrays: dict[str, bytes] = {}
         with h5py.File(path) as file:
-            file.visititems(
-                lambda name, item: (
-                    arrays.update({name: item[()].tobytes()})
-                    if isinstance(item, h5py.Dataset)
-                    else None
-                )
-            )
-        return arrays
+            names: list[str] = []
+            file.visit(names.append)
+            arrays = {name: file[name] for name in names}
+            return {k: v[()].tobytes() for k, v in arrays.items() if isinstance(v, h5py.Dataset)}
     lines = path.read_text(encoding="utf-8").splitlines()
     if path.suffix == ".csv":
         head, *rows = [line.split(",") for line in lines]

@@ -21,10 +21,7 @@ from loopback import serving
 
 from unet_lib.files import WriteError, write_atomic
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.notebook,
-]  # processes of their own: the backend of this one is no matter
+pytestmark = pytest.mark.slow
 COMMANDS = ("train", "evaluate", "segment", "score", "crossvalidate", "download", "phantoms")
 minutes = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes: make faults")
 

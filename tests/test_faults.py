@@ -4,9 +4,8 @@ import time
 import faults
 import pytest
 
-pytestmark = pytest.mark.notebook  # processes of their own: the backend of this one is no matter
 
-
+@pytest.mark.slow
 def test_killed_commands_lose_nothing_and_give_the_same_result():
     """A share of ``make faults``: the commands that are quick enough."""
     for name, outcome in faults.check(["segment", "evaluate"], kills=4, seed=3).items():
@@ -14,6 +13,7 @@ def test_killed_commands_lose_nothing_and_give_the_same_result():
         assert (outcome.corrupt, outcome.differing) == ([], []), name
 
 
+@pytest.mark.slow
 def test_termination_removes_what_was_being_written(tmp_path):
     out = tmp_path / "phantoms"
     child = faults._start("phantoms", str(out), "--count", "3000")
@@ -43,6 +43,5 @@ def test_the_comparison_sees_damage(tmp_path):
     (two / "b.csv").write_text("name,seconds\na")
     (two / "d.png").write_bytes(b"\x89PNG")
     (two / ".writing-x").write_bytes(b"half")
-    assert [line.partition(":")[0] for line in faults.unreadable(two)] == [
-        "a.json", "b.csv", "d.png"
-    ]  # fmt: skip
+    damaged = [line.partition(":")[0] for line in faults.unreadable(two)]
+    assert damaged == ["a.json", "b.csv", "d.png"]
