@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_score"]
+from unet_lib.cli.models import check_out, open_data
 
 _SCORE = """\
 Score masks that any program made, by the same code as evaluate, and write the same report. The
@@ -21,8 +21,8 @@ report folder of this library, or its cases.csv, and adds comparison.md: differe
 """
 
 
-def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command score."""
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command of this module."""
     short = "Score masks made by any program and write the report."
     sub = command("score", _score, short, _SCORE)
     sub.add_argument("predictions", type=Path, help="folder with the predicted masks")
@@ -30,12 +30,8 @@ def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
     sub.add_argument("--split", type=Path, help="split CSV; left out: BUSI's committed folds")
     sub.add_argument("--fold", type=int, help="fold of the split; left out: 0 with --split")
-    sub.add_argument(
-        "--part",
-        choices=("test", "validation", "train"),
-        default="test",
-        help="part of the fold to score",
-    )
+    parts = ("test", "validation", "train")
+    sub.add_argument("--part", choices=parts, default="test", help="part of the fold to score")
     sub.add_argument("--compare", type=Path, metavar="OTHER", help="what to compare with")
     sub.add_argument("--name", help="name of the model in the report; left out: the folder's")
     sub.add_argument(
@@ -46,42 +42,42 @@ def add_score(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
 
-def _score(options: argparse.Namespace) -> int:
-    from unet_lib.cli.commands import check_out
+def _score(options: argparse.Namespace) -> None:
     from unet_lib.files import folder_lock
     from unet_lib.predictions import find_predictions
     from unet_lib.report import write_report
 
-    about, cases, known = _data(options)
-    predictions = find_predictions(options.predictions, cases, known=known, resize=options.resize)
-    inputs = [case.image_path for case in known]
+    provenance, cases, everything = _data(options)
+    predictions = find_predictions(
+        options.predictions, cases, known=everything, resize=options.resize
+    )
+    inputs = [case.image_path for case in everything]
     check_out(options.out, [*inputs, *predictions.masks.values()])
-    about = {"model": options.name or options.predictions.resolve().name, **about}
+    provenance = provenance.but(model=options.name or options.predictions.resolve().name)
     if options.resize:
-        about["resized"] = "predictions of another size were stretched to their image's"
-    other = _other(options, cases, known)  # before the long part: it may not be there
+        resized = "predictions of another size were stretched to their image's"
+        provenance = provenance.but(resized=resized)
+    other = _other(options, cases, everything)  # before the long part: it may not be there
     with folder_lock(options.out):
-        evaluation = predictions.evaluate(about)
+        evaluation = predictions.evaluate(provenance)
         report = write_report(evaluation, options.out, show=predictions.show)
         print(report.read_text(encoding="utf-8"))
         if other is not None:
             print(_compare(evaluation, other(), options).read_text("utf-8"))
     print(f"report and figures: {options.out}")
-    return 0
 
 
-def _data(options: argparse.Namespace) -> tuple[dict[str, Any], Sequence[Any], Sequence[Any]]:
-    """Return facts, the cases to score and all cases of the folder."""
-    from unet_lib.source import open_dataset, open_folder
+def _data(options: argparse.Namespace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
+    """Return provenance, the cases to score and all cases of the folder."""
+    from unet_lib.source import open_folder
 
     if options.split is None and options.fold is None:
         cases, data = open_folder(options.folder)
         print(f"Data: {data.data}, all {len(cases)} images. Groups: {data.groups}.", flush=True)
-        return data.but(split="none", part="all images").to_dict(), cases, cases
-    source = open_dataset(options.folder, fold=options.fold or 0, split=options.split)
-    print(source, flush=True)
-    facts = {**source.provenance, "part": options.part}
-    return facts, getattr(source.split, options.part), source.cases
+        return data.but(split="none", part="all images"), cases, cases
+    source = open_data(options, fold=options.fold or 0)
+    cases = getattr(source.split, options.part)
+    return source.provenance.but(part=options.part), cases, source.cases
 
 
 def _other(
@@ -110,13 +106,15 @@ def _other(
 def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
     from unet_lib.report import compare, write_comparison
 
-    ours, about = evaluation.table, evaluation.provenance
-    names = {case.name for case in ours}
+    names = {case.name for case in evaluation.table}
     chosen = theirs.subset(lambda case: case.name in names)
     if len(chosen) < len(theirs):
-        print(f"{options.compare}: {len(theirs) - len(chosen)} images that are not scored here are "
-              "left out of the comparison.")  # fmt: skip
-    second = options.compare.resolve()
-    second = second.parent.name if second.is_file() else second.name
-    found = compare(ours, chosen)
-    return write_comparison(found, options.out, about["model"], second, about=about)
+        print(
+            f"{options.compare}: {len(theirs) - len(chosen)} images that are not scored here are "
+            "left out of the comparison."
+        )
+    path = options.compare.resolve()
+    second = path.parent.name if path.is_file() else path.name
+    rows = compare(evaluation.table, chosen)
+    provenance = evaluation.provenance
+    return write_comparison(rows, options.out, provenance.model, second, about=provenance)

@@ -7,17 +7,41 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unet_lib.cli.commands import FAILED, OK, check_out, load_model
+from unet_lib.cli.models import add_model, check_out, load_model
 
 # The last: the masks of BrEaST, which lie among its images.
 _RESULT_OR_MASK = re.compile(
     r".+_(pred|overlay|mask(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
 )
+
+_SEGMENT = """\
+Segment images of any size (PNG, JPEG, BMP, TIFF, DICOM). For each, --out gets NAME_pred.png (0 and
+255) and NAME_overlay.png (the outline drawn into the image), both at the size of the image, and
+lesions.csv lists the lesions of all images of this call: area, box and mean probability, and
+millimetres where a DICOM file says how large its pixels are; lesion 0 stands for an image in which
+nothing was found. Of a file with several frames every frame is segmented: NAME_frame001_pred.png
+and so on. An image unlike the training images (no ultrasound, inverted, colour overlay, mostly
+text) is segmented with a warning and its distance from them. Nothing of a DICOM header goes into
+the results, but their names are those of the files. Of a folder, the images lying in it are taken,
+not those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over.
+An image that cannot be read is named at the end and in lesions.csv, with the reason; all others are
+done. The exit code is 1 then.
+"""
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command of this module."""
+    sub = command("segment", segment, "Segment images: mask, overlay and a table.", _SEGMENT)
+    sub.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add_model(sub)
+    sub.add_argument(
+        "--out", type=Path, required=True, help="folder for the results; holds no input image"
+    )
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -82,8 +106,8 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
     print("Not a medical device: no mask here replaces a radiologist.")
     if unreadable:
         print(f"unet_lib segment: {unreadable}", file=sys.stderr)
-        return FAILED
-    return OK
+        return 1
+    return 0
 
 
 def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:

@@ -1,14 +1,10 @@
-"""The command weights: list, download, inspect, verify."""
+"""The commands weights and export."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-
-from unet_lib.cli.transfer import download_weights
-
-__all__ = ["add_weights"]
 
 _WEIGHTS = """\
 list: every registered file of weights, whether it is here, its size and SHA-256, licence, what it
@@ -17,9 +13,16 @@ anywhere, tells of its network, as a table. verify: of every model folder, or of
 SHA-256, the arrays, the card, and a forward pass.
 """
 
+_EXPORT = """\
+Write a model for another runtime: model.onnx, model.tflite (LiteRT) or model.xml and model.bin
+(OpenVINO), with a .json beside it, which tells all that a program needs to use it without this
+library. Before anything is written the file is run in its own runtime and compared with Keras.
+Needs pip install -r requirements-export.txt, and Keras on TensorFlow.
+"""
 
-def add_weights(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command weights with its verbs."""
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
     sub = command("weights", _list, "List, download, inspect or verify weights.", _WEIGHTS)
     verbs = sub.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("list", help="what is registered").set_defaults(run=_list)
@@ -32,9 +35,24 @@ def add_weights(command: Callable[..., argparse.ArgumentParser]) -> None:
     verb = verbs.add_parser("verify", help="hash, arrays, card and forward pass of model folders")
     verb.add_argument("models", nargs="*", help="names or folders; left out: all registered")
     verb.set_defaults(run=_verify)
+    sub = command("export", _export, "Write a model for ONNX, LiteRT or OpenVINO.", _EXPORT)
+    sub.add_argument("--model", required=True, help="registered name, model folder or run folder")
+    sub.add_argument("--format", required=True, help="onnx, litert or openvino")
+    sub.add_argument("--out", type=Path, required=True, help="folder for the files")
 
 
-def _list(options: argparse.Namespace) -> int:
+def download_weights(name: str) -> None:
+    """Get registered weights and print where they are and what is known of them."""
+    from unet_lib.downloads import download_model, weights_registry
+
+    path, report = download_model(name)
+    entry = weights_registry()[name]
+    print(f"{path}\n{report}")
+    print(f"from: {entry.where}\nlicence: {entry.licence}\ntrained on: {entry.trained_on}")
+    print(f"results: {entry.results}")
+
+
+def _list(options: argparse.Namespace) -> None:
     from unet_lib.downloads import weights_registry
 
     for entry in weights_registry().values():
@@ -48,14 +66,12 @@ def _list(options: argparse.Namespace) -> int:
         print(f"  licence     {entry.licence}")
         print(f"  trained on  {entry.trained_on}")
         print(f"  results     {entry.results}")
-    return 0
 
 
-def _inspect(options: argparse.Namespace) -> int:
+def _inspect(options: argparse.Namespace) -> None:
     from unet_lib.foreign import load_foreign_weights
 
     print(load_foreign_weights(options.path, progress=False).table())
-    return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -67,3 +83,10 @@ def _verify(options: argparse.Namespace) -> int:
         wrong += bool(findings)
         print(f"{Path(model).name}: {'; '.join(findings) or 'as it should be'}", flush=True)
     return int(wrong > 0)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from unet_lib.weights import export_segmenter, load_segmenter
+
+    path = export_segmenter(load_segmenter(options.model), options.out, options.format)
+    print(f"{path}, described by {path.name}.json")
