@@ -208,8 +208,8 @@ def test_resume_returns_a_finished_run(run, data, capsys, monkeypatch):
 def test_every_option_arrives(data, tmp_path, monkeypatch):
     seen = {}
 
-    def train(split, folder, recipe, *, provenance, resume):
-        seen.update(split=split, folder=folder, recipe=recipe, about=provenance, resume=resume)
+    def train(split, folder, recipe, *, about, resume):
+        seen.update(split=split, folder=folder, recipe=recipe, about=about, resume=resume)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unet_lib.training.train", train)

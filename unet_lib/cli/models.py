@@ -211,7 +211,7 @@ def _train_here(options: argparse.Namespace) -> None:
     recipe = read_recipe(options)
     source = open_data(options, fold=options.fold, normals=not options.no_normals)
     run = train(
-        source.split, options.out, recipe, provenance=source.provenance, resume=options.resume
+        source.split, options.out, recipe, about=source.provenance, resume=options.resume
     )
     if run is None:  # of several processes the first one has the run
         return
@@ -299,7 +299,7 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
         segmenter = load_segmenter(options.model)
     size = segmenter.preprocessing.size
     print(
-        f"model: {segmenter.about['name']}, threshold {segmenter.threshold:g}, input "
+        f"model: {segmenter.provenance.name}, threshold {segmenter.threshold:g}, input "
         f"{size} x {size}",
         flush=True,
     )
