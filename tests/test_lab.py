@@ -106,7 +106,7 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
             source.folds,
             tmp_path / name,
             replace(RECIPE, training=replace(RECIPE.training, seed=seed)),
-            about=source.provenance,
+            provenance=source.provenance,
             which=[1],
             final=True,
             progress=False,

@@ -1,7 +1,6 @@
 """The package as a whole: what an import costs, which names it has, whether they are explained."""
 
 import ast
-import re
 import subprocess
 import sys
 from importlib import import_module
@@ -89,16 +88,3 @@ def test_packages_say_what_is_public():
             for alias in node.names
         }
         assert gathered == set(import_module(name).__all__), name
-
-
-def test_the_program_shows_its_commands():
-    done = subprocess.run(
-        [sys.executable, "-m", "unet_lib", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    # Four spaces before a command, more before what is said of it.
-    listed = re.findall(r"^ {4}(\w+)", done.stdout, flags=re.MULTILINE)
-    assert listed == [
-        "phantoms", "check", "train", "evaluate", "segment", "score", "crossvalidate", "duplicates",
-        "download", "export", "weights",
-    ]  # fmt: skip
