@@ -135,6 +135,8 @@ def test_usage_errors(arguments, capsys):
     ("given", "instead"),
     [
         ("segment --model m --out o a.png --engine onnx", "unet_lib export"),
+        ("train --out o --processes 2", "train --distributed"),
+        ("train --out o --coordinator a:1 --process-id 0", "train --distributed"),
         ("crossvalidate --out o --ledger l.csv", "lab.ledger"),
     ],
 )
@@ -207,8 +209,8 @@ def test_resume_returns_a_finished_run(run, data, capsys, monkeypatch):
 def test_every_option_arrives(data, tmp_path, monkeypatch):
     seen = {}
 
-    def train(split, folder, recipe, *, about, resume):
-        seen.update(split=split, folder=folder, recipe=recipe, about=about, resume=resume)
+    def train(split, folder, recipe, *, provenance, resume):
+        seen.update(split=split, folder=folder, recipe=recipe, about=provenance, resume=resume)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unet_lib.training.train", train)
