@@ -210,7 +210,9 @@ def _train_here(options: argparse.Namespace) -> None:
 
     recipe = read_recipe(options)
     source = open_data(options, fold=options.fold, normals=not options.no_normals)
-    run = train(source.split, options.out, recipe, about=source.provenance, resume=options.resume)
+    run = train(
+        source.split, options.out, recipe, provenance=source.provenance, resume=options.resume
+    )
     if run is None:  # of several processes the first one has the run
         return
     figure = plot_history(run.history, about=run.segmenter.provenance)
