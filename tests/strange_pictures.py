@@ -12,19 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-WORDS = (
-    "the",
-    "patient",
-    "was",
-    "examined",
-    "lying",
-    "on",
-    "her",
-    "back",
-    "no",
-    "lesion",
-    "report",
-)
+_TEXT = "the patient was examined lying on her back no lesion report"
+WORDS = _TEXT.split()
 
 
 def text_pages(count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -165,7 +154,7 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
     """
     from unet_lib.images import read_pixels
     from unet_lib.phantoms import phantom_pictures
-    from unet_lib.shift import _fit, image_features
+    from unet_lib.shift import fit_features, image_features
     from unet_lib.source import open_dataset
 
     counts: dict[str, list[tuple[int, int]]] = {}
@@ -178,7 +167,8 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
 
     for fold in range(folds):
         split = open_dataset(folder, fold=fold).split
-        monitor = _fit([*map(features, split.train)], [*map(features, split.validation)])
+        parts = (split.train, split.validation)
+        monitor = fit_features(*(np.array([*map(features, part)]) for part in parts))
         rng = np.random.default_rng(fold)
 
         def count(kind, pictures, monitor=monitor):

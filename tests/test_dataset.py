@@ -31,7 +31,7 @@ from unet_lib.dataset import (
     read_audit,
     reading,
 )
-from unet_lib.dataset.splits import _unevenness
+from unet_lib.dataset.dividing import _unevenness
 from unet_lib.phantoms import PHANTOM_MARKER
 
 PIXELS = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8)

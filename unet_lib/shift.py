@@ -18,14 +18,15 @@ __all__ = ["FEATURES", "Shift", "ShiftMonitor", "ShiftWarning", "fit_monitor", "
 
 _SIDE = 256  # pixels of the longer side, to which every image is brought
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-FEATURES = (
-    "colour", "black", "white", *(f"grey {q:.0%} quantile" for q in _QUANTILES), "grey entropy",
-    "top to bottom brightness", "left to right brightness", "flat parts", "sharp edges",
-    "gradient", "across to down gradient", "fine detail", "middle detail", "coarse detail",
-    "speckle contrast", "speckle skewness", "bright to dark specks", "bright to dark spots",
-    "dark border",
-)  # fmt: skip
-"""What is measured of an image, in the order of :func:`image_features`."""
+_NAMES = (
+    "colour, black, white, grey 5% quantile, grey 25% quantile, grey 50% quantile, "
+    "grey 75% quantile, grey 95% quantile, grey entropy, top to bottom brightness, "
+    "left to right brightness, flat parts, sharp edges, gradient, across to down gradient, "
+    "fine detail, middle detail, coarse detail, speckle contrast, speckle skewness, "
+    "bright to dark specks, bright to dark spots, dark border"
+)
+FEATURES = tuple(_NAMES.split(", "))
+"""What is measured of an image, in the order of `image_features`."""
 
 _LEAST_SPREAD = 0.02  # of a feature that hardly varies in the training images, such as colour
 _FEWEST = 20  # training or validation images
@@ -33,18 +34,7 @@ _HELD_OUT_SHARE = 0.95  # of the validation images lie within the limit
 
 
 def image_features(pixels: np.ndarray) -> np.ndarray:
-    """Measure an image, all features of order 1 and independent of its size.
-
-    Parameters
-    ----------
-    pixels : ndarray of bool, uint8, uint16 or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3)
-        Stored values, as in :class:`unet_lib.images.Frame`.
-
-    Returns
-    -------
-    ndarray of float64, shape (len(FEATURES),)
-    """
-    colour = _colour_share(pixels)
+    """Measure stored pixels (as in `Frame`): FEATURES, each of order 1, whatever the size."""
     grey = as_image(pixels[..., 0] if pixels.shape[2:] == (1,) else as_grey(pixels), "image")
     grey = _resized(grey[..., 0])
     shown = grey[_seen(grey)]
@@ -55,13 +45,9 @@ def image_features(pixels: np.ndarray) -> np.ndarray:
     entropy = -(histogram * np.log2(histogram + 1e-12)).sum() / 6
     top, bottom = shown[: height // 2 + 1].mean(), shown[height // 2 :].mean()
     left, right = shown[:, : width // 2 + 1].mean(), shown[:, width // 2 :].mean()
-    return np.array(
-        [
-            5 * colour, (grey < 0.03).mean(), (grey > 0.97).mean(),
-            *np.quantile(shown, _QUANTILES), entropy, top - bottom, left - right,
-            *_texture(shown), 1 - shown.size / grey.size,
-        ]
-    )  # fmt: skip
+    values = [5 * _colour_share(pixels), (grey < 0.03).mean(), (grey > 0.97).mean()]
+    values += [*np.quantile(shown, _QUANTILES), entropy, top - bottom, left - right]
+    return np.array([*values, *_texture(shown), 1 - shown.size / grey.size])
 
 
 def _colour_share(pixels: np.ndarray) -> float:
@@ -83,8 +69,7 @@ def _resized(grey: np.ndarray) -> np.ndarray:
 
 def _seen(grey: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns without the dark border."""
-    rows = np.flatnonzero((grey > 0.06).mean(1) > 0.02)
-    columns = np.flatnonzero((grey > 0.06).mean(0) > 0.02)
+    rows, columns = (np.flatnonzero((grey > 0.06).mean(axis) > 0.02) for axis in (1, 0))
     if len(rows) < 8 or len(columns) < 8:
         return slice(None), slice(None)
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -106,11 +91,10 @@ def _texture(grey: np.ndarray) -> list[float]:
     rest = rest[inside] if inside.any() else rest
     third = (rest * rest * rest).mean()  # a power would take half the time of everything here
     skewness = np.tanh(third / (rest.std() ** 3 + 1e-6) / 2)
-    return [
-        (spread < 0.004).mean(), (gradient > 0.25).mean() * 5, 5 * gradient.mean(),
-        np.log((across.mean() + 1e-4) / (down.mean() + 1e-4)), *details, contrast, skewness,
-        _bright_to_dark(grey, 5), _bright_to_dark(grey, 17),
-    ]  # fmt: skip
+    edges = [(spread < 0.004).mean(), (gradient > 0.25).mean() * 5, 5 * gradient.mean()]
+    ratio = np.log((across.mean() + 1e-4) / (down.mean() + 1e-4))
+    spots = [_bright_to_dark(grey, size) for size in (5, 17)]
+    return [*edges, ratio, *details, contrast, skewness, *spots]
 
 
 def _bright_to_dark(grey: np.ndarray, size: int) -> float:
@@ -127,21 +111,11 @@ class ShiftWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Shift:
-    """How far an image is from the training images.
+    """How far an image is from the training images."""
 
-    Attributes
-    ----------
-    distance : float
-        Mahalanobis distance of its features' arcsinh in robust spreads.
-    limit : float
-        Beyond it the image counts as unlike the training images.
-    unusual : tuple of str
-        The three features farthest from the training images' middle, with their values in spreads.
-    """
-
-    distance: float
-    limit: float
-    unusual: tuple[str, ...]
+    distance: float  # Mahalanobis distance of its features' arcsinh in robust spreads
+    limit: float  # beyond it the image counts as unlike the training images
+    unusual: tuple[str, ...]  # the three features farthest from the middle, in spreads
 
     @property
     def flagged(self) -> bool:
@@ -157,29 +131,15 @@ class Shift:
 
 @dataclass(frozen=True)
 class ShiftMonitor(Settings):
-    """Statistics of a model's training images.
+    """Statistics of a model's training images."""
 
-    Attributes
-    ----------
-    middle, spread : tuple of float
-        Median and robust standard deviation (1.48 MAD) of each feature.
-    precision : tuple of tuple of float
-        Inverse covariance of their arcsinh in spreads.
-    limit : float
-        Distance within which 95 % of the validation images lie.
-    trained_on, validated_on : int
-        Images that the statistics and the limit come from.
-    features : tuple of str
-        Names, to refuse statistics of other features than this version measures.
-    """
-
-    middle: tuple[float, ...]
-    spread: tuple[float, ...]
-    precision: tuple[tuple[float, ...], ...]
-    limit: float
+    middle: tuple[float, ...]  # median of each feature
+    spread: tuple[float, ...]  # its robust standard deviation, 1.48 MAD
+    precision: tuple[tuple[float, ...], ...]  # inverse covariance of their arcsinh in spreads
+    limit: float  # distance within which 95 % of the validation images lie
     trained_on: int
     validated_on: int
-    features: tuple[str, ...] = FEATURES
+    features: tuple[str, ...] = FEATURES  # to refuse statistics of other features
 
     def __post_init__(self) -> None:
         count = len(FEATURES)
@@ -196,13 +156,12 @@ class ShiftMonitor(Settings):
         object.__setattr__(self, "features", FEATURES)
 
     def measure(self, pixels: np.ndarray) -> Shift:
-        """Return how far an image is; `pixels` as in :func:`image_features`."""
+        """Return how far an image is; `pixels` as in `image_features`."""
         spreads = (image_features(pixels) - self.middle) / self.spread
         far = np.arcsinh(spreads)
         distance = float(np.sqrt(far @ np.asarray(self.precision) @ far))
         order = np.argsort(-np.abs(spreads))[:3]
-        unusual = tuple(f"{FEATURES[i]} {spreads[i]:+.1f}" for i in order)
-        return Shift(distance, self.limit, unusual)
+        return Shift(distance, self.limit, tuple(f"{FEATURES[i]} {spreads[i]:+.1f}" for i in order))
 
 
 def fit_monitor(
@@ -211,25 +170,9 @@ def fit_monitor(
     """Take the statistics from the training images and the limit from the validation images.
 
     Features in robust spreads from the median, drawn together by arcsinh so that a few odd
-    training images do not widen the statistics; covariance by Ledoit and Wolf (2004).
-
-    Parameters
-    ----------
-    training, validation : sequence of Case
-        Without validation images the limit comes from every fifth group of the training images,
-        which is then left out of the statistics.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    ShiftMonitor or None
-        None with fewer than 20 images in either part: nothing can be said then.
-
-    Raises
-    ------
-    ImageError
-        A file cannot be read; the message names it.
+    training images do not widen the statistics; covariance by Ledoit and Wolf (2004). Without
+    validation images the limit comes from every fifth group of the training images, left out of
+    the statistics. None with fewer than 20 images in either part: nothing can be said then.
     """
     if not validation:
         groups = set(sorted({case.group for case in training})[::5])
@@ -238,22 +181,18 @@ def fit_monitor(
     if min(len(training), len(validation)) < _FEWEST:
         return None
     bar = tqdm([*training, *validation], "image statistics", disable=not progress, unit="image")
-    measured = [image_features(read_pixels(case.image_path)) for case in bar]
-    return _fit(measured[: len(training)], measured[len(training) :])
+    measured = np.array([image_features(read_pixels(case.image_path)) for case in bar])
+    return fit_features(measured[: len(training)], measured[len(training) :])
 
 
-def _fit(train: Sequence[np.ndarray], held_out: Sequence[np.ndarray]) -> ShiftMonitor:
-    train, held_out = np.array(train), np.array(held_out)
+def fit_features(train: np.ndarray, held_out: np.ndarray) -> ShiftMonitor:
+    """Make the monitor from features, (N, F) of each part."""
     middle = np.median(train, axis=0)
     spread = np.maximum(1.4826 * np.median(np.abs(train - middle), axis=0), _LEAST_SPREAD)
-    precision = (
-        LedoitWolf(assume_centered=True).fit(np.arcsinh((train - middle) / spread)).precision_
-    )
-    far = np.arcsinh((held_out - middle) / spread)
+    scaled, far = (np.arcsinh((values - middle) / spread) for values in (train, held_out))
+    precision = LedoitWolf(assume_centered=True).fit(scaled).precision_
     limit = float(np.quantile(np.sqrt(((far @ precision) * far).sum(1)), _HELD_OUT_SHARE))
-    return ShiftMonitor(
-        _tuples(middle), _tuples(spread), _tuples(precision), limit, len(train), len(held_out)
-    )
+    return ShiftMonitor(middle, spread, precision, limit, len(train), len(held_out))
 
 
 def _tuples(values: np.ndarray) -> tuple:

@@ -2,54 +2,43 @@
 
 from unet_lib.dataset.cases import (
     DATA_FOLDER,
-    LABELS,
     Case,
     DatasetError,
     load_case,
     pixel_sizes,
-    read_table,
 )
-from unet_lib.dataset.check import CheckReport, Finding, check_cases
+from unet_lib.dataset.check import check_cases
+from unet_lib.dataset.dividing import make_folds, make_split
 from unet_lib.dataset.duplicates import duplicate_pairs, find_duplicates
 from unet_lib.dataset.groups import (
-    BUSI_AUDIT,
-    GROUPS_FILE,
-    count_groups,
     group_cases,
     join_groups,
     read_audit,
     unlike_busi,
 )
 from unet_lib.dataset.layouts import BUSI_NAME, LAYOUTS, Layout, from_table, pictures
-from unet_lib.dataset.own_split import OWN_SPLIT, own_split
 from unet_lib.dataset.reading import find_cases, find_root, locate_dataset, read_folder
 from unet_lib.dataset.splits import (
     BUSI_FOLDS,
+    OWN_SPLIT,
     PARTS,
     FoldRow,
     Folds,
     Split,
     SplitError,
-    make_folds,
-    make_split,
+    own_split,
 )
-from unet_lib.dataset.training_images import TUNED_ON, TrainingImages, content_hash, data_hash
+from unet_lib.dataset.training_images import TrainingImages, content_hash, data_hash
 
 __all__ = [
-    "BUSI_AUDIT",
     "BUSI_FOLDS",
     "BUSI_NAME",
     "DATA_FOLDER",
-    "GROUPS_FILE",
-    "LABELS",
     "LAYOUTS",
     "OWN_SPLIT",
     "PARTS",
-    "TUNED_ON",
     "Case",
-    "CheckReport",
     "DatasetError",
-    "Finding",
     "FoldRow",
     "Folds",
     "Layout",
@@ -58,7 +47,6 @@ __all__ = [
     "TrainingImages",
     "check_cases",
     "content_hash",
-    "count_groups",
     "data_hash",
     "duplicate_pairs",
     "find_cases",
@@ -76,6 +64,5 @@ __all__ = [
     "pixel_sizes",
     "read_audit",
     "read_folder",
-    "read_table",
     "unlike_busi",
 ]

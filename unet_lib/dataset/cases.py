@@ -110,7 +110,7 @@ def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV (comma or semicolon) or the first sheet of an Excel file: one dict a full row.
 
-    Keys are the names in `columns`, compared without case; cells are stripped text.
+    Keys are the names in `columns`, compared without case.
     """
     try:
         lines = _excel(path) if path.suffix.lower() == ".xlsx" else read_rows(path)
@@ -135,7 +135,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 f"{path}: line {number} has {len(line)} cells, expected {len(names)}."
             )
         if any(line):
-            rows.append({n: cell.strip() for n, cell in zip(names, line, strict=True)})
+            rows.append(dict(zip(names, line, strict=True)))
     return rows
 
 

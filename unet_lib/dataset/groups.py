@@ -86,7 +86,7 @@ def group_cases(
     if search and not group_of and not all(synthetic):
         pairs = duplicate_pairs(cases, progress=progress)
         alone = join_groups([replace(c, patient="", group=c.name) for c in cases], pairs)
-        origins.append(f"near-duplicates found by the library ({count_groups(alone)})")
+        origins.append(f"near-duplicates found by the library ({_count(alone)})")
     return join_groups(cases, pairs), ", ".join(origins) or "none"
 
 
@@ -159,7 +159,7 @@ def shared_names(group_of: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def count_groups(cases: Sequence[Case]) -> str:
+def _count(cases: Sequence[Case]) -> str:
     """Say how many images lie in groups, and in how many."""
     groups = [case.group for case in cases if case.has_twins]
     return f"{len(groups)} images in {len(set(groups))} groups"

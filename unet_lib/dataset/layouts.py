@@ -174,7 +174,7 @@ def from_table(
 
     Images and masks may lie in one folder; `masks_of` gives the stems of an image's masks.
     """
-    rows = read_table(table, columns)
+    rows = [{k: cell.strip() for k, cell in row.items()} for row in read_table(table, columns)]
     stems = [Path(row[columns[0]]).stem for row in rows]
     owned = [list(masks_of(stem, row)) for stem, row in zip(stems, rows, strict=True)]
     used = {mask for masks in owned for mask in masks}

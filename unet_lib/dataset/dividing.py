@@ -1,0 +1,188 @@
+"""Divide cases into parts: by group, stratified, the same for one seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unet_lib.dataset.cases import Case
+from unet_lib.dataset.splits import FoldRow, Folds, SplitError
+
+_CANDIDATES = 6  # assignments drawn; the most even one is kept
+_FINEST = 12  # a share is rounded to k / n with n up to this
+
+
+def make_folds(
+    cases: Sequence[Case], count: int = 5, validation: float = 0.1, seed: int = 0
+) -> Folds:
+    """Divide cases into folds for cross-validation.
+
+    The test parts of the folds partition the cases. Groups stay together; classes, and images
+    with and without near-duplicates, are spread evenly: scikit-learn's ``StratifiedGroupKFold``,
+    the most even of six draws.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    count : int
+        Number of folds, at least 2.
+    validation : float
+        Share of all images for validation, in each fold, taken from those not under test.
+    seed : int
+        The same seed gives the same folds.
+
+    Returns
+    -------
+    Folds
+
+    Raises
+    ------
+    SplitError
+        Fewer groups than parts, or a share that is not possible.
+    """
+    if count < 2:
+        raise SplitError(f"count must be at least 2, not {count}.")
+    _check_seed(seed)
+    _check_share("validation", validation, 1 - 1 / count)
+    test_of = _divide(cases, count, seed)
+    rests = [np.flatnonzero(test_of != fold) for fold in range(count)]
+    columns = [_column(cases, rest, validation, seed + k + 1) for k, rest in enumerate(rests)]
+    return _folds(cases, columns, "folds")
+
+
+def make_split(
+    cases: Sequence[Case], test: float = 0.2, validation: float = 0.1, seed: int = 0
+) -> Folds:
+    """Divide cases into train, validation and test once.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    test, validation : float
+        Shares of all images.
+    seed : int
+        The same seed gives the same split.
+
+    Returns
+    -------
+    Folds
+        With one fold, ``fold0``; made as in :func:`make_folds`.
+
+    Raises
+    ------
+    SplitError
+        Fewer groups than parts, or shares that are not possible.
+    """
+    _check_seed(seed)
+    _check_share("test", test, 1.0)
+    _check_share("validation", validation, 1 - test)
+    everything = np.arange(len(cases))
+    rest = np.setdiff1d(everything, _take(cases, everything, test, seed))
+    return _folds(cases, [_column(cases, rest, validation, seed + 1)], "split")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 1_000_000:
+        raise SplitError(f"seed must be a whole number from 0 to 999999, not {seed!r}.")
+
+
+def _check_share(name: str, share: float, limit: float) -> None:
+    if not 0 < share < limit:
+        raise SplitError(f"{name} must be a share between 0 and {limit:g}, not {share:g}.")
+
+
+def _column(cases: Sequence[Case], rest: np.ndarray, validation: float, seed: int) -> np.ndarray:
+    """Parts of one fold; `rest` are the cases not under test."""
+    column = np.full(len(cases), "test", dtype=object)
+    column[rest] = "train"
+    column[_take(cases, rest, validation * len(cases) / len(rest), seed)] = "validation"
+    return column
+
+
+def _folds(cases: Sequence[Case], columns: Iterable[Sequence[str]], name: str) -> Folds:
+    parts = zip(*columns, strict=True)
+    return Folds(
+        tuple(FoldRow(c.name, c.label, c.group, p) for c, p in zip(cases, parts, strict=True)), name
+    )
+
+
+def _take(cases: Sequence[Case], among: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose about `share` of the cases in `among`, by group, stratified; return indices."""
+    groups = len({cases[i].group for i in among})
+    options = [
+        (round(abs(k / n - share), 6), n, k)
+        for n in range(2, min(groups, _FINEST) + 1)
+        for k in range(1, n)
+    ]
+    if not options:
+        raise SplitError(
+            f"{len(cases)} images in {len({c.group for c in cases})} groups are too few to divide "
+            "into train, validation and test; add images."
+        )
+    _, parts, wanted = min(options)
+    return among[_divide([cases[i] for i in among], parts, seed) < wanted]
+
+
+def _divide(cases: Sequence[Case], count: int, seed: int) -> np.ndarray:
+    """Assign each case to one of `count` parts; (N,) ints. Groups stay together."""
+    import sklearn  # slow to import
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):
+        raise SplitError(
+            f"scikit-learn {sklearn.__version__} divides otherwise than 1.8 and later, so that one "
+            "seed would give two splits. pip install -U scikit-learn"
+        )
+    groups = np.unique([c.group for c in cases], return_inverse=True)[1]
+    if not cases or groups.max() + 1 < count:
+        raise SplitError(
+            f"{len(cases)} images in {len(set(groups))} groups cannot be divided into {count} "
+            "parts; add images or ask for fewer parts."
+        )
+    strata = _strata(cases, groups, count)
+    best, lowest = None, np.inf
+    for draw in range(_CANDIDATES):
+        folder = StratifiedGroupKFold(count, shuffle=True, random_state=1000 * seed + draw)
+        parts = np.empty(len(cases), int)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a stratum smaller than the number of parts
+            for part, (_, members) in enumerate(folder.split(groups, strata, groups)):
+                parts[members] = part
+        cost = _unevenness(parts, strata, count)
+        if cost < lowest and len(set(parts)) == count:
+            best, lowest = parts, cost
+    return _by_size(groups, count) if best is None else best
+
+
+def _by_size(groups: np.ndarray, count: int) -> np.ndarray:
+    """Put the groups, the largest first, into the part that is smallest so far.
+
+    For few groups: where scikit-learn finds parts equally good, rounding decides, and one of them
+    may stay empty in every draw.
+    """
+    sizes, filled = np.bincount(groups), np.zeros(count, int)
+    part_of = np.empty(len(sizes), int)
+    for group in np.argsort(-sizes, kind="stable"):
+        part_of[group] = filled.argmin()
+        filled[part_of[group]] += sizes[group]
+    return part_of[groups]
+
+
+def _strata(cases: Sequence[Case], groups: np.ndarray, count: int) -> np.ndarray:
+    """Class and membership in a near-duplicate group as one number per case."""
+    sizes = np.bincount(groups)
+    names = [f"{c.label} {sizes[g] > 1}" for c, g in zip(cases, groups, strict=True)]
+    strata = np.unique(names, return_inverse=True)[1]
+    # scikit-learn refuses when every stratum is smaller than the number of parts.
+    return strata if np.bincount(strata).max() >= count else np.zeros(len(cases), int)
+
+
+def _unevenness(parts: np.ndarray, strata: np.ndarray, count: int) -> float:
+    """Chi-square of strata against parts, plus the squared range of the part sizes."""
+    table = np.zeros((count, strata.max() + 1))
+    np.add.at(table, (parts, strata), 1)
+    expected = table.sum(0) / count
+    spread = np.ptp(table.sum(1)) ** 2 / len(parts)
+    return float((((table - expected) ** 2) / expected).sum() + spread)
