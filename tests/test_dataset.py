@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from unet_lib.dataset import (
     BUSI_FOLDS,
     Case,
     DatasetError,
-    FoldRow,
     Folds,
     SplitError,
     check_cases,
@@ -31,7 +29,6 @@ from unet_lib.dataset import (
     read_audit,
     reading,
 )
-from unet_lib.dataset.dividing import _unevenness
 from unet_lib.phantoms import PHANTOM_MARKER
 
 PIXELS = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64).astype(np.uint8)
@@ -354,6 +351,15 @@ def test_check_finds_every_fault_and_nothing_else(tiny_busi, capsys):
     assert "warning: images that are nearly black (1)\n\n- " in text
     assert "malignant (1)_mask.png: 30 x 64, its image malignant (1).png is " in text
     assert text.endswith("\n\nMend the errors before using the data.\n")
+    twins = [replace(c, group="g") for c in find_cases(tiny_busi)]
+    for cases, words in ((find_cases(tiny_busi), True), (twins, False)):
+        message = check_cases(cases).of_kind("exact_duplicate")[0].message
+        assert ("a split may separate them" in message) == words
+    for path in (tiny_busi / "benign").glob("*.png"):
+        path.write_bytes(b"")
+    report = check_cases(find_cases(tiny_busi))
+    assert report.counts["unreadable"] == 9  # four images, five masks
+    assert "- and 6 more" in report.to_markdown(most=3)
 
 
 def test_colours_count_from_a_difference_of_40_of_255_in_any_depth(tmp_path):
@@ -384,22 +390,6 @@ def test_check_of_a_good_folder(tiny_busi, capsys):
     assert report.sizes["max_width"] == sizes[:, 1].max()
     assert report.sizes["distinct"] == len({tuple(s) for s in sizes})
     assert "Every file can be used." in report.to_markdown()
-
-
-def test_long_listings_are_cut_and_counted(tiny_busi):
-    for path in (tiny_busi / "benign").glob("*.png"):
-        path.write_bytes(b"")
-    report = check_cases(find_cases(tiny_busi))
-    assert report.counts["unreadable"] == 9  # four images, five masks
-    assert "- and 6 more" in report.to_markdown(most=3)
-
-
-def test_check_report_names_duplicates_that_a_split_may_separate(tiny_busi):
-    shutil.copy(tiny_busi / "benign" / "benign (1).png", tiny_busi / "benign" / "benign (2).png")
-    cases = find_cases(tiny_busi)
-    assert "may separate" in check_cases(cases).of_kind("exact_duplicate")[0].message
-    joined = [replace(c, group="g") if c.name in ("benign (1)", "benign (2)") else c for c in cases]
-    assert "may separate" not in check_cases(joined).of_kind("exact_duplicate")[0].message
 
 
 # --- splits and folds ------------------------------------------------------------------------
@@ -455,13 +445,6 @@ def test_folds_and_splits_are_stratified():
         assert len(split.train) + len(split.validation) + len(split.test) == 200
 
 
-def test_seed_decides():
-    cases = imagine(30, 20, 10, twins=6)
-    assert make_split(cases, seed=3) == make_split(cases, seed=3)
-    assert make_split(cases, seed=3) != make_split(cases, seed=4)
-    assert make_folds(cases, 2, seed=3) == make_folds(cases, 2, seed=3)
-
-
 def test_split_without_normals():
     cases = imagine(20, 10, 10)
     folds = make_folds(cases)
@@ -470,17 +453,6 @@ def test_split_without_normals():
         kept = [c for c in getattr(full, part) if c.label != "normal"]
         assert list(getattr(split, part)) == kept
     assert full.name == "folds, fold 1"
-
-
-def test_of_two_divisions_the_more_even_one_costs_less():
-    strata = np.repeat([0, 1], [8, 4])
-    even = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1])
-    of_classes = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1])  # equal parts, other classes
-    of_size = np.array([0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 1])
-    assert _unevenness(even, strata, 2) == 0
-    # By hand: (6 - 4)^2 / 4 twice and 2^2 / 2 twice; then (2^2 / 4 + 1 / 2) twice and 6^2 / 12.
-    assert _unevenness(of_classes, strata, 2) == pytest.approx(2 + 4)
-    assert _unevenness(of_size, strata, 2) == pytest.approx(3 + 3)
 
 
 def test_few_groups_fill_every_part():
@@ -551,13 +523,6 @@ def test_malformed_split_files_are_refused(tmp_path, text, words):
         path.write_text(text)
     with pytest.raises(SplitError, match=rf"split\.csv: .*{words}"):
         Folds.read(path)
-
-
-def test_rows_of_different_lengths_are_no_folds():
-    rows = [FoldRow(name, "benign", name, parts) for name, parts in
-            (("a", ("test",)), ("b", ("test", "train")))]  # fmt: skip
-    with pytest.raises(SplitError, match="mine: the rows have different numbers of folds"):
-        Folds(tuple(rows), "mine")
 
 
 def test_split_and_folder_that_differ_say_in_what():

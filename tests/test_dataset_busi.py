@@ -85,17 +85,6 @@ def test_committed_folds_partition_busi_and_separate_no_group(cases):
     assert set(tested.values()) == {1} and len(tested) == 780
 
 
-def test_committed_folds_are_even(cases):
-    folds = Folds.read(BUSI_FOLDS)
-    whole = Counter((c.label, c.has_twins) for c in cases)
-    for fold in range(5):
-        split = folds.split(cases, fold)
-        for part, share in ((split.test, 0.2), (split.validation, 0.1)):
-            table = Counter((c.label, c.has_twins) for c in part)
-            for stratum, total in whole.items():
-                assert table[stratum] == pytest.approx(total * share, abs=2.5)
-
-
 def test_a_copy_without_some_images_keeps_groups_but_not_the_split(cases, busi_dir, tmp_path):
     for case in cases[:60] + cases[-20:]:
         for path in (case.image_path, *case.mask_paths):

@@ -29,7 +29,7 @@ from unet_lib.phantoms import PhantomConfig
 from unet_lib.phantoms.picture import phantom_pictures
 from unet_lib.source import open_dataset
 
-ORIGINALS = 10
+ORIGINALS = 6
 
 
 def cropped(image: np.ndarray) -> np.ndarray:
@@ -135,17 +135,13 @@ def test_pairs_of_unequal_files_are_found_in_the_order_of_the_cases(copies, foun
     assert named == {frozenset((names[a], names[b])) for a, b, _ in found if b < 16}
 
 
-def test_the_search_repeats_itself(copies):
-    some = copies[0][:24]
-    first = find_duplicates(some, progress=False)
-    cv2.setRNGSeed(12345)  # whatever was drawn before
-    assert find_duplicates(some, progress=False) == first
-
-
 def test_turned_pictures_are_not_found(copies):
     image = cv2.imread(str(copies[0][0]), cv2.IMREAD_GRAYSCALE)
     turned = write_png(copies[0][0].parent / "turned.png", np.rot90(image))
     assert find_duplicates([copies[0][0], turned], progress=False) == []
+    first = find_duplicates(copies[0][:8], progress=False)
+    cv2.setRNGSeed(12345)  # whatever was drawn before, the search repeats itself
+    assert first and find_duplicates(copies[0][:8], progress=False) == first
 
 
 def test_pictures_without_structure(tmp_path):
@@ -257,6 +253,7 @@ def test_the_command_lists_pairs_and_writes_groups(clinic, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err and out.read_text() == "mended by hand"
 
 
+@pytest.mark.slow
 def test_a_part_of_busi_against_its_audit(busi_dir):
     """What is asked of all 780 images (README: .984 and .996), of 170 here."""
     cases = find_cases(busi_dir)

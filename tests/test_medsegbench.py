@@ -106,5 +106,5 @@ def test_other_or_damaged_files_leave_nothing(tmp_path, change, words):
 def test_where_nothing_can_be_written(tmp_path):
     np.savez(tmp_path / "x.npz", **npz_arrays())
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="file: cannot be written"):
+    with pytest.raises(WriteError, match="x: cannot be written"):
         unpack_npz(tmp_path / "x.npz", tmp_path / "file" / "x", progress=False)

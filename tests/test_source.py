@@ -15,7 +15,6 @@ from unet_lib.dataset import (
     make_folds,
     reading,
 )
-from unet_lib.phantoms import make_phantoms
 from unet_lib.source import open_dataset
 
 PARTS = ("train", "validation", "test")
@@ -56,21 +55,8 @@ def test_without_data_phantoms_are_made_and_named_so(tmp_path):
     assert "PHANTOMS" in source._repr_html_()
     assert source.message == str(source) == repr(source)  # no path of this machine in a notebook
     assert source.provenance.groups == "none: phantoms are made one by one"
-    again = open_dataset("phantoms", progress=False)
-    assert again == source  # the same pictures and the same split
-
-
-def test_phantoms_are_asked_for_by_name_even_where_there_is_busi(own, monkeypatch):
-    monkeypatch.setenv("BUSI_DIR", str(own))
-    assert open_dataset("auto").folder == own
-    assert open_dataset("phantoms", progress=False).provenance.data_kind == "phantoms"
-
-
-def test_a_phantom_folder_that_is_named_stays_phantoms(tmp_path):
-    folder = make_phantoms(tmp_path / "mine", 8, seed=4, progress=False)
-    source = open_dataset(folder)
-    assert (*what(source), source.folder) == ("phantoms", "phantoms", folder)
-    assert "PHANTOMS" in source.message
+    for again in ("phantoms", folder):
+        assert open_dataset(again, progress=False) == source  # the same pictures and split
 
 
 def test_own_folder(own):
@@ -122,17 +108,6 @@ def test_named_split_is_taken(own, tmp_path):
     source = open_dataset(own, split=path, fold=2)
     assert names(source.split) == names(folds.split(source.cases, 2))
     assert source.provenance.split == "three, fold 2" and "split three, fold 2" in source.message
-
-
-def test_split_that_does_not_match_says_what_differs(own, tmp_path):
-    path = make_folds(find_cases(own), 3).save(tmp_path / "three.csv")
-    for ending in ("", "_mask"):
-        (own / "normal" / f"normal (2){ending}.png").rename(own / "normal" / f"new{ending}.png")
-    with pytest.raises(SplitError) as error:
-        open_dataset(own, split=path)
-    assert "three does not match the folder" in str(error.value)
-    assert "1 images of the split are not in the folder (normal (2))" in str(error.value)
-    assert "1 images of the folder are not in the split (new)" in str(error.value)
 
 
 def test_a_wrong_folder_is_never_replaced_by_phantoms(tmp_path, monkeypatch):

@@ -18,8 +18,6 @@ from unet_lib.dataset import (
     join_groups,
 )
 from unet_lib.images import read_image
-from unet_lib.metrics import Evaluation
-from unet_lib.report import summarise
 
 RNG = np.random.default_rng(0)
 
@@ -118,42 +116,6 @@ def test_the_record_survives_and_a_damaged_one_is_refused():
                     {**KNOWN.to_dict(), "earlier": {"other": "g1"}}):  # fmt: skip
         with pytest.raises(ValueError, match="model m: its record training_images is damaged"):
             TrainingImages.from_provenance({"name": "m", "training_images": damaged})
-
-
-def report_of(**about):
-    evaluation = Evaluation(provenance={"model": "m", **about})
-    truth = np.ones((4, 4), bool)
-    for i in range(40):
-        evaluation.add(truth, truth, name=f"i{i:02}", label="benign")
-    return summarise(evaluation).to_markdown()
-
-
-def test_the_report_names_them_and_titles_its_tables():
-    overlap = {
-        "compared_with": 7,
-        "in_training": [f"i{i:02}" for i in range(32)],
-        "near_duplicates": ["i38"],
-    }
-    text = report_of(seen_in_training=True, training_overlap=overlap)
-    assert (
-        "Compared with 7 pictures" in text
-        and "32 of 40 scored images are among them, 1 more" in (text)
-    )
-    assert "Seen: i00, i01" in text and "i29 and 2 more." in text
-    assert "Near-duplicates: i38." in text and "TRAINING IMAGES: not a test" in text
-    titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(titles) > 4
-    assert all(title.endswith("(training images: not a test)") for title in titles[1:])
-
-
-def test_the_report_says_when_it_is_a_test_and_when_nobody_knows():
-    overlap = {"compared_with": 7, "in_training": [], "near_duplicates": []}
-    text = report_of(seen_in_training=False, training_overlap=overlap)
-    assert "0 of 40 scored images are among them, 0 more" in text
-    assert "not a test" not in text and "Training images unknown" not in text
-    for text in (report_of(seen_in_training=None), report_of()):
-        assert "Training images unknown" in text and "not a test" not in text
-    assert "Compared by name only: none." in report_of(seen_in_training=False)
 
 
 def test_a_group_called_like_one_of_its_images_is_a_group(tmp_path):
