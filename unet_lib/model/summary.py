@@ -14,26 +14,12 @@ __all__ = ["NetworkSummary", "summarise_network"]
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """Size and cost of a network.
+    """Size and cost of a network."""
 
-    Attributes
-    ----------
-    parameters : int
-        Numbers stored, moving statistics included.
-    multiply_adds : int or None
-        Multiply-accumulate operations of the convolutions and dense layers for one image; None
-        for an open input size.
-    receptive_field : float
-        Side in pixels of the square of input that can influence one output pixel; infinite when a
-        layer averages over the whole image.
-    input_shape, output_shape : tuple
-        Without the batch.
-    """
-
-    parameters: int
-    multiply_adds: int | None
-    receptive_field: float
-    input_shape: tuple[int | None, ...]
+    parameters: int  # numbers stored, moving statistics included
+    multiply_adds: int | None  # of convolutions and dense layers for one image; None: open size
+    receptive_field: float  # side of the square of input behind one output pixel
+    input_shape: tuple[int | None, ...]  # without the batch
     output_shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
@@ -59,14 +45,15 @@ def summarise_network(network: keras.Model) -> NetworkSummary:
     Returns
     -------
     NetworkSummary
+        Its receptive field is infinite when a layer averages over the whole image.
     """
     costs = [_multiply_adds(layer) for layer in network.layers]
     return NetworkSummary(
-        parameters=network.count_params(),
-        multiply_adds=None if None in costs else sum(costs),
-        receptive_field=_receptive_field(network),
-        input_shape=tuple(network.input_shape[1:]),
-        output_shape=tuple(network.output_shape[1:]),
+        network.count_params(),
+        None if None in costs else sum(costs),
+        _receptive_field(network),
+        tuple(network.input_shape[1:]),
+        tuple(network.output_shape[1:]),
     )
 
 

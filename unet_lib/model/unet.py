@@ -102,14 +102,13 @@ def _gate(outputs: Any, deepest: Any) -> Any:
 
 
 def _check_size(config: UNetConfig, height: int | None, width: int | None) -> None:
+    least = 2**config.depth
     if height is None or width is None:
         if config.encoder != "plain":
             raise ValueError(
                 f"build_unet: encoder {config.encoder!r} needs a size; give size=(height, width)."
             )
-        return
-    least = 2**config.depth
-    if min(height, width) < least:
+    elif min(height, width) < least:
         raise ValueError(
             f"build_unet: a U-Net of depth {config.depth} needs an input of at least {least} x "
             f"{least} pixels; received {height} x {width}. Choose a larger size or less depth."

@@ -1,5 +1,6 @@
 """Training: the recipe, the epochs, the threshold, the run folder."""
 
+from unet_lib.training.folder import Run, load_run
 from unet_lib.training.folds import (
     CrossValidation,
     crossvalidate,
@@ -9,7 +10,7 @@ from unet_lib.training.folds import (
 )
 from unet_lib.training.loop import TrainingError, compile_network, fit
 from unet_lib.training.recipe import Recipe, TrainingConfig
-from unet_lib.training.run import Run, load_run, train
+from unet_lib.training.run import train
 from unet_lib.training.threshold import Candidate, ThresholdChoice, tune_threshold
 
 __all__ = [

@@ -33,6 +33,11 @@ from unet_lib.training.recipe import TrainingConfig
 __all__ = ["SharedBatches", "joined"]
 
 
+_VARIABLES = [
+    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+]
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Be one of the processes that train together, as ``KERAS_DISTRIBUTION_...`` tell.
@@ -64,11 +69,6 @@ def joined() -> Iterator[None]:
             flush=True,
         )
         os._exit(1)
-
-
-_VARIABLES = tuple(
-    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-)
 
 
 def _jax() -> Any:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from unet_lib.dataset import Case, Folds, Split
-from unet_lib.files import folder_lock, write_atomic
+from unet_lib.files import folder_lock, read_json
 from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance
+from unet_lib.training.folder import RESULT, SETTINGS, Run, read_settings, write_json
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.run import RESULT, SETTINGS, Run, train
+from unet_lib.training.run import train
 
 __all__ = [
     "CrossValidation",
@@ -85,7 +86,7 @@ def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
     """
     default = Recipe().to_dict()
     changed = {
-        part: {name: value for name, value in settings.items() if value != default[part][name]}
+        part: {name: value for name, value in settings.items() if value != default[part].get(name)}
         for part, settings in recipe.to_dict().items()
     }
     identity = {"recipe": changed, "data": data, "split": split, "normals": normals}
@@ -96,7 +97,7 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
     """Read a cross-validation, or what was committed of it; ValueError where there is none."""
     folder = Path(folder)
     try:
-        stored = _json(folder / DESCRIPTION)
+        stored = read_json(folder / DESCRIPTION)
         recipe, count = Recipe.from_dict(stored.pop("recipe")), int(stored["folds"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -107,10 +108,10 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
         place = folder / f"fold{fold}"
         scores = [Evaluation.load(place / p) if _is_scored(place / p) else None for p in PARTS]
         if scores[0]:
-            folds.append(FoldScores(fold, _json(place / RESULT), *scores))
+            folds.append(FoldScores(fold, read_settings(place / RESULT), *scores))
     if not folds:
         raise ValueError(f"{folder}: no fold is finished yet; give the same command again.")
-    environment = _json(folder / f"fold{folds[0].fold}" / SETTINGS)
+    environment = read_settings(folder / f"fold{folds[0].fold}" / SETTINGS)
     return CrossValidation(folder, recipe, Provenance.of(stored), tuple(folds), environment)
 
 
@@ -211,7 +212,7 @@ def _claim(folder: Path, recipe: Recipe, known: Mapping[str, Any]) -> None:
     wanted = {"recipe": recipe.to_dict(), **known}
     path = folder / DESCRIPTION
     if path.is_file():
-        stored = _json(path)
+        stored = read_settings(path)
         # A setting that the library has got since has its default there.
         stored["recipe"] = Recipe.from_dict(stored["recipe"]).to_dict()
         if any(wanted.get(name) != value for name, value in stored.items()):
@@ -222,12 +223,8 @@ def _claim(folder: Path, recipe: Recipe, known: Mapping[str, Any]) -> None:
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: is not empty and holds no {DESCRIPTION}. Take another.")
-    write_atomic(path, json.dumps(wanted, indent=2) + "\n")
+    write_json(path, wanted)
 
 
 def _is_scored(folder: Path) -> bool:
     return (folder / "about.json").is_file()  # written last
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
-import platform
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from unet_lib.backend import (
-    describe_hardware,
     enable_determinism,
     keep_freed_memory,
     recommended_precision,
 )
 from unet_lib.batches import PreparedCases
 from unet_lib.dataset import Folds, Split, TrainingImages
-from unet_lib.files import folder_lock, read_json, sha256, write_atomic
+from unet_lib.files import folder_lock, sha256, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import build_unet
 from unet_lib.phantoms import phantom_kind
-from unet_lib.provenance import Provenance, package_versions
+from unet_lib.provenance import Provenance
 from unet_lib.shift import fit_monitor
 from unet_lib.training import distributed
+from unet_lib.training.folder import (
+    HISTORY,
+    MODEL,
+    RESULT,
+    Run,
+    claim_folder,
+    load_run,
+    write_json,
+)
 from unet_lib.training.loop import STATE, Progress, compile_network, fit, remove_weights
 from unet_lib.training.recipe import Recipe
 from unet_lib.training.start import refuse_seen, starting_model
 from unet_lib.training.threshold import tune_threshold
-from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+from unet_lib.weights import load_weights_file, save_segmenter
 from unet_lib.weights.folder import WEIGHTS
 
-__all__ = ["Run", "load_run", "train"]
-
-SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
-MODEL = "model"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
-
-    folder: Path
-    recipe: Recipe
-    history: list[dict[str, float]]  # a row for each epoch: losses, scores, rate, seconds
-    result: dict[str, Any]  # best epoch and its scores, threshold, hours; of phantoms a warning
-    segmenter: Segmenter  # with the weights of the best epoch, in float32
+__all__ = ["train"]
 
 
 def train(
@@ -120,7 +109,7 @@ def train(
     first = distributed.is_first()
     with folder_lock(folder) if first else contextlib.nullcontext():
         if first:
-            _claim(folder, recipe, split, known, resume)
+            claim_folder(folder, recipe, split, known, resume)
         finished = distributed.share(b"finished" if (folder / RESULT).is_file() else b"")
         if not finished:
             epochs, images = _train(split, folder, recipe, start, first and progress)
@@ -137,20 +126,6 @@ def train(
         (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
         remove_weights(folder)
         return load_run(folder) if finished else run
-
-
-def load_run(folder: str | Path) -> Run:
-    """Read a finished run; ValueError where the folder holds none."""
-    folder = Path(folder)
-    if not (folder / RESULT).is_file():
-        raise ValueError(
-            f"{folder}: no finished run ({RESULT} is missing). Train, or resume an interrupted "
-            "run with resume=True."
-        )
-    with open(folder / HISTORY, encoding="utf-8", newline="") as file:
-        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    recipe = Recipe.from_dict(read_json(folder / SETTINGS)["recipe"])
-    return Run(folder, recipe, history, read_json(folder / RESULT), load_segmenter(folder / MODEL))
 
 
 def _check_parts(split: Split, operating_point: tuple[float, Cleaning] | None) -> None:
@@ -174,42 +149,6 @@ def _check_parts(split: Split, operating_point: tuple[float, Cleaning] | None) -
         )
     if reason:
         raise ValueError(f"train: {reason}")
-
-
-def _claim(folder: Path, recipe: Recipe, split: Split, known: Provenance, resume: bool) -> None:
-    """Take an empty folder for this run, or check that the one in it is the same run."""
-    split_csv = Folds.of_split(split)
-    if (folder / SETTINGS).is_file() and resume:
-        settings = read_json(folder / SETTINGS)
-        # A setting that the library has got since has its default there.
-        stored = Recipe.from_dict(settings["recipe"]).to_dict()
-        differ = [
-            f"{part}.{key}: {stored[part].get(key)!r} there, {values.get(key)!r} now"
-            for part, values in recipe.to_dict().items()
-            for key in dict.fromkeys([*values, *stored[part]])
-            if stored[part].get(key) != values.get(key)
-        ]
-        if Folds.read(folder / SPLIT).rows != split_csv.rows:
-            differ.append("the split differs")
-        begun, now = settings["about"].get("started_from"), known.started_from
-        if now not in (None, begun):  # of a finished run it is not asked
-            differ.append(f"started_from: {begun} there, {now} now")
-        if differ:
-            raise ValueError(
-                f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "
-                "same settings, or train into another folder."
-            )
-        return
-    there = {path.name for path in folder.iterdir()}
-    # The settings are written last: a split alone is a run that was killed before it began.
-    if there and not (resume and there == {SPLIT}):
-        raise FileExistsError(
-            f"{folder}: is not empty. Resume the run in it with resume=True (--resume), or "
-            "choose another folder."
-        )
-    split_csv.save(folder / SPLIT)
-    settings = {"recipe": recipe.to_dict(), "about": known.to_dict()}
-    _write_json(folder / SETTINGS, settings | _environment())
 
 
 def _train(
@@ -314,30 +253,5 @@ def _finish(
     segmenter.provenance = segmenter.provenance.but(weights_sha256=digest)
     if choice:
         result = result | {"candidates": [c.to_dict() for c in choice.candidates]}
-    _write_json(folder / RESULT, result)
+    write_json(folder / RESULT, result)
     return Run(folder, recipe, epochs.history, result, segmenter)
-
-
-def _environment() -> dict[str, Any]:
-    """Return time, hardware, versions and commit (with "+changes" where files differ)."""
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        git = ""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": describe_hardware(),
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "git": git or None,
-    }
-
-
-def _write_json(path: Path, values: Any) -> None:
-    write_atomic(path, json.dumps(values, indent=2) + "\n")
