@@ -1,7 +1,6 @@
 import dataclasses
 import itertools
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
 from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.keras
 
 
@@ -139,18 +137,6 @@ def test_application_encoder(encoder):
     network = build_unet(config, (64, 72))
     assert network.output_shape == (None, 64, 72, 1)
     assert np.isfinite(run(network, np.zeros((1, 64, 72, 1), "float32"))).all()
-
-
-def test_an_encoder_from_outside(monkeypatch):
-    """docs/extending.md"""
-    text = (ROOT / "docs" / "extending.md").read_text("utf-8").partition("## An encoder")[2]
-    exec(text.partition("```python")[2].partition("```")[0], {})
-    monkeypatch.setitem(ENCODERS, "strided", ENCODERS.pop("strided"))  # taken out again at the end
-    network = build_unet(UNetConfig(filters=4, encoder="strided", depth=3), (40, 52))
-    assert network.output_shape == (None, 40, 52, 1)
-    assert run(network, np.zeros((1, 40, 52, 1), "float32")).shape == (1, 40, 52, 1)
-    with pytest.raises(ValueError, match="'strided' has no weights 'imagenet'"):
-        build_unet(UNetConfig(encoder="strided", encoder_weights="imagenet", depth=3), 64)
 
 
 def test_parameters_and_multiply_adds_by_hand():

@@ -1,12 +1,9 @@
-from pathlib import Path
-
+import keras
 import numpy as np
 import pytest
 
 from unet_lib.objectives import LOSSES, LesionDice, bce_dice, make_loss
-from unet_lib.training import TrainingConfig
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.keras
 RNG = np.random.default_rng(0)
 
@@ -54,16 +51,10 @@ def test_running_dice_leaves_out_empty_truth_and_counts_a_miss():
     assert float(metric.result()) == 0
 
 
-def test_a_loss_from_outside(monkeypatch):
-    """docs/extending.md"""
-    text = (ROOT / "docs" / "extending.md").read_text("utf-8").partition("## A loss")[2]
-    exec(text.partition("```python")[2].partition("```")[0], {})
-    monkeypatch.setitem(LOSSES, "tversky", LOSSES.pop("tversky"))  # taken out again at the end
+def test_a_loss_without_a_dice_weight(monkeypatch):
+    monkeypatch.setitem(LOSSES, "wrong share", lambda y, p: keras.ops.mean(abs(y - p), (1, 2, 3)))
     truth, probabilities = sample()
-    config = TrainingConfig(loss="tversky")
-    loss = np.asarray(make_loss(config.loss, config.dice_weight)(truth, probabilities))
-    hits = (truth * probabilities).sum((1, 2, 3))
-    misses, false = truth.sum((1, 2, 3)) - hits, probabilities.sum((1, 2, 3)) - hits
-    np.testing.assert_allclose(loss, 1 - (hits + 1) / (hits + 0.7 * misses + 0.3 * false + 1), 1e-5)
-    with pytest.raises(ValueError, match="'tversky' has no dice_weight; leave it at 1"):
-        make_loss("tversky", 2.0)
+    loss = np.asarray(make_loss("wrong share")(truth, probabilities))
+    np.testing.assert_allclose(loss, abs(truth - probabilities).mean((1, 2, 3)), rtol=1e-5)
+    with pytest.raises(ValueError, match="'wrong share' has no dice_weight; leave it at 1"):
+        make_loss("wrong share", 2.0)

@@ -205,7 +205,6 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _train_here(options: argparse.Namespace) -> None:
-    from unet_lib.plots import plot_history, save_figure
     from unet_lib.training import train
 
     recipe = read_recipe(options)
@@ -215,11 +214,17 @@ def _train_here(options: argparse.Namespace) -> None:
     )
     if run is None:  # of several processes the first one has the run
         return
-    figure = plot_history(run.history, about=run.segmenter.provenance)
-    save_figure(figure, run.folder / "curves.png")
+    _draw_curves(run)
     result = {key: value for key, value in run.result.items() if key != "candidates"}
     print(json.dumps(result, indent=2))
     print(f"model: {run.folder / 'model'}")
+
+
+def _draw_curves(run: Any) -> None:
+    from unet_lib.plots import plot_history, save_figure
+
+    figure = plot_history(run.history, about=run.segmenter.provenance)
+    save_figure(figure, run.folder / "curves.png")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -243,7 +248,7 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     from unet_lib.dataset import make_folds
     from unet_lib.metrics import merge_evaluations
     from unet_lib.report import summarise
-    from unet_lib.training import crossvalidate, train_on_all
+    from unet_lib.training import crossvalidate, load_run, train_on_all
 
     recipe = read_recipe(options)
     source = open_data(options)
@@ -262,11 +267,16 @@ def _crossvalidate(options: argparse.Namespace) -> None:
         normals=not options.no_normals,
         final=options.final,
     )
+    for fold in trained.folds:
+        place = options.out / f"fold{fold.fold}"
+        if not (place / "curves.png").exists():
+            _draw_curves(load_run(place))
     for part in ("validation", "test") if options.final else ("validation",):
         merged = merge_evaluations(trained.evaluations(part))
         print(summarise(merged).to_markdown(), flush=True)
     if options.all:
         run = train_on_all(cases, options.out / "all", trained)
+        _draw_curves(run)
         print(f"trained on all images: {run.folder / 'model'}")
 
 
