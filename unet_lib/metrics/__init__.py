@@ -41,7 +41,15 @@ from unet_lib.metrics.evaluation import (
     join_tables,
     merge_evaluations,
 )
-from unet_lib.metrics.scores import CONFUSION, SCORES, PixelCounts, Score, count_pixels, of_kind
+from unet_lib.metrics.scores import (
+    CONFUSION,
+    SCORES,
+    PixelCounts,
+    Score,
+    count_pixels,
+    number,
+    of_kind,
+)
 from unet_lib.metrics.surfaces import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
 from unet_lib.metrics.table import CaseTable
 
@@ -65,6 +73,7 @@ __all__ = [
     "count_pixels",
     "join_tables",
     "merge_evaluations",
+    "number",
     "of_kind",
     "score_case",
 ]

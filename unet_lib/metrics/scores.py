@@ -68,6 +68,11 @@ def of_kind(*kinds: str) -> tuple[str, ...]:
     return tuple(name for name, score in SCORES.items() if score.kind in kinds)
 
 
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with a fixed number of decimals, and "-" where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 DERIVED = of_kind("overlap", "normal", "area")
 MEASURED = of_kind("component", "contour", "calibration", "pixel")
 CONFUSION = ("precision", "recall", "f1", "iou", "mean_iou", "accuracy")

@@ -2,32 +2,23 @@
 
 A function takes data, returns a matplotlib Figure and shows nothing by itself; in a notebook a
 figure that ends a cell is displayed. Titles say whether numbers are pooled over pixels or per
-image; the line below says which model, data, fold and how many images. Colours are those of Okabe
-and Ito (2008), told apart by colour-blind readers, and line styles differ for grey prints.
+image; the line below says which model, data, fold and how many images, and a banner warns where
+`Provenance.banner` does. Colours are those of Okabe and Ito (2008), told apart by colour-blind
+readers, and line styles differ for grey prints.
 """
 
-from unet_lib.plots.curves import (
+from unet_lib.plots.curves import plot_history, plot_threshold_curve
+from unet_lib.plots.frame import save_figure
+from unet_lib.plots.pictures import plot_augmentation, plot_examples, plot_predictions
+from unet_lib.plots.scores import (
+    plot_calibration,
     plot_confusion_matrix,
-    plot_history,
+    plot_dice_by_size,
     plot_precision_recall,
     plot_roc,
-    plot_threshold_curve,
 )
-from unet_lib.plots.frame import (
-    PHANTOM_BANNER,
-    SEEN_BANNER,
-    banner_for,
-    describe,
-    save_figure,
-)
-from unet_lib.plots.pictures import plot_augmentation, plot_examples, plot_predictions
-from unet_lib.plots.scores import plot_calibration, plot_dice_by_size
 
 __all__ = [
-    "PHANTOM_BANNER",
-    "SEEN_BANNER",
-    "banner_for",
-    "describe",
     "plot_augmentation",
     "plot_calibration",
     "plot_confusion_matrix",

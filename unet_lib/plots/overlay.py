@@ -11,25 +11,9 @@ _ORANGE = (230, 159, 0)  # Okabe & Ito's colour-blind-safe palette
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw the contour of a mask into a grey image: its outermost pixels, also around holes.
+    """Draw the contour of a mask, its outermost pixels, into a grey image (H, W, 1); RGB uint8.
 
     The line is about a 300th of the longer side wide, and at least one pixel.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (H, W, 1)
-        In [0, 1].
-    mask : ndarray of bool, shape (H, W)
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB.
-
-    Raises
-    ------
-    ValueError
-        Image and mask differ in size.
     """
     if image.shape[:2] != mask.shape:
         raise ValueError(f"draw_overlay: image {image.shape[:2]} and mask {mask.shape} differ.")

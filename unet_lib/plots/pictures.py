@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from unet_lib.metrics import score_case
 from unet_lib.metrics.scores import check_mask, check_probabilities, check_same_shape
-from unet_lib.plots.frame import AMBER, SKY, describe, new_figure
+from unet_lib.plots.frame import AMBER, SKY, new_figure
+from unet_lib.provenance import Provenance
 
 if TYPE_CHECKING:
     from unet_lib.augment import Augmentation
@@ -30,8 +31,7 @@ def plot_examples(
     *,
     columns: int = 3,
     title: str = "Images and their masks",
-    about: Mapping[str, Any] | None = None,
-    banner: str | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
 ) -> Figure:
     """Show images, each with its mask on the right.
 
@@ -43,10 +43,8 @@ def plot_examples(
         Examples in a row.
     title : str
         Title of the figure.
-    about : mapping, optional
-        As `Evaluation.about`; says which data and decides on the banner.
-    banner : str, optional
-        In place of the banner that `about` asks for.
+    provenance : Provenance or mapping of its fields, optional
+        Says which data and decides on the banner.
 
     Returns
     -------
@@ -60,22 +58,17 @@ def plot_examples(
     _require(examples, "example")
     columns = min(columns, len(examples))
     rows = -(-len(examples) // columns)
-    tall = [_row_height(examples[r * columns : (r + 1) * columns], 1.6) for r in range(rows)]
-    counted = _count(len(examples), "image")
-    caption = describe(about, counted, "mask: white = lesion", "no scores", model=False)
-    figure = new_figure(
-        3.4 * columns, sum(tall) + 0.3 * rows, title, caption, about=about, banner=banner
-    )
-    widths = [1, 1, 0.1] * columns  # image, mask, gap
-    grid = figure.add_gridspec(rows, 3 * columns, height_ratios=tall, width_ratios=widths)
-    for position, (image, mask, name) in enumerate(examples):
-        row, column = divmod(position, columns)
-        left, right = (figure.add_subplot(grid[row, 3 * column + side]) for side in (0, 1))
+    words = (_count(len(examples)), "mask: white = lesion", "no scores")
+    caption = Provenance.of(provenance).describe(*words, model=False)
+    figure, panels = new_figure(3.4 * columns, 1.7 * rows, title, caption, provenance)
+    axes = panels.subplots(rows, 2 * columns, squeeze=False).reshape(-1, 2)
+    for (left, right), (image, mask, name) in zip(axes, examples, strict=False):
         _show(left, image)
         _show(right, mask)
-        left.set_anchor("NW")
-        right.set_anchor("NW")
         left.set_title(textwrap.shorten(name, 44, placeholder="…"), fontsize=9, loc="left")
+    for left, right in axes[len(examples) :]:
+        left.remove()
+        right.remove()
     return figure
 
 
@@ -86,8 +79,7 @@ def plot_augmentation(
     seed: int = 0,
     *,
     count: int = 7,
-    about: Mapping[str, Any] | None = None,
-    banner: str | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
 ) -> Figure:
     """Show one training pair and random changes of it, the mask as a contour.
 
@@ -101,32 +93,28 @@ def plot_augmentation(
         Draw k uses ``numpy.random.default_rng([seed, k])``.
     count : int
         Number of draws.
-    about, banner
+    provenance
         As in `plot_examples`.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    draws = [("original", image, mask)]
-    for k in range(1, count + 1):
-        changed = augmentation.apply(image, mask, np.random.default_rng([seed, k]))
-        draws.append((f"draw {k}", *changed))
-    columns = min(4, len(draws))
-    rows = -(-len(draws) // columns)
-    height = rows * (_row_height([(image,)], 2.1) + 0.25)
+    rows = -(-(count + 1) // 4)
+    caption = Provenance.of(provenance).describe(
+        f"1 image, {count} changes of it, seed {seed}", "no scores", model=False
+    )
+    title = "One training image and random changes of it"
     legend = [_handle(TRUTH, "mask, moved by the same warp as the image")]
-    changes = f"1 image, {count} changes of it, seed {seed}"
-    caption = describe(about, changes, "no scores", model=False)
-    figure = new_figure(
-        2.2 * columns, height, "One training image and random changes of it", caption,
-        about=about, banner=banner, legend=legend,
-    )  # fmt: skip
-    for position, (name, picture, outline) in enumerate(draws):
-        axes = figure.add_subplot(rows, columns, position + 1)
+    figure, panels = new_figure(8.8, 2.2 * rows, title, caption, provenance, legend=legend)
+    for k in range(count + 1):
+        picture, outline = image, mask
+        if k:
+            picture, outline = augmentation.apply(image, mask, np.random.default_rng([seed, k]))
+        axes = panels.add_subplot(rows, 4, k + 1)
         _show(axes, picture)
         _contour(axes, outline, TRUTH)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(f"draw {k}" if k else "original", fontsize=9)
     return figure
 
 
@@ -134,8 +122,7 @@ def plot_predictions(
     rows: Sequence[tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray, str]],
     *,
     title: str = "Predictions",
-    about: Mapping[str, Any] | None = None,
-    banner: str | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
 ) -> Figure:
     """Show input, true mask, predicted probability and both contours, one image a row.
 
@@ -147,7 +134,7 @@ def plot_predictions(
     rows : sequence of (image, truth, probabilities, mask, title)
         float (H, W) or (H, W, 1) in [0, 1]; bool (H, W), or None where no truth is known;
         float (H, W) in [0, 1]; bool (H, W), the final mask; a short text.
-    title, about, banner
+    title, provenance
         As in `plot_examples`.
 
     Returns
@@ -168,36 +155,23 @@ def plot_predictions(
                 check_same_shape(check_mask(truth, "the true mask"), mask, "predicted mask")
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    side, text_width = 1.9, 1.35
-    headers = ("input", "true mask", "predicted probability", "overlay")
-    tall = [_row_height([row], side) for row in rows]
+    words = ("scores on the left: per image, of this one", "probability: black 0, white 1")
+    caption = Provenance.of(provenance).describe(_count(len(rows)), *words)
     legend = [_handle(TRUTH, "truth"), _handle(PREDICTED, "prediction (final mask)")]
-    caption = describe(
-        about,
-        _count(len(rows), "image"),
-        "scores on the left: per image, of this one",
-        "probability: black 0, white 1",
-    )
-    figure = new_figure(
-        text_width + 4 * side + 0.2, sum(tall) + 0.12 * len(rows) + 0.25, title, caption,
-        about=about, banner=banner, legend=legend,
-    )  # fmt: skip
-    widths = [text_width, side, side, side, side]
-    grid = figure.add_gridspec(len(rows), 5, height_ratios=tall, width_ratios=widths)
-    for index, (image, truth, probabilities, mask, name) in enumerate(rows):
-        panels = [figure.add_subplot(grid[index, column]) for column in range(5)]
-        words = [*textwrap.wrap(name, 20), "", *_scores(truth, mask)]
-        panels[0].text(0, 0.5, "\n".join(words), fontsize=8.5, va="center")
-        panels[0].set_axis_off()
-        _show(panels[1], image)
-        _show(panels[2], truth, empty="no truth given")
-        _show(panels[3], probabilities)
-        _show(panels[4], image)
+    figure, panels = new_figure(9.2, 1.7 * len(rows), title, caption, provenance, legend=legend)
+    grid = panels.subplots(len(rows), 5, squeeze=False, width_ratios=[1.35, 2, 2, 2, 2])
+    for axes, (image, truth, probabilities, mask, name) in zip(grid, rows, strict=True):
+        lines = [*textwrap.wrap(name, 20), "", *_scores(truth, mask)]
+        axes[0].text(0, 0.5, "\n".join(lines), fontsize=8.5, va="center")
+        axes[0].set_axis_off()
+        for panel, picture in zip(axes[1:], (image, truth, probabilities, image), strict=True):
+            _show(panel, picture)
         if truth is not None:
-            _contour(panels[4], truth, TRUTH)
-        _contour(panels[4], mask, PREDICTED)
-        for axes, header in zip(panels[1:], headers, strict=True):
-            axes.set_title(header if index == 0 else "", fontsize=9)
+            _contour(axes[4], truth, TRUTH)
+        _contour(axes[4], mask, PREDICTED)
+    headers = ("input", "true mask", "predicted probability", "overlay")
+    for panel, header in zip(grid[0, 1:], headers, strict=True):
+        panel.set_title(header, fontsize=9)
     return figure
 
 
@@ -206,18 +180,19 @@ def _scores(truth: np.ndarray | None, mask: np.ndarray) -> list[str]:
         return []
     score = score_case(truth, mask, name="image")
     if score.has_lesion:
-        found = ["lesion missed"] if score.missed else []
-        return [f"Dice {score.dice:.2f}", f"IoU {score.iou:.2f}", *found]
+        missed = ["lesion missed"] if score.missed else []
+        return [f"Dice {score.dice:.2f}", f"IoU {score.iou:.2f}", *missed]
     if score.predicted_empty:
         return ["no lesion:", "left empty"]
     return ["no lesion: false", f"area {score.false_positive_area:.1%} of image"]
 
 
-def _show(axes: Axes, picture: np.ndarray | None, empty: str = "") -> None:
+def _show(axes: Axes, picture: np.ndarray | None) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     if picture is None:
-        axes.text(0.5, 0.5, empty, ha="center", va="center", transform=axes.transAxes, fontsize=8)
+        place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "no truth given", fontsize=8, **place)
         axes.set_frame_on(False)
         return
     if picture.ndim == 3:  # several input channels: the first is shown
@@ -244,14 +219,8 @@ def _handle(style: Mapping[str, Any], label: str) -> Line2D:
     return Line2D([], [], linewidth=style["linewidths"], path_effects=HALO, label=label, **line)
 
 
-def _row_height(rows: Sequence[Sequence[Any]], side: float) -> float:
-    """Inches for a row of images of width `side`; very tall images become narrower instead."""
-    ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
-    return side * min(max(*ratios, 0.35), 1.3)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _count(number: int) -> str:
+    return f"{number} image" + ("" if number == 1 else "s")
 
 
 def _require(rows: Sequence[Any], noun: str) -> None:
