@@ -33,8 +33,8 @@ from unet_lib.metrics import (
 )
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
-from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
 from unet_lib.predictions import find_predictions
+from unet_lib.provenance import PHANTOM_BANNER, SEEN_BANNER, Provenance
 from unet_lib.report import compare, summarise, write_comparison, write_report
 from unet_lib.report.texts import NO_INTERVAL
 from unet_lib.training import load_crossvalidation, train, tune_threshold
@@ -109,7 +109,7 @@ def test_every_page_says_what_it_is_of(kind, tmp_path):
     evaluation = Evaluation(scored.table, scored.histograms, dict(ABOUTS[kind]))
     folder = write_report(evaluation, tmp_path).parent
     other = compare(scored.table, make_fold(0, 1.0, count=24).table)
-    write_comparison(other, folder, "a", "b", about=evaluation.provenance)
+    write_comparison(other, folder, "a", "b", provenance=evaluation.provenance)
     pages = {"report.html", "comparison.md"}
     for name in pages:
         text = re.sub(r"\\(.)", r"\1", (folder / name).read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def test_too_few_groups_give_no_interval_and_every_text_says_so(count, size, see
         name = f"image {i}"
         evaluation.add(truth, found, found * 0.9, name=name, label="benign", group=f"g{i // size}")
     summary = summarise(evaluation)
-    dice, groups = summary.per_image[0].means["dice"], -(-count // size)
+    dice, groups = summary.per_image[0]["means"]["dice"], -(-count // size)
     if groups < 20:
         assert not dice.known
     plain = summary.to_dict()
@@ -320,7 +320,7 @@ def test_images_that_tuned_a_network_from_elsewhere_are_no_test(cases):
     tune_threshold(segmenter, cases[:4], progress=False)
     assert seen(segmenter, cases) is True
     assert seen(segmenter, cases[4:]) is None  # what trained it is still not known
-    assert SEEN_BANNER in plots.banner_for({"seen_in_training": seen(segmenter, cases[:1])})
+    assert SEEN_BANNER in Provenance(seen_in_training=seen(segmenter, cases[:1])).banner
 
 
 def test_weights_from_elsewhere_say_which_images_settled_their_reading(cases):
@@ -357,7 +357,7 @@ def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
     about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).provenance
     assert {key for key, value in lies.items() if about.get(key) == value} == set()
     assert (about["threshold"], about["cleaning"]["minimum_area"]) == (0.3, 0.1)
-    assert plots.banner_for(about) == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
+    assert about.banner == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
 
 
 def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
@@ -366,7 +366,7 @@ def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
     about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).provenance
     assert about["threshold"] == "that of the given masks" and about["seen_in_training"] is None
     assert about["threshold_chosen"].startswith("not recorded")
-    assert plots.banner_for(about) == PHANTOM_BANNER  # found by itself
+    assert about.banner == PHANTOM_BANNER  # found by itself
     first = evaluate_cases(recorded(cases, []), cases, progress=False).provenance
     assert about["data_sha256"] == first["data_sha256"] and len(about["predictions_sha256"]) == 64
     write_png(tmp_path / f"{cases[0].name}_pred.png", 0 * load_case(cases[0])[1].astype("uint8"))
@@ -379,7 +379,7 @@ def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
 def test_merged_folds_keep_the_banner_of_one():
     folds = {0: make_fold(0, count=6), 1: make_fold(1, count=6)}
     folds[1].provenance = folds[1].provenance.but(data_kind="phantoms")
-    assert plots.banner_for(merge_evaluations(folds).provenance) == PHANTOM_BANNER
+    assert merge_evaluations(folds).provenance.banner == PHANTOM_BANNER
 
 
 # --- a model and its own preprocessing ------------------------------------------------------

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from unet_lib.phantoms import make_phantoms
-from unet_lib.plots import PHANTOM_BANNER
+from unet_lib.provenance import PHANTOM_BANNER
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("Training_Unet", "Testing_Unet")

@@ -1,14 +1,17 @@
 """The report page: its text in any Python, its behaviour in a real browser where there is one."""
 
+import base64
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unet_lib.metrics import Evaluation
-from unet_lib.plots import PHANTOM_BANNER, SEEN_BANNER
+from unet_lib.provenance import PHANTOM_BANNER, SEEN_BANNER
 from unet_lib.report import write_report
 from unet_lib.report.outlines import SHOWN, draw_outline, kinds_of_cases, svg_path
 
@@ -42,11 +45,8 @@ EVALUATION, SHOW = make_evaluation()
 def page(tmp_path_factory):
     """Return the path of a page with pictures and hostile names."""
     folder = tmp_path_factory.mktemp("page")
-    about = {"model": EVIL, "data_kind": "phantoms"}
-    evaluation = Evaluation(
-        EVALUATION.table, EVALUATION.histograms, {**EVALUATION.provenance, **about}
-    )
-    write_report(evaluation, folder, show=SHOW)
+    provenance = EVALUATION.provenance.but(model=EVIL, data_kind="phantoms")
+    write_report(replace(EVALUATION, provenance=provenance), folder, show=SHOW)
     return folder / "report.html"
 
 
@@ -100,24 +100,34 @@ def test_every_image_and_score_is_in_the_table(page):
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[2:]]
     header = re.findall(r'<th scope="col">(.*?)</th>', body)
     assert len(rows) == len(EVALUATION.table) and {len(row) for row in rows} == {len(header)}
+    results = {"missed": 0, "found": 0, "left empty": 0, "false alarm": 0}
     for case, row in zip(EVALUATION.table, rows, strict=True):
         cells = dict(zip(header, row, strict=True))
-        expected = f"{case.dice:.3f}" if case.has_lesion else "-"
-        assert cells["Dice"] == expected and cells["HD95 (px)"] == (
-            f"{case.hd95:.1f}" if case.has_lesion else "-"
-        )
-        assert cells["result"] == (
-            ("missed" if case.missed else "found") if case.has_lesion
-            else "left empty" if case.predicted_empty else "false alarm"
-        )  # fmt: skip
+        assert cells["Dice"] == (f"{case.dice:.3f}" if case.has_lesion else "-")
+        assert cells["HD95 (px)"] == (f"{case.hd95:.1f}" if case.has_lesion else "-")
+        assert cells["components"] == f"{case.components:.0f}"
+        results[cells["result"]] += 1
+    missed = sum(case.missed for case in EVALUATION.table)
+    assert results["missed"] == missed > 0 and min(results.values()) > 0
+
+
+def test_the_page_holds_the_tables_and_figures_of_the_report(page):
+    """The very same cells and the very same files, whatever surrounds them."""
+    text, report = page.read_text(encoding="utf-8"), page.with_name("report.md").read_text("utf-8")
+    cells = set(re.findall(r"(?<=\| )[\d.]+ \([^)]+\)(?= \|)", report))
+    assert len(cells) > 20 and [cell for cell in cells if f">{cell}</td>" not in text] == []
+    for image in Tags(text).all("img"):
+        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        (path,) = (p for p in page.parent.glob("*.png") if p.read_bytes() == data)
+        with Image.open(path) as picture:
+            assert picture.size == (int(image["width"]), int(image["height"]))
 
 
 def test_seen_images_are_marked_and_the_headings_say_so(tmp_path):
-    table = EVALUATION.table
-    overlap = {"compared_with": 2, "in_training": [table[1].name],
-               "near_duplicates": [table[2].name]}  # fmt: skip
-    about = {**EVALUATION.provenance, "seen_in_training": True, "training_overlap": overlap}
-    write_report(Evaluation(table, EVALUATION.histograms, about), tmp_path)
+    seen, near = (EVALUATION.table[index].name for index in (1, 2))
+    overlap = {"compared_with": 2, "in_training": [seen], "near_duplicates": [near]}
+    provenance = EVALUATION.provenance.but(seen_in_training=True, training_overlap=overlap)
+    write_report(replace(EVALUATION, provenance=provenance), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert SEEN_BANNER in text and text.count("(training images: not a test)</h2>") > 8
     assert text.count("<td>near-duplicate</td>") == text.count("<td>yes</td>") == 1
@@ -147,17 +157,16 @@ def test_the_cases_to_look_at():
     table = EVALUATION.table
     missed, alarms, worst, median = kinds_of_cases(table)
     assert {case.name for case in missed.cases} == {case.name for case in table if case.missed}
-    sizes = [case.fn / (case.height * case.width) for case in missed.cases]
-    assert sizes == sorted(sizes, reverse=True) and missed.complete and len(missed.shown) == SHOWN
+    sizes = [case.lesion_share for case in missed.cases]
+    assert sizes == sorted(sizes, reverse=True) and missed.complete
     assert all(not case.has_lesion and case.fp for case in alarms.cases)
     areas = [case.false_positive_area for case in alarms.cases]
     assert areas == sorted(areas, reverse=True)
     lowest = sorted(case.dice for case in table.lesion_cases if not case.missed)
-    assert [case.dice for case in worst.shown] == lowest[:SHOWN]
+    assert [case.dice for case in worst.cases] == lowest
     middle = np.median([case.dice for case in table.lesion_cases])
-    farthest = max(abs(case.dice - middle) for case in median.shown)
-    others = [c for c in table.lesion_cases if c not in median.shown]
-    assert all(abs(case.dice - middle) >= farthest for case in others)
+    distances = [abs(case.dice - middle) for case in median.cases]
+    assert distances == sorted(distances) and len(distances) == len(table.lesion_cases)
 
 
 def test_a_path_goes_around_the_mask():
@@ -173,7 +182,7 @@ def test_a_path_goes_around_the_mask():
 def test_a_picture_of_another_size_is_refused():
     case = EVALUATION.table[1]
     image, truth, found = SHOW(case.name)
-    assert draw_outline(case, SHOW).height == case.height
+    assert draw_outline(case, SHOW)["height"] == case.height
     with pytest.raises(ValueError, match=r"malignant \(1\): image .* differ in size"):
         draw_outline(case, lambda name: (image[1:], truth, found))
 
@@ -229,6 +238,7 @@ def press(button):
     button.evaluate("button => button.click()")
 
 
+@pytest.mark.slow
 def test_sorting_in_a_browser(browser, page):
     tab, complaints = opened(browser, page, viewport={"width": 1200, "height": 900})
     before = column(tab, "image")
@@ -247,6 +257,7 @@ def test_sorting_in_a_browser(browser, page):
     assert complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 1200])
 def test_no_page_wider_than_the_screen(browser, page, width):
     tab, complaints = opened(browser, page, viewport={"width": width, "height": 800})
@@ -258,6 +269,7 @@ def test_no_page_wider_than_the_screen(browser, page, width):
     assert complaints == []
 
 
+@pytest.mark.slow
 def test_accessible_and_printable(browser, page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds barriers")
     tab, complaints = opened(browser, page, viewport={"width": 1200, "height": 900})
@@ -267,6 +279,7 @@ def test_accessible_and_printable(browser, page):
     assert complaints == []
 
 
+@pytest.mark.slow
 def test_readable_without_script(browser, page):
     tab, complaints = opened(browser, page, java_script_enabled=False)
     assert tab.locator("table.sortable tbody tr").count() == len(EVALUATION.table)

@@ -17,6 +17,7 @@ from sklearn.calibration import calibration_curve
 from unet_lib import plots
 from unet_lib.augment import Augmentation
 from unet_lib.metrics import Evaluation
+from unet_lib.provenance import PHANTOM_BANNER, SEEN_BANNER
 
 ABOUT = {"model": "unet-a", "data": "BUSI", "fold": 0, "part": "test", "threshold": 0.5}
 LONG = {**ABOUT, "model": "a model with a long name " * 5}
@@ -39,7 +40,7 @@ def make_pair(seed, shape=(40, 60), lesion=True):
 
 
 def make_evaluation(about=ABOUT, normals=True):
-    evaluation = Evaluation(provenance=dict(about))
+    evaluation = Evaluation(provenance=about)
     for seed in range(6):
         lesion = seed % 3 > 0 or not normals
         _, truth, p = make_pair(seed, lesion=lesion)
@@ -62,44 +63,57 @@ def make_history(epochs=30):
     return [{"epoch": e + 1, **{key: rng.random() for key in keys}} for e in range(epochs)]
 
 
-def draw_all(about, banner=None):
+def draw_all(about):
     """Draw every figure of the package once."""
-    more = {"about": about, "banner": banner}
+    more, evaluation = {"provenance": about}, make_evaluation(about)
     image, truth, _ = make_pair(0)
-    evaluation = make_evaluation(about)
-    thresholds = np.linspace(0.1, 0.9, 9)
+    t = np.linspace(0.1, 0.9, 9)
+    counts = {"chosen": 0.4, "lesions": 51, "normals": 12}
     return {
         "examples": plots.plot_examples([(i, t, n) for i, t, _, _, n in make_rows(4)], **more),
         "augmentation": plots.plot_augmentation(image, truth, Augmentation(), 3, **more),
         "predictions": plots.plot_predictions(make_rows(), **more),
         "history": plots.plot_history(make_history(), **more),
-        "threshold": plots.plot_threshold_curve(
-            thresholds, thresholds, 1 - thresholds, chosen=0.4, lesions=51, normals=12, **more
-        ),
-        "roc": plots.plot_roc(evaluation, banner=banner),
-        "precision_recall": plots.plot_precision_recall(evaluation, banner=banner),
-        "confusion": plots.plot_confusion_matrix(evaluation, banner=banner),
-        "confusion_lesion": plots.plot_confusion_matrix(
-            evaluation, lesion_only=True, banner=banner
-        ),
-        "calibration": plots.plot_calibration(evaluation, banner=banner),
-        "size": plots.plot_dice_by_size(evaluation, banner=banner),
+        "threshold": plots.plot_threshold_curve(t, t, 1 - t, **counts, **more),
+        "roc": plots.plot_roc(evaluation),
+        "precision_recall": plots.plot_precision_recall(evaluation),
+        "confusion": plots.plot_confusion_matrix(evaluation),
+        "confusion_lesion": plots.plot_confusion_matrix(evaluation, lesion_only=True),
+        "calibration": plots.plot_calibration(evaluation),
+        "size": plots.plot_dice_by_size(evaluation),
     }
+
+
+def legends(figure):
+    inside = (axes.get_legend() for axes in figure.axes)
+    return [*figure.subfigs[0].legends, *filter(None, inside)]
 
 
 def words(figure):
     """Give all text of a figure on one line."""
-    texts = [text.get_text() for text in figure.texts]
+    texts = [text.get_text() for text in (*figure.texts, *figure.subfigs[0].texts)]
     for axes in figure.axes:
         texts += [axes.get_title(), axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel()]
         texts += [text.get_text() for text in axes.texts]
         texts += [tick.get_text() for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
-    legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
-    texts += [text.get_text() for legend in legends for text in legend.get_texts()]
+    texts += [text.get_text() for legend in legends(figure) for text in legend.get_texts()]
     return " ".join(" ".join(texts).replace("\u00a0", " ").split())
 
 
 FIGURES = draw_all(ABOUT)
+EXPECTED = {
+    "examples": ["4 images", "benign (3)", "white = lesion"],
+    "augmentation": ["original", "draw 7", "seed 3"],
+    "predictions": ["3 images", "truth", "prediction", "per image, of this one"],
+    "history": ["30 epochs", "lowest validation loss", "training", "validation", "loss"],
+    "threshold": ["validation", "per image", "51 lesion images", "12 images", "0.4", "0.8"],
+    "roc": ["pooled over pixels", "all 6 images", "4 lesion images", "14,400 pixels"],
+    "precision_recall": ["pooled over pixels", "all 6 images", "4 lesion images"],
+    "confusion": ["6 images pooled", "14,400 pixels", "Mean IoU"],
+    "confusion_lesion": ["4 lesion images pooled", "9,600 pixels"],
+    "calibration": ["pooled over pixels", "6 images", "14,400 pixels", "20 pixels from", "ECE"],
+    "size": ["per image", "4 lesion images", "0 missed", "benign (4)", "% of the image"],
+}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -109,20 +123,7 @@ def test_a_figure_says_what_it_shows(name):
     assert "PHANTOM" not in text and "TRAINING IMAGES" not in text
     assert "data: BUSI · fold: 0 · part: test" in text
     assert ("model: unet-a" in text) == (name not in ("examples", "augmentation"))
-    expected = {
-        "examples": ["4 images", "benign (3)", "white = lesion"],
-        "augmentation": ["original", "draw 7", "seed 3"],
-        "predictions": ["3 images", "truth", "prediction", "per image, of this one"],
-        "history": ["30 epochs", "lowest validation loss", "training", "validation", "loss"],
-        "threshold": ["validation", "per image", "51 lesion images", "12 images", "0.4", "0.8"],
-        "roc": ["pooled over pixels", "all 6 images", "4 lesion images", "14,400 pixels"],
-        "precision_recall": ["pooled over pixels", "all 6 images", "4 lesion images"],
-        "confusion": ["6 images pooled", "14,400 pixels", "Mean IoU"],
-        "confusion_lesion": ["4 lesion images pooled", "9,600 pixels"],
-        "calibration": ["pooled over pixels", "6 images", "14,400 pixels", "20 pixels from", "ECE"],
-        "size": ["per image", "4 lesion images", "0 missed", "benign (4)", "% of the image"],
-    }
-    assert [part for part in expected[name] if part not in text] == []
+    assert [part for part in EXPECTED[name] if part not in text] == []
 
 
 def render(figure):
@@ -135,9 +136,9 @@ def render(figure):
 def boxes(figure):
     """Give the box of every panel with its labels, legend and text outside the panels."""
     renderer = render(figure)
-    found = {f"text {t.get_text()[:30]!r}": t.get_window_extent(renderer) for t in figure.texts if
-             t.get_text()}  # fmt: skip
-    for i, legend in enumerate(figure.legends):
+    texts = (*figure.texts, *figure.subfigs[0].texts)
+    found = {f"text {t.get_text()[:30]!r}": t.get_window_extent(renderer) for t in texts}
+    for i, legend in enumerate(figure.subfigs[0].legends):
         found[f"legend {i}"] = legend.get_window_extent(renderer)
     for i, axes in enumerate(figure.axes):
         found[f"panel {i}"] = axes.get_tightbbox(renderer)
@@ -156,20 +157,12 @@ def test_nothing_overlaps_or_leaves_the_figure(about):
             inside = box.x0 >= -1 and box.y0 >= -1
             inside &= box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
             assert inside, (name, part)
+        assert (PHANTOM_BANNER in words(figure)) == (about is PHANTOMS)
+        assert (SEEN_BANNER in words(figure)) == (about is PHANTOMS)
 
 
-def test_every_figure_of_phantoms_carries_the_banner():
-    for figure in draw_all(PHANTOMS).values():
-        text = words(figure)
-        assert plots.PHANTOM_BANNER in text and plots.SEEN_BANNER in text
-    for figure in draw_all(ABOUT, banner="LOOK OUT").values():
-        assert "LOOK OUT" in words(figure)
-    assert plots.PHANTOM_BANNER == "PHANTOMS (synthetic images): not a clinical result"
-    assert plots.banner_for(None) == plots.banner_for({"seen_in_training": None}) == ""
-
-
-def pooled_pixels(normals=True):
-    pairs = [make_pair(seed, lesion=seed % 3 > 0 or not normals)[1:] for seed in range(6)]
+def pooled_pixels():
+    pairs = [make_pair(seed, lesion=seed % 3 > 0)[1:] for seed in range(6)]
     return (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
 
 
@@ -190,7 +183,7 @@ def test_the_roc_figure_shows_the_roc_of_scikit_learn():
     assert f"AUC {sk.roc_auc_score(truth, p):.4f}" in words(FIGURES["roc"])
 
 
-def test_the_precision_recall_figure_shows_that_of_scikit_learn():
+def test_curves_matrix_and_calibration_show_those_of_scikit_learn():
     truth, p = pooled_pixels()
     axes, text = FIGURES["precision_recall"].axes[0], words(FIGURES["precision_recall"])
     assert f"average precision {sk.average_precision_score(truth, p):.3f}" in text
@@ -198,34 +191,11 @@ def test_the_precision_recall_figure_shows_that_of_scikit_learn():
     dot = axes.lines[1]
     assert dot.get_xdata()[0] == pytest.approx(sk.recall_score(truth, p >= 0.5))
     assert dot.get_ydata()[0] == pytest.approx(sk.precision_score(truth, p >= 0.5))
-
-
-def test_the_confusion_figure_shows_the_counts_of_scikit_learn():
-    truth, p = pooled_pixels()
-    matrix = sk.confusion_matrix(truth, p >= 0.5)
-    text = words(FIGURES["confusion"])
+    matrix, text = sk.confusion_matrix(truth, p >= 0.5), words(FIGURES["confusion"])
     for kind, row, column in [("TP", 1, 1), ("FN", 1, 0), ("FP", 0, 1), ("TN", 0, 0)]:
-        count = matrix[row, column]
-        share = count / matrix[row].sum()
+        count, share = matrix[row, column], matrix[row, column] / matrix[row].sum()
         assert f"({kind}) {count:,} {share:.2%} of the row" in text
     assert f"F1 {sk.f1_score(truth, p >= 0.5):.3f}" in text
-
-
-def test_images_without_lesions_have_no_share_of_lesion_pixels():
-    evaluation = Evaluation()
-    evaluation.add(np.zeros((5, 5), bool), np.zeros((5, 5), bool), np.zeros((5, 5)), name="x")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        text = words(plots.plot_confusion_matrix(evaluation))
-        assert "(TP) 0 -" in text and "precision -" in text
-        assert "AUC -" in words(plots.plot_roc(evaluation))
-        assert "average precision -" in words(plots.plot_precision_recall(evaluation))
-
-
-def test_the_calibration_figure_shows_the_curve_of_scikit_learn():
-    pairs = [make_pair(seed, lesion=seed % 3 > 0) for seed in range(6)]
-    truth = np.concatenate([truth.ravel() for _, truth, _ in pairs])
-    p = np.concatenate([p.ravel() for *_, p in pairs])
     share, mean = calibration_curve(truth, p, n_bins=15)
     line = FIGURES["calibration"].axes[0].lines[1]
     shown = np.isfinite(line.get_xdata())
@@ -233,42 +203,44 @@ def test_the_calibration_figure_shows_the_curve_of_scikit_learn():
     assert line.get_ydata()[shown] == pytest.approx(share, abs=1e-6)
 
 
+def test_what_is_not_there_is_a_dash_an_error_or_left_out():
+    evaluation, masks = Evaluation(), Evaluation()
+    empty = np.zeros((5, 5), bool)
+    evaluation.add(empty, empty, np.zeros((5, 5)), name="x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = words(plots.plot_confusion_matrix(evaluation))
+        assert "(TP) 0 -" in text and "precision -" in text
+        assert "AUC -" in words(plots.plot_roc(evaluation))
+        assert "average precision -" in words(plots.plot_precision_recall(evaluation))
+    with pytest.raises(ValueError, match="no image has a lesion"):
+        plots.plot_dice_by_size(evaluation)
+    masks.add(~empty, ~empty, name="x")
+    for plot in (plots.plot_roc, plots.plot_precision_recall, plots.plot_calibration):
+        with pytest.raises(ValueError, match="masks only"):
+            plot(masks)
+    text = words(plots.plot_roc(make_evaluation(normals=False)))
+    assert "all 6 images" in text and "lesion images" not in text  # they are the same
+    for plot in (plots.plot_examples, plots.plot_predictions, plots.plot_history):
+        with pytest.raises(ValueError, match="at least one"):
+            plot([])
+
+
 def test_every_lesion_image_has_its_mark_and_the_median_goes_through_them():
-    evaluation = Evaluation()
-    rng = np.random.default_rng(0)
+    evaluation, rng = Evaluation(), np.random.default_rng(0)
     for i in range(40):
         truth = disc(40, 60, 20, 30, rng.uniform(3, 18))
         found = truth & disc(40, 60, 20, rng.uniform(5, 35), 15)
-        label = ("benign", "malignant", "")[i % 3]
-        evaluation.add(truth, found, name=str(i), label=label)
+        evaluation.add(truth, found, name=str(i), label=("benign", "malignant", "")[i % 3])
     figure = plots.plot_dice_by_size(evaluation)
     axes = figure.axes[0]
     marks = np.concatenate([marks.get_offsets() for marks in axes.collections])
     expected = [(100 * (c.tp + c.fn) / 2400, c.dice) for c in evaluation.table]
     assert np.array(sorted(map(tuple, marks))) == pytest.approx(np.array(sorted(expected)))
     assert "benign (14)" in words(figure) and "no class (13)" in words(figure)
-    (line,) = axes.lines
     by_size = np.array(sorted(expected, key=lambda pair: pair[0]))
     middle = [np.median(by_size[i : i + 15], axis=0) for i in range(26)]
-    assert np.stack(line.get_data(), 1) == pytest.approx(np.array(middle))
-    normal = Evaluation()
-    normal.add(np.zeros((5, 5), bool), np.zeros((5, 5), bool), name="n", label="normal")
-    with pytest.raises(ValueError, match="no image has a lesion"):
-        plots.plot_dice_by_size(normal)
-
-
-def test_one_curve_when_all_images_have_a_lesion():
-    text = words(plots.plot_roc(make_evaluation(normals=False)))
-    assert "all 6 images" in text and "lesion images" not in text
-
-
-def test_curves_need_probabilities():
-    evaluation = Evaluation()
-    evaluation.add(np.ones((5, 5), bool), np.ones((5, 5), bool), name="x")
-    for plot in (plots.plot_roc, plots.plot_precision_recall, plots.plot_calibration):
-        with pytest.raises(ValueError, match="masks only"):
-            plot(evaluation)
-    assert "F1 1.000" in words(plots.plot_confusion_matrix(evaluation))
+    assert np.stack(axes.lines[0].get_data(), 1) == pytest.approx(np.array(middle))
 
 
 # --- pictures -------------------------------------------------------------------------------
@@ -307,24 +279,16 @@ def test_overlay_contours_enclose_the_masks():
     ring[15:35, 15:35] = False
     edge[:20, :10] = True
     dot[25, 30] = True
-    full = np.ones((50, 60), bool)
-    for mask in (square, ring, edge, full, dot):
+    for mask in (square, ring, edge, np.ones((50, 60), bool), dot):
         figure = plots.plot_predictions([(mask[..., None] * 1.0, mask, mask * 1.0, mask, "x")])
-        overlay = figure.axes[-1]
-        assert len(overlay.collections) == 2  # truth and prediction
-        for lines in overlay.collections:
-            corners = 0.5 * mask.any() * 8  # the line cuts the corners of pixels
-            assert enclosed(lines) == pytest.approx(mask.sum(), abs=corners)
-
-
-def test_truth_and_prediction_differ_in_colour_and_in_line():
-    figure = plots.plot_predictions(make_rows(1))
-    truth, prediction = figure.axes[-1].collections
+        truth, prediction = figure.axes[-1].collections
+        for lines in (truth, prediction):  # the line cuts the corners of pixels
+            assert enclosed(lines) == pytest.approx(mask.sum(), abs=4)
     assert not np.allclose(truth.get_edgecolor(), prediction.get_edgecolor())
     assert truth.get_linestyle() != prediction.get_linestyle()
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["truth", "prediction (final mask)"]
-    for line, collection in zip(figure.legends[0].get_lines(), (truth, prediction), strict=True):
+    (legend,) = legends(figure)
+    assert [t.get_text() for t in legend.get_texts()] == ["truth", "prediction (final mask)"]
+    for line, collection in zip(legend.get_lines(), (truth, prediction), strict=True):
         assert np.allclose(to_rgba(line.get_color()), collection.get_edgecolor()[0])
 
 
@@ -365,12 +329,6 @@ def test_augmentation_is_shown_as_it_is_drawn():
     np.testing.assert_array_equal(panels[2], expected[..., 0])
 
 
-def test_nothing_to_show_is_an_error():
-    for plot in (plots.plot_examples, plots.plot_predictions, plots.plot_history):
-        with pytest.raises(ValueError, match="at least one"):
-            plot([])
-
-
 # --- history and threshold ------------------------------------------------------------------
 
 
@@ -383,10 +341,7 @@ def test_history_shows_every_value_and_the_best_epoch():
             assert list(line.get_ydata()) == [row[name] for row in history]
         assert axes.lines[2].get_xdata() == [best, best]
     assert f"epoch {best}" in words(figure)
-
-
-def test_history_stands_gaps_and_a_single_epoch():
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # gaps, and a single epoch
         warnings.simplefilter("error")
         figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_loss": None}])
         render(figure)
@@ -413,13 +368,13 @@ def test_figures_are_saved_and_displayed(tmp_path):
     with Image.open(path) as picture:
         width, height = FIGURES["roc"].get_size_inches()
         assert picture.size == pytest.approx((60 * width, 60 * height), abs=1)
-        corner = picture.convert("RGB").getpixel((0, 0))
-    assert corner == (255, 255, 255)  # printable: white paper
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # printable: white paper
     assert [p.name for p in path.parent.iterdir()] == ["roc.png"]
     assert FIGURES["roc"]._repr_png_().startswith(b"\x89PNG")
     assert plots.save_figure(FIGURES["roc"], tmp_path / "roc.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_plots_need_neither_pyplot_nor_report_nor_a_backend():
     code = "import sys, unet_lib.plots; print('\\n'.join(sys.modules))"
     loaded = subprocess.run(

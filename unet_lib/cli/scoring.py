@@ -117,4 +117,4 @@ def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
     second = path.parent.name if path.is_file() else path.name
     rows = compare(evaluation.table, chosen)
     provenance = evaluation.provenance
-    return write_comparison(rows, options.out, provenance.model, second, about=provenance)
+    return write_comparison(rows, options.out, provenance.model, second, provenance=provenance)

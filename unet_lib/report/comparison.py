@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import wilcoxon
 
-from unet_lib.metrics import CaseScore, CaseTable
+from unet_lib.metrics import SCORES, CaseTable, number, of_kind
 from unet_lib.metrics.intervals import Interval, group_bootstrap
-from unet_lib.report.markdown import DIGITS
-from unet_lib.report.texts import escape, number, table, with_interval
+from unet_lib.report.texts import escape, table, with_interval
 
-OF_LESION_IMAGES = {
-    **{"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"},
-    **{"missed": "missed", "components_found": "components found", "surface_dice": "surface Dice"},
-    **{"hd95": "HD95", "mean_surface_distance": "mean surface distance"},
-    **{"absolute_area_error": "absolute area error", "band_brier": "Brier in the band"},
-}
-OF_NORMAL_IMAGES = {
-    **{"left_empty": "left empty", "false_positive_area": "false-positive area"},
-    **{"false_components": "false components"},
-}
-LOWER_IS_BETTER = {
-    *("missed", "hd95", "mean_surface_distance", "absolute_area_error", "band_brier"),
-    *("false_positive_area", "false_components"),
-}
+OF_LESION_IMAGES = (*of_kind("overlap"), "missed", "components_found", "surface_dice")
+OF_LESION_IMAGES += ("hd95", "mean_surface_distance", "absolute_area_error", "band_brier")
+OF_NORMAL_IMAGES = (*of_kind("normal"), "false_components")
+HEADER = ("difference (95 % interval)", "Wilcoxon p", "first better", "first worse")
+NOTE = (
+    "Difference: first - second on the same images; bootstrap over near-duplicate groups, "
+    '"(-)" where there are too few or no difference at all. The test takes the mean of each '
+    "group. Many scores are tested: a single small p proves little."
+)
 
 
 @dataclass(frozen=True)
@@ -80,49 +74,50 @@ def compare(first: CaseTable, second: CaseTable, *, seed: int = 0) -> tuple[Comp
         The tables hold other images or other true masks; the message names them.
     """
     second = _in_order(first, second)
-    found = []
-    for lesion, scores in ((True, OF_LESION_IMAGES), (False, OF_NORMAL_IMAGES)):
-        chosen = [first.subset(_has(lesion)), second.subset(_has(lesion))]
-        for score in scores if len(chosen[0]) else ():
-            a, b = (cases.column(score).astype(float) for cases in chosen)
+    compared = []
+    for ours, theirs, scores in (
+        (first.lesion_cases, second.lesion_cases, OF_LESION_IMAGES),
+        (first.normal_cases, second.normal_cases, OF_NORMAL_IMAGES),
+    ):
+        for score in scores if len(ours) else ():
+            a, b = (cases.column(score).astype(float) for cases in (ours, theirs))
             if not np.isnan([a, b]).any():
-                found.append(_compare(score, a, b, chosen[0].groups, seed))
-    return tuple(found)
+                compared.append(_compare(score, a, b, ours.groups, seed))
+    return tuple(compared)
 
 
 def comparison_markdown(comparisons: Sequence[Comparison], first: str, second: str) -> str:
-    """Write a comparison as a Markdown table; `first` and `second` name the two."""
-    header = ("per image", "images", escape(first), escape(second), "difference (95 % interval)",
-              "Wilcoxon p", "first better", "first worse")  # fmt: skip
-    names = OF_LESION_IMAGES | OF_NORMAL_IMAGES
-    rows = [
-        (
-            f"{names[c.score]}{' (lower is better)' if c.score in LOWER_IS_BETTER else ''}",
-            str(c.difference.n),
-            number(c.first, DIGITS.get(c.score, 3)),
-            number(c.second, DIGITS.get(c.score, 3)),
-            with_interval(c.difference, DIGITS.get(c.score, 3)),
-            "<0.0001" if c.p < 0.0001 else number(c.p, 4),
-            str(c.better),
-            str(c.worse),
+    """Write a comparison as a Markdown table.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        From `compare`.
+    first, second : str
+        Names of the two.
+    """
+    rows = []
+    for one in comparisons:
+        score = SCORES[one.score]
+        rows.append(
+            [
+                score.title + (" (lower is better)" if score.better == "lower" else ""),
+                str(one.difference.n),
+                number(one.first, score.digits),
+                number(one.second, score.digits),
+                with_interval(one.difference, score.digits),
+                "<0.0001" if one.p < 0.0001 else number(one.p, 4),
+                str(one.better),
+                str(one.worse),
+            ]
         )
-        for c in comparisons
-    ]
-    note = (
-        "Difference: first - second on the same images; bootstrap over near-duplicate groups, "
-        '"(-)" where there are too few or no difference at all. The test takes the mean of each '
-        "group. Many scores are tested: a single small p proves little."
-    )
-    return f"{table(header, rows)}\n\n{note}\n"
-
-
-def _has(lesion: bool) -> Callable[[CaseScore], bool]:
-    return lambda case: case.has_lesion == lesion
+    header = ("per image", "images", escape(first), escape(second), *HEADER)
+    return f"{table(header, rows)}\n\n{NOTE}\n"
 
 
 def _in_order(first: CaseTable, second: CaseTable) -> CaseTable:
     """Return the second table in the order of the first, after checking that both belong."""
-    ours, theirs = ({case.name: case for case in found} for found in (first, second))
+    ours, theirs = ({case.name: case for case in cases} for cases in (first, second))
     only = [name for name in (*ours, *theirs) if name not in ours or name not in theirs]
     if only or not ours:
         raise ValueError(
@@ -138,7 +133,7 @@ def _in_order(first: CaseTable, second: CaseTable) -> CaseTable:
                 f"{name}: the true masks differ, {h1} x {w1} with {n1} lesion pixels and {h2} x "
                 f"{w2} with {n2}. Score both on the same data."
             )
-    return CaseTable(tuple(theirs[name] for name in ours))
+    return CaseTable(theirs[name] for name in ours)
 
 
 def _compare(
@@ -153,6 +148,6 @@ def _compare(
         p = 1.0
     elif interval.known:
         p = float(wilcoxon(by_group).pvalue)
-    gain = -difference if score in LOWER_IS_BETTER else difference
+    gain = -difference if SCORES[score].better == "lower" else difference
     counts = int((gain > 0).sum()), int((gain < 0).sum())
     return Comparison(score, float(first.mean()), float(second.mean()), interval, p, *counts)

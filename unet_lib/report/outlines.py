@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,92 +19,54 @@ LONGEST = 560  # pixels of the longer side of a picture on the page
 QUALITY = 85  # of its JPEG; only for looking at, scores are made before
 
 
-@dataclass(frozen=True)
-class Outline:
-    """One image of a report with both outlines.
-
-    Attributes
-    ----------
-    case : CaseScore
-    height, width : int
-        Of the image; the paths are in its pixels.
-    picture : str
-        The image, made smaller, as a data address.
-    truth, prediction : str
-        Outlines as SVG paths; "" for an empty mask.
-    """
-
-    case: CaseScore
-    height: int
-    width: int
-    picture: str
-    truth: str
-    prediction: str
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Images of one kind.
-
-    Attributes
-    ----------
-    title, words : str
-        What they are, and in which order.
-    complete : bool
-        Whether all of them are to be named, not only those shown.
-    cases, shown : tuple of CaseScore
-        All of this kind, and the first few.
-    """
+class Kind(NamedTuple):
+    """Images of one kind: what they are and in which order, and whether all are to be named."""
 
     title: str
     words: str
     complete: bool
-    cases: tuple[CaseScore, ...]
-    shown: tuple[CaseScore, ...]
+    cases: Sequence[CaseScore]
 
 
-def kinds_of_cases(table: CaseTable, shown: int = SHOWN) -> list[Kind]:
-    """Choose the images to look at: misses, false alarms, worst and median cases.
-
-    Parameters
-    ----------
-    table : CaseTable
-    shown : int
-        Images of each kind at most.
-
-    Returns
-    -------
-    list of Kind
-        A kind without images is left out.
-    """
-    found = table.subset(lambda case: case.has_lesion and not case.missed).sorted("dice")
-    missed = table.subset(lambda case: case.missed)
-    missed = sorted(missed, key=lambda case: (-case.fn / (case.height * case.width), case.name))
-    alarms = table.normal_cases.subset(lambda case: not case.predicted_empty)
-    alarms = alarms.sorted("false_positive_area", descending=True)
+def kinds_of_cases(table: CaseTable) -> list[Kind]:
+    """Choose the images to look at; a kind without images is left out."""
     lesions = table.lesion_cases
-    middle = float(np.median(lesions.column("dice"))) if len(lesions) else 0.0
-    median = sorted(lesions, key=lambda case: (abs(case.dice - middle), case.name))
-    misses = "lesion images without a true pixel predicted; largest first"
-    false = "images without a lesion that are marked all the same; largest area first"
-    order = f"lesion images; those with a Dice nearest to the median of {middle:.3f}"
-    kinds = (
-        ("Missed lesions", misses, True, missed),
-        ("False alarms", false, True, alarms),
-        ("Worst found lesions", "found lesions; those with the lowest Dice", False, found),
-        ("Median cases", order, False, median),
+    missed = sorted(
+        lesions.subset(lambda case: case.missed), key=lambda case: (-case.lesion_share, case.name)
     )
-    return [Kind(*about, tuple(c), tuple(c)[:shown]) for *about, c in kinds if len(c)]
+    alarms = table.normal_cases.subset(lambda case: not case.predicted_empty)
+    middle = float(np.median(lesions.column("dice"))) if len(lesions) else 0.0
+    kinds = [
+        Kind(
+            "Missed lesions",
+            "lesion images without a true pixel predicted; largest first",
+            True,
+            missed,
+        ),
+        Kind(
+            "False alarms",
+            "images without a lesion that are marked all the same; largest area first",
+            True,
+            alarms.sorted("false_positive_area", descending=True).cases,
+        ),
+        Kind(
+            "Worst found lesions",
+            "found lesions; those with the lowest Dice",
+            False,
+            lesions.subset(lambda case: not case.missed).sorted("dice").cases,
+        ),
+        Kind(
+            "Median cases",
+            f"lesion images; those with a Dice nearest to the median of {middle:.3f}",
+            False,
+            sorted(lesions, key=lambda case: (abs(case.dice - middle), case.name)),
+        ),
+    ]
+    return [kind for kind in kinds if kind.cases]
 
 
-def draw_outline(case: CaseScore, show: Show) -> Outline:
-    """Get an image and its masks and turn them into a picture and two paths.
-
-    Raises
-    ------
-    ValueError
-        If image, masks and score card are not of one size.
-    """
+def draw_outline(case: CaseScore, show: Show) -> dict[str, Any]:
+    """Return height, width, picture (a data address), and truth and prediction as SVG paths."""
     image, truth, prediction = show(case.name)
     sizes = {image.shape[:2], truth.shape, prediction.shape, (case.height, case.width)}
     if len(sizes) > 1:
@@ -112,7 +74,9 @@ def draw_outline(case: CaseScore, show: Show) -> Outline:
             f"{case.name}: image {image.shape[:2]}, true mask {truth.shape}, prediction "
             f"{prediction.shape} and score card {(case.height, case.width)} differ in size"
         )
-    return Outline(case, *truth.shape, _data_address(image), svg_path(truth), svg_path(prediction))
+    paths = {"truth": svg_path(truth), "prediction": svg_path(prediction)}
+    size = {"height": case.height, "width": case.width}
+    return {"picture": _data_address(image)} | size | paths
 
 
 def _data_address(image: np.ndarray) -> str:
@@ -126,18 +90,7 @@ def _data_address(image: np.ndarray) -> str:
 
 
 def svg_path(mask: np.ndarray) -> str:
-    """Return the outlines of a mask, around holes too, as an SVG path through pixel centres.
-
-    Parameters
-    ----------
-    mask : np.ndarray
-        bool (H, W).
-
-    Returns
-    -------
-    str
-        Empty for an empty mask.
-    """
+    """Return the outlines of a mask, around holes too, as an SVG path through pixel centres."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
     for contour in contours:

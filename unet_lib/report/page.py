@@ -6,100 +6,78 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
-from PIL import Image
 
-from unet_lib.metrics import CaseScore, CaseTable, Evaluation
-from unet_lib.metrics.scores import DERIVED, MEASURED, of_kind
-from unet_lib.plots.frame import banner_for, describe
+from unet_lib.metrics import SCORES, CaseScore, CaseTable, Evaluation, number
+from unet_lib.metrics.scores import DERIVED, MEASURED
+from unet_lib.provenance import Provenance
 from unet_lib.report import markdown
-from unet_lib.report.outlines import Show, draw_outline, kinds_of_cases
-from unet_lib.report.texts import number
-
-if TYPE_CHECKING:
-    from unet_lib.report.summary import Summary
+from unet_lib.report.outlines import SHOWN, Show, draw_outline, kinds_of_cases
+from unet_lib.report.summary import Summary
 
 TEMPLATES = Path(__file__).parent / "templates"
-MISSED, FALSE_ALARM, LEFT_EMPTY, FOUND = "missed", "false alarm", "left empty", "found"
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure of the report: its file, its title and a text in its place."""
+class Chart(NamedTuple):
+    """A figure of the report: its title, a text in its place, and the PNG file."""
 
-    path: Path
     title: str
     alt: str
+    png: bytes
 
 
 def render_page(
-    evaluation: Evaluation, summary: Summary, charts: Sequence[Chart] = (), show: Show | None = None
+    evaluation: Evaluation,
+    summary: Summary,
+    parts: Sequence[tuple[str, str]],
+    charts: Sequence[Chart],
+    show: Show | None,
 ) -> str:
-    """Write a report as one HTML page.
+    """Write a report as one HTML page; every text from outside is escaped.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-    summary : Summary
-        Of this evaluation.
-    charts : sequence of Chart
-        PNG files that go into the page.
-    show : callable, optional
-        From the name of an image to the image, its true and its predicted mask; without it the
-        cases to look at are listed and not shown.
-
-    Returns
-    -------
-    str
-        HTML. Every text from outside (names of files, models, data) is escaped.
+    `parts` are the sections in Markdown. Without `show` the cases to look at are only listed.
     """
-    about, table = evaluation.provenance, evaluation.table
-    suffix = " (training images: not a test)" if about.get("seen_in_training") else ""
-    scored = describe(about, f"{len(table)} images")
+    provenance, table = evaluation.provenance, evaluation.table
+    scored = provenance.describe(f"{len(table)} images")
     sections = [
         {"id": _slug(title), "title": title, "body": _html(body, title, scored)}
-        for title, body in markdown.sections(summary)
+        for title, body in parts
     ]
-    fixed = {"figures": "Figures", "cases": "Cases", "images": "Every image",
-             "provenance": "Provenance"}  # fmt: skip
-    contents = [*sections, *({"id": name, "title": title} for name, title in fixed.items())]
+    fixed = {"figures": "Figures", "cases": "Cases", "images": "Every image"}
+    fixed["provenance"] = "Provenance"
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("page.html").render(
-        title=markdown.title(about),
-        lead=scored,
-        banners=banner_for(about).splitlines(),
-        suffix=suffix,
-        contents=contents,
-        tiles=_tiles(summary),
-        sections=sections,
-        figures=[_figure(chart, scored) for chart in charts],
-        figures_about=scored,
-        kinds=_kinds(table, show),
-        cases_note=_cases_note(about, show),
-        table=_table(table, about),
-        facts=markdown.facts(summary),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-    )  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        title=markdown.title(provenance),
+        scored=scored,
+        banners=provenance.banner.splitlines(),
+        suffix=" (training images: not a test)" if provenance.seen_in_training else "",
+        contents=[*sections, *({"id": name, "title": title} for name, title in fixed.items())],
+        tiles=_tiles(summary),
+        sections=sections,
+        figures=[_figure(chart) for chart in charts],
+        kinds=_kinds(table, show),
+        cases_note=_cases_note(provenance, show),
+        table=_table(table, provenance),
+        facts=markdown.facts(summary),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
     )
 
 
@@ -123,57 +101,54 @@ def _slug(title: str) -> str:
     return "section-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _tiles(summary: Summary) -> list[dict[str, str]]:
+def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return name, value and what it is of."""
     tiles = []
-    if summary.per_image:
-        row = summary.per_image[0]
-        images, dice = f"{row.images} {row.label}", row.means["dice"]
+    for row in summary.per_image[:1]:
+        images, dice = f"{row['images']} {row['label']}", row["means"]["dice"]
         limits = f"{number(dice.low)} to {number(dice.high)}"
         sure = f"95 % interval {limits}" if dice.known else "too few groups for an interval"
+        missed = f"{row['missed']} of {row['images']}"
         tiles += [
             ("mean Dice", number(dice.mean), f"per image, {images}; {sure}"),
-            ("median Dice", number(row.medians["dice"]), f"per image, {images}"),
-            ("lesions missed", f"{row.missed} of {row.images}", "per image: no true pixel found"),
+            ("median Dice", number(row["medians"]["dice"]), f"per image, {images}"),
+            ("lesions missed", missed, "per image: no true pixel found"),
         ]
     if summary.normals:
-        normals = summary.normals
-        value = f"{normals.left_empty} of {normals.images}"
+        value = f"{summary.normals['left_empty']} of {summary.normals['images']}"
         tiles.append(("normal images left empty", value, "per image, without a lesion"))
-    pooled = summary.pooled[0]
-    where = f"pooled pixels, {pooled.label} ({pooled.images})"
-    tiles.append(("lesion IoU", number(pooled.counts.iou), where))
-    tiles.append(("ROC AUC", number(pooled.auc, 4), where))
-    return [dict(zip(("name", "value", "more"), tile, strict=True)) for tile in tiles]
+    row = summary.pooled[0]
+    where = f"pooled pixels, {row['label']} ({row['images']})"
+    tiles.append((SCORES["iou"].title, number(row["scores"]["iou"]), where))
+    tiles.append((SCORES["auc"].title, number(row["auc"], 4), where))
+    return tiles
 
 
-def _figure(chart: Chart, about: str) -> dict[str, Any]:
-    with Image.open(chart.path) as picture:
-        width, height = picture.size
-    data = base64.b64encode(chart.path.read_bytes()).decode()
-    size = {"width": width, "height": height}
-    source = f"data:image/png;base64,{data}"
-    return {"source": source, "title": chart.title, "alt": chart.alt, "about": about, **size}
+def _figure(chart: Chart) -> dict[str, Any]:
+    width, height = struct.unpack(">II", chart.png[16:24])  # after the signature and "IHDR"
+    source = f"data:image/png;base64,{base64.b64encode(chart.png).decode()}"
+    return chart._asdict() | {"source": source, "width": width, "height": height}
 
 
 def _kinds(table: CaseTable, show: Show | None) -> list[dict[str, Any]]:
     kinds = []
     for kind in kinds_of_cases(table):
-        outlines = [
-            {**vars(draw_outline(case, show)), "words": _words(case)}
-            for case in (kind.shown if show else ())
-        ]
-        names = "; ".join(_words(case) for case in (kind.cases if kind.complete else kind.shown))
-        kinds.append({
-            "title": kind.title,
-            "words": f"{len(kind.cases)} {kind.words}.",
-            "outlines": outlines,
-            "names": f"{names}." if kind.complete or not show else "",
-        })  # fmt: skip
+        shown = kind.cases[:SHOWN]
+        outlines = [draw_outline(c, show) | {"words": _words(c)} for c in shown] if show else []
+        names = "; ".join(map(_words, kind.cases if kind.complete else shown))
+        kinds.append(
+            {
+                "title": kind.title,
+                "words": f"{len(kind.cases)} {kind.words}.",
+                "outlines": outlines,
+                "names": f"{names}." if kind.complete or not show else "",
+            }
+        )
     return kinds
 
 
-def _cases_note(about: Mapping[str, Any], show: Show | None) -> str:
-    where = describe(about)
+def _cases_note(provenance: Provenance, show: Show | None) -> str:
+    where = provenance.describe()
     if show is None:
         return f"The pictures themselves were not at hand when this page was written. {where}"
     return (
@@ -187,41 +162,35 @@ def _words(case: CaseScore) -> str:
     if not case.has_lesion:
         area = f"{case.false_positive_area:.1%} of the image marked"
         return f"{case.name}{label}: no lesion, {area}"
-    share = f"lesion {(case.tp + case.fn) / (case.height * case.width):.1%} of the image"
     score = "missed" if case.missed else f"Dice {case.dice:.3f}"
-    return f"{case.name}{label}: {score}, {share}"
+    return f"{case.name}{label}: {score}, lesion {case.lesion_share:.1%} of the image"
 
 
-def result_of(case: CaseScore) -> str:
-    """Say in a word or two what became of an image."""
+def _result(case: CaseScore) -> str:
     if case.has_lesion:
-        return MISSED if case.missed else FOUND
-    return LEFT_EMPTY if case.predicted_empty else FALSE_ALARM
+        return "missed" if case.missed else "found"
+    return "left empty" if case.predicted_empty else "false alarm"
 
 
-def _table(table: CaseTable, about: Mapping[str, Any]) -> dict[str, Any]:
+def _table(table: CaseTable, provenance: Provenance) -> dict[str, Any]:
     columns: dict[str, list[str]] = {
         "image": [case.name for case in table],
         "class": [case.label for case in table],
-        "result": [result_of(case) for case in table],
+        "result": [_result(case) for case in table],
     }
-    overlap = about.get("training_overlap")
-    if about.get("seen_in_training") and overlap:
+    overlap = provenance.training_overlap
+    if provenance.seen_in_training and overlap:
         seen, near = set(overlap["in_training"]), set(overlap["near_duplicates"])
         columns["in training"] = [
             "yes" if c.name in seen else "near-duplicate" if c.name in near else "no" for c in table
         ]
-    share = [(c.tp + c.fn) / (c.height * c.width) for c in table]
-    columns["lesion, share of image"] = [number(value, 4) for value in share]
-    names = {**markdown.PER_IMAGE, **markdown.CONTOURS, **markdown.CALIBRATION}
+    columns["lesion, share of image"] = [number(case.lesion_share, 4) for case in table]
     for name in (*DERIVED, *MEASURED):
-        values = table.column(name).tolist()
-        if all(math.isnan(value) for value in values):
-            continue
-        digits = 0 if name in of_kind("component") else markdown.DIGITS.get(name, 3)
-        unit = f" ({table.unit})" if name in ("hd95", "mean_surface_distance") else ""
-        title = names.get(name, name.replace("_", " ")) + unit
-        columns[title] = [number(value, digits) for value in values]
+        values, score = table.column(name).tolist(), SCORES[name]
+        if not all(math.isnan(value) for value in values):
+            digits = 0 if score.unit == "count" else score.digits
+            unit = f" ({table.unit})" if score.unit == "length" else ""
+            columns[score.title + unit] = [number(value, digits) for value in values]
     columns["height"] = [str(case.height) for case in table]
     columns["width"] = [str(case.width) for case in table]
     if any(case.group not in ("", case.name) for case in table):

@@ -1,13 +1,13 @@
-"""Small pieces that reports are written from: numbers, lists, tables, warnings, in Markdown."""
+"""Small pieces that reports are written from: intervals, lists, tables, warnings, in Markdown."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from unet_lib.metrics import number
 from unet_lib.metrics.intervals import MIN_GROUPS, MIN_GROUPS_SHARE, Interval
-from unet_lib.plots.frame import banner_for
+from unet_lib.provenance import Provenance
 
 SHOWN_NAMES = 30
 NO_LIMITS = (
@@ -17,24 +17,16 @@ NO_LIMITS = (
 NO_INTERVAL = f"no interval, too few images to tell: {NO_LIMITS}"
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Write a number with a fixed number of decimals, and "-" where it is undefined."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
 def with_interval(interval: Interval, digits: int = 3, scale: float = 1.0) -> str:
     """Write "mean (low to high)"; "mean (-)" where there are too few groups for an interval."""
-    mean, low, high = (
-        number(v * scale, digits) for v in (interval.mean, interval.low, interval.high)
-    )
+    values = (interval.mean, interval.low, interval.high)
+    mean, low, high = (number(value * scale, digits) for value in values)
     return f"{mean} ({low} to {high})" if interval.known else f"{mean} (-)"
 
 
 def explained(text: str) -> str:
     """Say below a text what "(-)" means, where it holds one."""
-    if "(-)" not in text:
-        return text
-    return f'{text.rstrip()}\n\n"(-)": {NO_INTERVAL}.'
+    return f'{text.rstrip()}\n\n"(-)": {NO_INTERVAL}.' if "(-)" in text else text
 
 
 def escape(text: object) -> str:
@@ -56,21 +48,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def banner(about: Mapping[str, Any]) -> str:
+def banner(provenance: Provenance) -> str:
     """Return the warning of an evaluation as a Markdown quote, or ""."""
-    return "\n>\n".join(f"> **{line}**" for line in banner_for(about).splitlines())
+    return "\n>\n".join(f"> **{line}**" for line in provenance.banner.splitlines())
 
 
-def leaks(about: Mapping[str, Any], images: int) -> str:
+def leaks(provenance: Provenance, images: int) -> str:
     """Say in sentences which of the scored images the model has seen, or that it is not known."""
-    overlap = about.get("training_overlap")
-    if about.get("seen_in_training") is None:
+    overlap = provenance.training_overlap
+    if provenance.seen_in_training is None:
         return (
             "Training images unknown: which images these weights were trained on is not recorded, "
             "so nobody can tell whether this is a test."
         )
     if overlap is None:
-        return "Compared by name only: " + ("some are." if about["seen_in_training"] else "none.")
+        return "Compared by name only: " + ("some are." if provenance.seen_in_training else "none.")
     lines = [
         f"Compared with {overlap['compared_with']} pictures that trained the model or chose its "
         f"epoch and threshold: {len(overlap['in_training'])} of {images} scored images are among "

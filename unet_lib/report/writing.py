@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from unet_lib.files import atomic_path, draft_folder, folder_lock, write_atomic
-from unet_lib.metrics import Evaluation
-from unet_lib.metrics.evaluation import FOLDS
+from unet_lib.files import draft_folder, folder_lock, write_atomic
+from unet_lib.metrics import Evaluation, number
+from unet_lib.metrics.evaluation import CASES, FOLDS
 from unet_lib.plots import (
-    describe,
     plot_calibration,
     plot_confusion_matrix,
     plot_dice_by_size,
     plot_precision_recall,
     plot_roc,
-    save_figure,
 )
+from unet_lib.plots.frame import png
+from unet_lib.provenance import Provenance
+from unet_lib.report import markdown
 from unet_lib.report.comparison import (
     OF_LESION_IMAGES,
     OF_NORMAL_IMAGES,
@@ -32,10 +30,19 @@ from unet_lib.report.comparison import (
 from unet_lib.report.outlines import Show
 from unet_lib.report.page import Chart, render_page
 from unet_lib.report.summary import Summary, json_able, preamble, summarise
-from unet_lib.report.texts import banner, escape, number
+from unet_lib.report.texts import banner, escape
 
 REPORT, SUMMARY, PAGE = "report.md", "summary.json", "report.html"
-COMPARISON, _COMPARED = "comparison.md", "comparison.json"
+COMPARISON, COMPARED = "comparison.md", "comparison.json"
+FIGURES = {
+    "roc.png": ("ROC curve, pooled pixels", plot_roc),
+    "precision_recall.png": ("Precision-recall curve, pooled pixels", plot_precision_recall),
+    "calibration.png": ("Calibration, pooled pixels", plot_calibration),
+    "confusion_matrix.png": ("Confusion matrix, pooled pixels", plot_confusion_matrix),
+    "dice_by_size.png": ("Dice against the size of the lesion, per image", plot_dice_by_size),
+}
+# A report may lack these; those of an earlier one must not stay beside it.
+OPTIONAL = (REPORT, PAGE, COMPARISON, COMPARED, FOLDS, *FIGURES)
 
 
 def write_report(
@@ -78,32 +85,11 @@ def write_report(
     # Made aside and moved at the end: a folder never holds parts of two reports.
     with folder_lock(folder), draft_folder(folder, "report") as draft:
         _write_all(evaluation, summary, draft, show, page)
-        for name in (REPORT, PAGE, COMPARISON, _COMPARED, FOLDS):
+        for name in OPTIONAL:
             (folder / name).unlink(missing_ok=True)
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
             os.replace(path, folder / path.name)
     return folder / REPORT
-
-
-def _write_all(
-    evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None, page: bool
-) -> None:
-    """Write every file of the report."""
-    evaluation.save(folder)
-    with atomic_path(folder / SUMMARY) as temporary:
-        text = json.dumps(summary.to_dict(), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-    text = summary.to_markdown() + "\n## Figures\n"
-    charts = []
-    for name, (title, alt, plot) in _plots(evaluation, summary).items():
-        path = save_figure(plot(evaluation), folder / f"{name}.png")
-        charts.append(Chart(path, title, alt))
-        text += f"\n![{title}]({path.name})\n"
-    text += "\nEvery image by itself: [cases.csv](cases.csv).\n"
-    if page:
-        text += f"The same as one page: [{PAGE}]({PAGE}).\n"
-        _write(folder / PAGE, render_page(evaluation, summary, charts, show))
-    _write(folder / REPORT, text)
 
 
 def write_comparison(
@@ -112,7 +98,7 @@ def write_comparison(
     first: str,
     second: str,
     *,
-    about: Mapping[str, Any] | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a comparison beside a report: ``comparison.md`` and ``comparison.json``.
 
@@ -124,80 +110,85 @@ def write_comparison(
         Made when absent.
     first, second : str
         Names of the two.
-    about : mapping, optional
-        As `Evaluation.about` of the first; says which images and decides on the warning.
+    provenance : Provenance or mapping of its fields, optional
+        Of the first; says which images and decides on the warning.
 
     Returns
     -------
     Path
         ``comparison.md``.
     """
-    folder = Path(folder)
-    about = about or {}
-    scores = [asdict(one) for one in comparisons]
-    plain = {**preamble(about), "first": first, "second": second, "scores": scores}
-    plain["about"] = dict(about)
-    text = json.dumps(json_able(plain), indent=2, allow_nan=False)
-    write_atomic(folder / _COMPARED, text + "\n")
-    title = f"# {escape(first)} compared with {escape(second)}"
-    counts = [
-        f"{next((one.difference.n for one in comparisons if one.score in scores), 0)} {words}"
-        for scores, words in (
-            (OF_LESION_IMAGES, "lesion images"),
-            (OF_NORMAL_IMAGES, "images without a lesion"),
-        )
-    ]
-    images = escape(describe(about, *counts, model=False))
-    blocks = [title, banner(about), images, comparison_markdown(comparisons, first, second)]
-    return write_atomic(folder / COMPARISON, "\n\n".join(block for block in blocks if block))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        # A file name that is no UTF-8 cannot be shown as it is.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-
-
-def _plots(
-    evaluation: Evaluation, summary: Summary
-) -> dict[str, tuple[str, str, Callable[[Evaluation], Figure]]]:
-    """Give title, text in its place and function of every figure that there are numbers for."""
-    pooled = summary.pooled[0]
-    counts, where = pooled.counts, f"{pooled.label} ({pooled.images})"
-    plots = {}
-    if evaluation.histograms:
-        plots["roc"] = (
-            "ROC curve, pooled pixels",
-            f"ROC curve of {where}: area {number(pooled.auc, 4)}; at the threshold recall "
-            f"{number(counts.recall)}, false-positive rate {number(counts.false_positive_rate)}.",
-            plot_roc,
-        )
-        plots["precision_recall"] = (
-            "Precision-recall curve, pooled pixels",
-            f"Precision-recall curve of {where}: average precision "
-            f"{number(pooled.average_precision)}; at the threshold precision "
-            f"{number(counts.precision)}, recall {number(counts.recall)}.",
-            plot_precision_recall,
-        )
-        plots["calibration"] = (
-            "Calibration, pooled pixels",
-            f"Share of lesion pixels against predicted probability of {where}: expected "
-            f"calibration error {number(pooled.ece)}, in the band around the true contours "
-            f"{number(pooled.band_ece)}.",
-            plot_calibration,
-        )
-    plots["confusion_matrix"] = (
-        "Confusion matrix, pooled pixels",
-        f"Pixels of {where}: {counts.tp:,} found, {counts.fn:,} missed, {counts.fp:,} false "
-        f"alarms, {counts.tn:,} left alone.",
-        plot_confusion_matrix,
+    folder, provenance = Path(folder), Provenance.of(provenance)
+    numbers = {"first": first, "second": second, "scores": comparisons}
+    _write_json(folder / COMPARED, preamble(provenance) | numbers | {"about": provenance.to_dict()})
+    sizes = {one.score: one.difference.n for one in comparisons}
+    lesions, normals = (
+        max((sizes.get(name, 0) for name in names), default=0)
+        for names in (OF_LESION_IMAGES, OF_NORMAL_IMAGES)
     )
-    if summary.per_image:
-        row = summary.per_image[0]
-        plots["dice_by_size"] = (
-            "Dice against the size of the lesion, per image",
-            f"One mark for each of {row.images} {row.label}: median Dice "
-            f"{number(row.medians['dice'])}, {row.missed} missed at 0.",
-            plot_dice_by_size,
+    counts = f"{lesions} lesion images", f"{normals} images without a lesion"
+    images = escape(provenance.describe(*counts, model=False))
+    title = f"# {escape(first)} compared with {escape(second)}"
+    text = comparison_markdown(comparisons, first, second)
+    blocks = filter(None, (title, banner(provenance), images, text))
+    return write_atomic(folder / COMPARISON, "\n\n".join(blocks))
+
+
+def _write_all(
+    evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None, page: bool
+) -> None:
+    evaluation.save(folder)
+    _write_json(folder / SUMMARY, summary.to_dict())
+    sections = markdown.sections(summary)
+    text, charts = markdown.render(summary, sections) + "\n## Figures\n", []
+    for name, alt in _alternatives(evaluation, summary).items():
+        title, plot = FIGURES[name]
+        charts.append(Chart(title, alt, png(plot(evaluation))))
+        write_atomic(folder / name, charts[-1].png)
+        text += f"\n![{title}]({name})\n"
+    text += f"\nEvery image by itself: [{CASES}]({CASES}).\n"
+    if page:
+        text += f"The same as one page: [{PAGE}]({PAGE}).\n"
+        _write_text(folder / PAGE, render_page(evaluation, summary, sections, charts, show))
+    _write_text(folder / REPORT, text)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(json_able(content), indent=2, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A file name that is no UTF-8 cannot be shown as it is.
+    write_atomic(path, text.encode("utf-8", errors="replace"))
+
+
+def _alternatives(evaluation: Evaluation, summary: Summary) -> dict[str, str]:
+    """Give a text in place of every figure that there are numbers for, by its file."""
+    pooled = summary.pooled[0]
+    counts, where = pooled["counts"], f"{pooled['label']} ({pooled['images']})"
+    texts = {}
+    if evaluation.histograms:
+        texts["roc.png"] = (
+            f"ROC curve of {where}: area {number(pooled['auc'], 4)}; at the threshold recall "
+            f"{number(counts.recall)}, false-positive rate {number(counts.false_positive_rate)}."
         )
-    return plots
+        texts["precision_recall.png"] = (
+            f"Precision-recall curve of {where}: average precision "
+            f"{number(pooled['average_precision'])}; at the threshold precision "
+            f"{number(counts.precision)}, recall {number(counts.recall)}."
+        )
+        texts["calibration.png"] = (
+            f"Share of lesion pixels against predicted probability of {where}: expected "
+            f"calibration error {number(pooled['ece'])}, in the band around the true contours "
+            f"{number(pooled['band_ece'])}."
+        )
+    texts["confusion_matrix.png"] = (
+        f"Pixels of {where}: {counts.tp:,} found, {counts.fn:,} missed, {counts.fp:,} false "
+        f"alarms, {counts.tn:,} left alone."
+    )
+    for row in summary.per_image[:1]:
+        texts["dice_by_size.png"] = (
+            f"One mark for each of {row['images']} {row['label']}: median Dice "
+            f"{number(row['medians']['dice'])}, {row['missed']} missed at 0."
+        )
+    return texts
