@@ -3,7 +3,6 @@
 import json
 from dataclasses import fields, replace
 
-import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -13,11 +12,7 @@ from unet_lib.augment import PROBABILITIES, Augmentation
 GEOMETRY = ("horizontal_flip", "rotation", "scale", "shift", "elastic")
 NAMES = tuple(field.name for field in fields(Augmentation))
 INTENSITY = tuple(name for name in NAMES if name not in GEOMETRY)
-LIMITS = {
-    "horizontal_flip": 1, "rotation": 45, "scale": 0.5, "shift": 0.5, "elastic": 0.04,
-    "brightness": 0.5, "contrast": 0.9, "gamma": 1, "speckle": 0.3, "blur": 0.03,
-    "attenuation": 0.8, "shadow": 0.8,
-}  # fmt: skip
+LIMITS = Augmentation.limits()
 
 
 def only(**strengths: float) -> Augmentation:
@@ -47,7 +42,7 @@ def test_all_zero_is_the_exact_identity():
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0, np.inf])
 def test_disc_and_mask_stay_aligned(factor):
-    """IoU of the thresholded disc with its mask is at least .98 over 1,000 draws a strength.
+    """IoU of the thresholded disc with its mask is at least .98 over 400 draws a strength.
 
     The disc's edge is anti-aliased, so the image carries the circle more exactly than the mask: a
     displacement of one pixel between the two already fails at this radius.
@@ -59,7 +54,7 @@ def test_disc_and_mask_stay_aligned(factor):
         strengths = {n: min(value * factor, LIMITS[n]) for n, value in strengths.items()}
     augmentation = only(**strengths | {"horizontal_flip": 0.5})
     seen, worst = 0, 1.0
-    for seed in range(1000):
+    for seed in range(400):
         rng = np.random.default_rng([7, seed])
         centre, radius = rng.uniform(80, 111, 2), rng.uniform(46, 54)
         image, mask = augmentation.apply(*disc((192, 192), centre, radius), rng)
@@ -68,7 +63,7 @@ def test_disc_and_mask_stay_aligned(factor):
             continue
         seen += 1
         worst = min(worst, (bright & mask).sum() / (bright | mask).sum())
-    assert seen > 850
+    assert seen > 340
     assert worst >= 0.98
 
 
@@ -244,12 +239,3 @@ def test_scaled():
 def test_wrong_input_is_refused(image, mask, message):
     with pytest.raises(ValueError, match=message):
         Augmentation().apply(image, mask, np.random.default_rng(0))
-
-
-def test_fast_enough_for_training():
-    """A 128-pixel pair takes a few milliseconds on one thread (measured: under 1)."""
-    image, mask = picture((128, 128)), picture((128, 128), 1)[..., 0] > 0.5
-    start = cv2.getTickCount()
-    for seed in range(100):
-        Augmentation().apply(image, mask, np.random.default_rng(seed))
-    assert (cv2.getTickCount() - start) / cv2.getTickFrequency() / 100 < 0.02

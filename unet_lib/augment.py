@@ -4,16 +4,16 @@ The warp (flip, rotation, scale, shift, elastic) is one coordinate map and one r
 and mask together, so that they cannot come apart. The intensity changes touch the image only.
 They are additive where the physics is multiplicative, because a B-mode picture shows the logarithm
 of the echo: a loss of so many decibels is a grey value subtracted. Pixels that are exactly 0 (the
-padding, the surroundings of the frame) stay 0, as they are when the network is used.
+padding, the black around the scan) stay 0, as they are when the network is used.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -22,7 +22,6 @@ from unet_lib.settings import Settings
 
 __all__ = ["AUGMENTATIONS", "PROBABILITIES", "Augmentation"]
 
-#: How often each effect takes part (the flip's probability is its own setting).
 PROBABILITIES: dict[str, float] = {
     "affine": 0.8,  # rotation, scale and shift together
     "elastic": 0.4,
@@ -34,26 +33,27 @@ PROBABILITIES: dict[str, float] = {
     "attenuation": 0.3,
     "shadow": 0.15,
 }
+"""How often each effect takes part (the flip's probability is its own setting)."""
 
-# More rotation would point the shadows sideways, more elastic fold the picture over itself.
-_LIMITS: dict[str, float] = {
-    **{"horizontal_flip": 1.0, "rotation": 45.0, "scale": 0.5, "shift": 0.5, "elastic": 0.04},
-    **{"brightness": 0.5, "contrast": 0.9, "gamma": 1.0},
-    **{"speckle": 0.3, "blur": 0.03, "attenuation": 0.8, "shadow": 0.8},
-}
 AUGMENTATIONS: dict[str, type[Augmentation]] = {}
 """Classes derived from `Augmentation`, by the name that a run's settings give as ``kind``."""
 
 _GRID = 5  # control points of the elastic warp along each side
 
 
-@dataclass(frozen=True)
+def _strength(default: float, *, limit: float) -> Any:
+    """Declare a strength of an augmentation: from 0 (off) to its limit."""
+    return dataclasses.field(default=default, metadata={"limit": limit})
+
+
+@dataclasses.dataclass(frozen=True)
 class Augmentation(Settings):
     """Strengths of the random changes; each may be 0, and all 0 is the exact identity.
 
     A strength is the largest change: the drawn one is uniform up to it, and takes part with the
     probability in `PROBABILITIES`. The same generator gives the same pair, and as every call draws
-    equally many numbers, changing one strength leaves the other effects as they were.
+    equally many numbers, changing one strength leaves the other effects as they were. How to add
+    one: ``docs/extending.md``. ValueError for a strength that is no number from 0 to its limit.
 
     Parameters
     ----------
@@ -72,48 +72,41 @@ class Augmentation(Settings):
     brightness, contrast, gamma : float
         Grey value added; relative change of the distance from the mean; logarithm of the exponent.
     speckle : float
-        Standard deviation of additive, spatially correlated noise. Additive because the logarithm
-        of a Rayleigh-distributed echo has a constant spread (Dutt & Greenleaf 1996,
+        Standard deviation of additive, spatially correlated noise: the logarithm of a
+        Rayleigh-distributed echo has a constant spread (Dutt & Greenleaf 1996,
         doi:10.1109/42.544498).
     blur : float
-        Standard deviation of a Gaussian blur, as a fraction of the longer side (.006 is .77 pixel
-        at 128).
+        Standard deviation of a Gaussian blur, as a fraction of the longer side.
     attenuation : float
-        Grey value lost or gained at the bottom edge, growing linearly with depth (a gain curve
-        that compensates too little or too much).
+        Grey value lost or gained at the bottom edge, growing linearly with depth (depth gain).
     shadow : float
         Grey value lost within one acoustic shadow that runs from some depth to the bottom edge.
-
-    Raises
-    ------
-    ValueError
-        If a strength is not a number between 0 and its limit.
     """
 
-    horizontal_flip: float = 0.5
-    rotation: float = 15.0
-    scale: float = 0.15
-    shift: float = 0.08
-    elastic: float = 0.02
-    brightness: float = 0.1
-    contrast: float = 0.25
-    gamma: float = 0.3
-    speckle: float = 0.06
-    blur: float = 0.006
-    attenuation: float = 0.2
-    shadow: float = 0.25
-
-    def __post_init__(self) -> None:
-        """Check every strength against its limit."""
-        for name, limit in _LIMITS.items():
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= limit:
-                expected = f"must be a number from 0 (off) to {limit:g}"
-                raise ValueError(f"Augmentation: {name} {expected}, got {value!r}")
+    horizontal_flip: float = _strength(0.5, limit=1.0)
+    rotation: float = _strength(15.0, limit=45.0)  # more would point the shadows sideways
+    scale: float = _strength(0.15, limit=0.5)
+    shift: float = _strength(0.08, limit=0.5)
+    elastic: float = _strength(0.02, limit=0.04)  # more would fold the picture over itself
+    brightness: float = _strength(0.1, limit=0.5)
+    contrast: float = _strength(0.25, limit=0.9)
+    gamma: float = _strength(0.3, limit=1.0)
+    speckle: float = _strength(0.06, limit=0.3)
+    blur: float = _strength(0.006, limit=0.03)
+    attenuation: float = _strength(0.2, limit=0.8)
+    shadow: float = _strength(0.25, limit=0.8)
 
     def __init_subclass__(cls) -> None:
         AUGMENTATIONS[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        self.check(**{name: (0, limit) for name, limit in self.limits().items()})
+
+    @staticmethod
+    def limits() -> dict[str, float]:
+        """Return the largest value of each strength."""
+        strengths = dataclasses.fields(Augmentation)
+        return {field.name: field.metadata["limit"] for field in strengths}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the strengths, and of a derived class its name."""
@@ -126,7 +119,7 @@ class Augmentation(Settings):
         if not isinstance(values, Mapping) or "kind" not in values:
             return super().from_dict(values)
         kind, values = values["kind"], {k: v for k, v in values.items() if k != "kind"}
-        if kind not in AUGMENTATIONS:
+        if not isinstance(kind, str) or kind not in AUGMENTATIONS:
             raise ValueError(
                 f"Augmentation: no kind {kind!r} is known ({', '.join(AUGMENTATIONS) or 'none'}); "
                 "import the module that defines it."
@@ -134,57 +127,27 @@ class Augmentation(Settings):
         return AUGMENTATIONS[kind].from_dict(values)
 
     @classmethod
-    def none(cls) -> Augmentation:
+    def none(cls) -> Self:
         """Return the augmentation that changes nothing: all strengths 0."""
-        return cls(**dict.fromkeys(_LIMITS, 0.0))
+        return cls(**dict.fromkeys(cls.limits(), 0.0))
 
-    def scaled(self, factor: float) -> Augmentation:
-        """Return a weaker or stronger version of this augmentation.
-
-        Parameters
-        ----------
-        factor : float
-            Multiplies every strength (held at its limit); 0 gives `none`. The flip's probability
-            only shrinks.
-
-        Raises
-        ------
-        ValueError
-            If `factor` is negative or not finite.
-        """
+    def scaled(self, factor: float) -> Self:
+        """Multiply every strength, held at its limit; the flip's probability only shrinks."""
         if not (math.isfinite(factor) and factor >= 0):
             raise ValueError(f"Augmentation.scaled: factor must be 0 or more, got {factor!r}")
-        values = {n: min(getattr(self, n) * factor, limit) for n, limit in _LIMITS.items()}
+        values = {n: min(getattr(self, n) * factor, limit) for n, limit in self.limits().items()}
         values["horizontal_flip"] = self.horizontal_flip * min(factor, 1.0)
-        return replace(self, **values)
+        return dataclasses.replace(self, **values)
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Change one pair at random.
 
-        The inputs are left as they are, and come back themselves when this draw changes nothing.
-
-        Parameters
-        ----------
-        image : ndarray, float32, (H, W, C)
-            Grey values in [0, 1], 1 to 3 channels.
-        mask : ndarray, bool, (H, W), or None
-            The lesion; follows the image's warp and nothing else.
-        rng : numpy.random.Generator
-            Source of the change, for example ``default_rng([seed, epoch, index])``.
-
-        Returns
-        -------
-        image : ndarray, float32, (H, W, C)
-            Changed image within [0, 1]; 0 where the warp shows what lies outside the frame.
-        mask : ndarray, bool, (H, W), or None
-            Mask in the place of the changed image's lesion.
-
-        Raises
-        ------
-        ValueError
-            If shapes or types are other than stated.
+        Image, float32 (H, W, C) in [0, 1] with 1 to 3 channels, and mask, bool (H, W) or None, are
+        left as they are, and come back themselves when this draw changes nothing; 0 where the warp
+        shows what lies outside. `rng` is a generator, for example
+        ``default_rng([seed, epoch, index])``. ValueError for other shapes or types.
         """
         _check_pair(image, mask)
         draw = _Draw(rng)

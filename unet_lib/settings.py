@@ -26,8 +26,8 @@ class Settings:
             value, limits = getattr(self, field.name), allowed.get(field.name, ())
             if isinstance(limits, list):
                 expected, fits = f"one of {', '.join(map(repr, limits))}", value in limits
-            elif field.type in _KINDS:
-                expected, kind = _KINDS[field.type]
+            elif (declared := getattr(field.type, "__name__", field.type)) in _KINDS:
+                expected, kind = _KINDS[declared]
                 fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
                 if limits:
                     expected += f" from {limits[0]:g} to {limits[1]:g}"
