@@ -20,31 +20,23 @@ def path(tmp_path):
 
 
 def test_arrays_groups_and_texts(path):
-    found = read_hdf5(path)
-    assert sorted(found.arrays) == ["layers/conv2d/vars/0", "layers/conv2d/vars/1"]
-    np.testing.assert_array_equal(found.arrays["layers/conv2d/vars/1"], np.ones(4, "float32"))
-    assert {"layers", "layers/conv2d", "layers/conv2d/vars"} < set(found.groups)
-    assert found.texts["layers/conv2d/vars@name"] == ("conv2d",)
-    again = read_hdf5("inside.keras", path.read_bytes())
-    assert sorted(again.arrays) == sorted(found.arrays)
-
-
-def soft(file, _):
-    file["layers/soft"] = h5py.SoftLink("/layers/conv2d")
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("layers/x", data=values, compression="gzip", shuffle=True)
+    contents = read_hdf5(path)
+    names = ["layers/conv2d/vars/0", "layers/conv2d/vars/1", "layers/x"]
+    assert sorted(contents.arrays) == names
+    np.testing.assert_array_equal(contents.arrays["layers/conv2d/vars/1"], np.ones(4, "float32"))
+    np.testing.assert_array_equal(contents.arrays["layers/x"], values)
+    assert sorted(contents.groups) == ["", "layers", "layers/conv2d", "layers/conv2d/vars"]
+    assert contents.texts == {"layers/conv2d/vars@name": ("conv2d",)}
+    assert sorted(read_hdf5("inside.keras", path.read_bytes()).arrays) == names
 
 
 def external(file, folder):
     with h5py.File(folder / "other.h5", "w") as other:
         other["secret"] = np.ones(3, "float32")
     file["layers/out"] = h5py.ExternalLink("other.h5", "/secret")
-
-
-def twice(file, _):
-    file["layers/again"] = file["layers/conv2d"]
-
-
-def circle(file, _):
-    file["layers/conv2d/vars/self"] = file["layers"]
 
 
 def outside(file, folder):
@@ -58,55 +50,7 @@ def virtual(file, folder):
     file.create_virtual_dataset("layers/x", layout)
 
 
-def bomb(file, _):
-    file.create_dataset("layers/x", (1 << 17, 1 << 17), "f4")  # 64 GiB, none of it stored
-
-
-def chunk_bomb(file, _):
-    file.create_dataset("layers/x", (1 << 17, 1 << 17), "f4", chunks=(1024, 1024))
-
-
-def packed_bomb(file, _):
-    file.create_dataset("layers/x", data=np.zeros(1 << 22, "f4"), compression="gzip")
-
-
-def filtered(file, _):
-    file.create_dataset("layers/x", data=np.ones(4096, "f4"), compression="lzf")
-
-
-def objects(file, _):
-    file.create_dataset("layers/x", (2,), h5py.string_dtype())
-
-
-def references(file, _):
-    file["layers/x"] = np.array([file["layers"].ref], h5py.ref_dtype)
-
-
-def compound(file, _):
-    file["layers/x"] = np.zeros(3, [("a", "f4"), ("b", "i4")])
-
-
-def committed(file, _):
-    file["layers/x"] = np.dtype("f4")
-
-
-def deep(file, _):
-    file["/".join(["layers", *"abcdefghijk"])] = np.ones(1, "f4")
-
-
-def empty(file, _):
-    file["layers/x"] = h5py.Empty("f4")
-
-
-def seven_axes(file, _):
-    file["layers/x"] = np.ones((1,) * 7, "f4")
-
-
-def table_of_texts(file, _):
-    file["layers"].attrs["layer_names"] = np.array([[b"a", b"b"]])
-
-
-def a_gibibyte(file, _):
+def a_gibibyte(file, folder):
     """More than is read, all of it in the file: a hole, so that no disk is filled."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -115,33 +59,49 @@ def a_gibibyte(file, _):
     h5py.h5d.create(file["layers"].id, b"x", h5py.h5t.IEEE_F32LE, space, plist)
 
 
-def infinite(file, _):
-    file["layers/conv2d/vars/1"][0] = np.nan
+def put(name, value):
+    """Write one thing; what is made of the file is a function of it."""
+
+    def harm(file, folder):
+        file[name] = value(file) if callable(value) else value
+
+    return harm
+
+
+def dataset(*arguments, **options):
+    return lambda file, folder: file.create_dataset("layers/x", *arguments, **options)
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (soft, "'layers/soft' is a soft or external link"),
+        (put("layers/soft", h5py.SoftLink("/layers/conv2d")), "'layers/soft' is a soft or ext"),
         (external, "'layers/out' is a soft or external link"),
-        (twice, "stored under two names"),
-        (circle, "stored under two names"),
+        (put("layers/again", lambda f: f["layers/conv2d"]), "something else is stored"),
+        (put("layers/conv2d/vars/self", lambda f: f["layers"]), "something else is stored"),
         (outside, "'layers/x' keeps its values in another file"),
         (virtual, "'layers/x' keeps its values in another file"),
-        (bomb, "takes 68,719,476,736 bytes, 0 are stored"),
-        (chunk_bomb, "takes 68,719,476,736 bytes, 0 are stored"),
-        (packed_bomb, "takes 16,777,216 bytes"),
-        (filtered, "unknown filter"),
-        (objects, "expected floats"),
-        (references, "expected floats"),
-        (compound, "expected floats"),
-        (committed, "is a Datatype"),
-        (deep, "too deeply nested"),
-        (infinite, "not finite"),
-        (empty, "'layers/x' has the shape None"),
-        (seven_axes, r"'layers/x' has the shape \(1, 1, 1, 1, 1, 1, 1\)"),
-        (table_of_texts, "attribute 'layer_names' of 'layers' is too large or a table"),
-        (a_gibibyte, "its arrays take 1,073,741,988 bytes, at most 1,073,741,824 are read"),
+        (dataset((1 << 17, 1 << 17), "f4"), "takes 68,719,476,736 bytes, 0 are stored"),
+        (
+            dataset((1 << 17, 1 << 17), "f4", chunks=(1024, 1024)),
+            "takes 68,719,476,736 bytes, 0 are stored",
+        ),
+        (dataset(data=np.zeros(1 << 22, "f4"), compression="gzip"), "takes 16,777,216 bytes"),
+        (dataset(data=np.ones(4096, "f4"), compression="lzf"), "unknown filter"),
+        (dataset((2,), h5py.string_dtype()), "expected floats"),
+        (
+            put("layers/x", lambda f: np.array([f["layers"].ref], h5py.ref_dtype)),
+            "expected floats",
+        ),
+        (put("layers/x", np.zeros(3, [("a", "f4"), ("b", "i4")])), "expected floats"),
+        (put("layers/x", np.dtype("f4")), "is a Datatype"),
+        (put("layers/x", h5py.Empty("f4")), "damaged"),
+        (
+            lambda file, folder: file["layers"].attrs.create("names", [[b"a", b"b"]]),
+            "attribute 'names' of 'layers' is too large or a table",
+        ),
+        (a_gibibyte, r"its arrays take 1,073,741,\d+ bytes, at most 1,073,741,824 are read"),
+        (put("layers/x", np.array([1, np.nan], "f4")), "not finite"),
     ],
 )
 def test_what_harms_is_refused(path, harm, message):
@@ -152,25 +112,10 @@ def test_what_harms_is_refused(path, harm, message):
     assert str(path) in str(error.value)
 
 
-def test_a_name_that_a_group_holds_twice_is_refused(path):
-    with h5py.File(path, "w") as file:
-        file["kernel_a"], file["kernel_b"] = np.ones(3, "f4"), np.zeros(3, "f4")
-    path.write_bytes(path.read_bytes().replace(b"kernel_b", b"kernel_a"))
-    with pytest.raises(WeightsError, match="has the same name twice"):
-        read_hdf5(path)
-
-
 def test_many_objects_are_refused(path, monkeypatch):
     monkeypatch.setattr("unet_lib.weights.hdf5._MOST_OBJECTS", 4)
-    with pytest.raises(WeightsError, match="too many"):
+    with pytest.raises(WeightsError, match="holds more than 4 objects"):
         read_hdf5(path)
-
-
-def test_gzip_is_read(path):
-    values = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
-    with h5py.File(path, "r+") as file:
-        file.create_dataset("layers/x", data=values, compression="gzip", shuffle=True)
-    np.testing.assert_array_equal(read_hdf5(path).arrays["layers/x"], values)
 
 
 def test_an_address_that_shows_other_bytes_is_refused(path):
