@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 __all__ = ["ahead", "read_ahead"]
@@ -29,13 +29,13 @@ def ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
             items.close()
 
 
-def read_ahead(read: Any, items: Sequence[Any], count: int) -> Iterator[Any]:
+def read_ahead(read: Any, items: Iterable[Any], count: int) -> Iterator[Any]:
     """Yield ``read(item)`` in order, made by two threads; at most `count` results wait."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(read, item) for item in items[:count]]
-        following = iter(items[count:])
+        waiting: deque[Any] = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) >= count:
+                yield waiting.popleft().result()
         while waiting:
-            result = waiting.pop(0).result()
-            for item in islice(following, 1):
-                waiting.append(pool.submit(read, item))
-            yield result
+            yield waiting.popleft().result()

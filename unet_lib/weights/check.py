@@ -18,13 +18,11 @@ def load_weights_file(network: keras.Model, path: str | Path) -> None:
 
     The values come from `read_hdf5`, so that no second reader opens the file.
     """
-    stores: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in check_weights(network, path).items():
-        group, _, key = name.rpartition("/vars/")
-        stores.setdefault(group, {})[key] = values
+    arrays = check_weights(network, path)
     for group, layer in _groups(network).items():
-        if group in stores:
-            layer.load_own_variables(stores[group])
+        own = {name.removeprefix(group): name for name in arrays if name.startswith(group)}
+        if own:
+            layer.load_own_variables({key: arrays[name] for key, name in own.items()})
 
 
 def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarray]:
@@ -38,7 +36,7 @@ def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarra
     for group, layer in _groups(network).items():
         store: dict[str, np.ndarray] = {}
         layer.save_own_variables(store)
-        expected |= {(f"{group}/vars/{key}", tuple(value.shape)) for key, value in store.items()}
+        expected |= {(group + key, tuple(value.shape)) for key, value in store.items()}
     if stored == expected:
         return arrays
     missing, extra = sorted(expected - stored), sorted(stored - expected)
@@ -51,9 +49,8 @@ def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarra
 
 
 def _list(arrays: list[tuple[str, tuple[int, ...]]]) -> str:
-    shown = ", ".join(f"{name} {shape}" for name, shape in arrays[:3])
-    more = f" and {len(arrays) - 3} more" if len(arrays) > 3 else ""
-    return (shown or "nothing") + more
+    shown = ", ".join(f"{name} {shape}" for name, shape in arrays[:3]) or "nothing"
+    return shown + (f" and {len(arrays) - 3} more" if len(arrays) > 3 else "")
 
 
 def _groups(network: keras.Model) -> dict[str, keras.layers.Layer]:
@@ -63,7 +60,7 @@ def _groups(network: keras.Model) -> dict[str, keras.layers.Layer]:
     for layer in network.layers:
         kind = snake_case(type(layer).__name__)
         count = counts[kind] = counts.get(kind, -1) + 1
-        groups[f"layers/{kind}_{count}" if count else f"layers/{kind}"] = layer
+        groups[f"layers/{kind}{f'_{count}' if count else ''}/vars/"] = layer
     return groups
 
 

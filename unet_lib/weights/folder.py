@@ -74,7 +74,7 @@ def save_segmenter(
             write_atomic(folder / CARD, card)
         (folder / MONITOR).unlink(missing_ok=True)
         if segmenter.monitor:
-            write_monitor(segmenter.monitor, folder)
+            write_atomic(folder / MONITOR, json.dumps(segmenter.monitor.to_dict()) + "\n")
         write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
     return folder
 
@@ -152,11 +152,6 @@ def check_engine(engine: str) -> None:
             f"engine {engine!r}: prediction runs in Keras alone. For ONNX Runtime, LiteRT or "
             "OpenVINO write the model with export_segmenter (python -m unet_lib export)."
         )
-
-
-def write_monitor(monitor: ShiftMonitor, folder: Path) -> Path:
-    """Write the statistics of a model's training images into its folder."""
-    return write_atomic(folder / MONITOR, json.dumps(monitor.to_dict()) + "\n")
 
 
 def read_monitor(folder: Path) -> ShiftMonitor | None:
