@@ -112,7 +112,11 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
     WeightsError
         Nothing of that name, a missing, damaged or changed file, or settings that do not fit.
     """
-    check_engine(engine)
+    if engine != "keras":
+        raise ValueError(
+            f"engine {engine!r}: prediction runs in Keras alone. For ONNX Runtime, LiteRT or "
+            "OpenVINO write the model with export_segmenter (python -m unet_lib export)."
+        )
     folder = find_folder(model)
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
@@ -143,15 +147,6 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
         raise
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder / SETTINGS}: {error}") from error
-
-
-def check_engine(engine: str) -> None:
-    """Refuse what earlier versions took beside Keras."""
-    if engine != "keras":
-        raise ValueError(
-            f"engine {engine!r}: prediction runs in Keras alone. For ONNX Runtime, LiteRT or "
-            "OpenVINO write the model with export_segmenter (python -m unet_lib export)."
-        )
 
 
 def read_monitor(folder: Path) -> ShiftMonitor | None:
