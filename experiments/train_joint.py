@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("name")
     parser.add_argument("--train", action="append", required=True, metavar="SET:FOLD")
     parser.add_argument("--repeat", action="append", default=[], metavar="SET=TIMES")
+    parser.add_argument("--lesions-only", action="store_true", help="train without normals")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE")
@@ -123,6 +124,7 @@ def main() -> None:
         for name in home
         for turn in range(repeat.get(name, 1))
         for case in tagged(parts[name]["train"], f"{name}{turn or ''}")
+        if not (args.lesions_only and case.label == "normal")
     ]
     validation = [c for name in home for c in tagged(parts[name]["validation"], name)]
     recipe = recipe_of(args)
@@ -152,6 +154,7 @@ def main() -> None:
         "name": args.name,
         "train": home,
         "repeat": repeat,
+        "lesions_only": args.lesions_only,
         "pictures_an_epoch": len(pictures),
         "epochs": args.epochs,
         "seed": args.seed,
