@@ -1,37 +1,36 @@
-"""Load weights trained elsewhere: a network that is proven to be the file's, or a refusal."""
+"""Load weights trained elsewhere: a network that is the file's, or a refusal."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
-from unet_lib.foreign.applying import output_at, settle_topology
-from unet_lib.foreign.graph import Node, build_graph
-from unet_lib.foreign.layouts import StoredLayers, read_layers
-from unet_lib.foreign.matching import Match, find_matches, input_channels
-from unet_lib.foreign.reading import SCALES, resolve, run_nodes
+from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_file, read_layers
+from unet_lib.foreign.matching import find_matches, variant_of
 from unet_lib.foreign.settling import (
     DEFAULT_SIZE,
+    SCALES,
+    SIZES,
     Assumption,
-    Settled,
+    Network,
+    Variant,
+    frame,
+    lesion_map,
+    load_lesions,
     settle,
 )
-from unet_lib.foreign.topology import TopologyError, read_topology
+from unet_lib.foreign.topology import build_topology, topology_variant
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.weights.hdf5 import WeightsError
 
 __all__ = ["ForeignWeights", "load_foreign_weights"]
-
-_SAME = 1e-4
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class ForeignWeights:
         The output that is the lesion; -1: all but the first.
     name : str
         Of the file.
+    head : str
+        What makes probabilities of the network's outputs: "none", "sigmoid", "softmax".
     calibrated_on : tuple of str
         `content_hash` of the cases that settled what is assumed: they are no test.
     """
@@ -66,20 +67,18 @@ class ForeignWeights:
     scale: str
     lesion: int
     name: str
-    logits: bool = field(default=False, repr=False)
+    head: str = field(default="none", repr=False)
     calibrated_on: tuple[str, ...] = field(default=(), repr=False)
 
     def segmenter(self) -> Segmenter:
         """Return a segmenter: input in [0, 1], the lesion's probability, threshold .5."""
         side, channels = self.preprocessing.size, self.network.input_shape[-1]
-        inputs = keras.Input((side, side, channels), name="image")
-        factor, offset = SCALES[self.scale]
-        x = inputs
-        if (factor, offset) != (1.0, 0.0):
-            x = keras.layers.Rescaling(factor, offset)(x)
+        x = inputs = keras.Input((side, side, channels), name="image")
+        if self.scale != "unit":
+            x = keras.layers.Rescaling(*SCALES[self.scale])(x)
         x = self.network(x)
-        if self.logits:
-            x = keras.ops.sigmoid(x)
+        if self.head != "none":
+            x = keras.layers.Activation(self.head)(x)
         if self.network.output_shape[-1] > 1:
             x = 1.0 - x[..., :1] if self.lesion < 0 else x[..., self.lesion : self.lesion + 1]
         about = {
@@ -92,13 +91,10 @@ class ForeignWeights:
 
     def table(self) -> str:
         """Return the architecture and what was assumed as Markdown."""
-        facts = {k: v for k, v in self.architecture.items() if k != "layers"}
-        lines = ["| | |", "|---|---|", *(f"| {k} | {_text(v)} |" for k, v in facts.items()), ""]
+        rows = [f"| {k} | {_text(v)} |" for k, v in self.architecture.items() if k != "layers"]
+        lines = ["| | |", "|---|---|", *rows, ""]
         lines += ["| part | class | in the file | arrays |", "|---|---|---|---|"]
-        lines += [
-            f"| {row['part']} | {row['class']} | {row['group']} | {row['arrays']} |"
-            for row in self.architecture["layers"]
-        ]
+        lines += [f"| {' | '.join(row.values())} |" for row in self.architecture["layers"]]
         lines += ["", "Not in the file, assumed:", *(f"* {point}" for point in self.assumed)]
         return "\n".join(lines)
 
@@ -119,10 +115,11 @@ def load_foreign_weights(
 ) -> ForeignWeights:
     """Find out a U-Net's architecture from its weights file, rebuild it and load it.
 
-    A file with its topology (``.keras``, a whole model in ``.h5``) is rebuilt from that, without
-    Keras' deserialisation. Of weights alone (``.weights.h5``, legacy ``.h5``) numbers, order and
-    shapes of the arrays are compared with the U-Nets that tutorials and libraries build; the
-    network must use every stored array exactly once, at its shape.
+    A file with its topology (``.keras``, a whole model in ``.h5``) is loaded by Keras in its safe
+    mode, after every array was checked; code in it is never run. Of weights alone
+    (``.weights.h5``, legacy ``.h5``) numbers, order and shapes of the arrays are compared with the
+    U-Nets that tutorials and libraries build; the network must use every stored array exactly
+    once, at its shape.
 
     Parameters
     ----------
@@ -151,141 +148,115 @@ def load_foreign_weights(
         No case to calibrate on has a lesion, or a size does not fit.
     """
     used = tuple(content_hash(load_case(case)[0]) for case in calibrate_on or ())
-    found = _load(path, calibrate_on, size, keep_aspect, progress)
-    return replace(found, calibrated_on=used)
-
-
-def _load(
-    path: str | Path,
-    calibrate_on: Sequence[Case] | None,
-    size: int | None,
-    keep_aspect: bool | None,
-    progress: bool,
-) -> ForeignWeights:
-    stored = read_layers(path)
     try:
-        if stored.config is not None:
-            return _from_topology(path, stored, calibrate_on, size, keep_aspect, progress)
-        matches, reason = find_matches(stored)
-        if not matches:
-            raise WeightsError(f"this network is not known here: {reason}")
-        step = 2 ** matches[0].style.depth
-        if size is not None and size % step:
-            raise ValueError(f"{path}: takes multiples of {step} pixels; received size={size}.")
-        settled = settle(matches, stored, calibrate_on, size, keep_aspect, progress)
-        return _from_match(path, stored, settled)
-    except (WeightsError, TopologyError) as error:
+        contents, config = read_file(path)
+        stored = read_layers(contents)
+        if config is None:
+            variants, sizes, sides = _from_arrays(path, stored, size)
+        else:
+            variants, sizes, sides = _from_topology(path, build_topology(config, stored), size)
+        loaded = load_lesions(calibrate_on) if calibrate_on else []
+        chosen, points = settle(variants, loaded, sides, bool(keep_aspect), progress)
+    except UnknownNetwork as error:
         raise WeightsError(f"{path}: {str(error).rstrip('.')}. Nothing was loaded.") from error
-
-
-def _from_match(path: str | Path, stored: StoredLayers, settled: Settled) -> ForeignWeights:
-    match, reading = settled.match, settled.reading
-    nodes = resolve(match.nodes, reading)
-    channels = input_channels(match)
-    network = build_graph(nodes, (None, None, channels), "foreign_unet")
-    _check_built(network, nodes, stored, channels, match)
+    variant, reading = variants[chosen.variant], chosen.reading
+    network, head = variant.build(), reading.head
+    network.read(reading)
+    preprocessing, framing = frame(
+        lambda images: lesion_map(network.values(images, reading.scale)[reading.scale], reading),
+        loaded, sizes, size, keep_aspect, progress,
+    )  # fmt: skip
+    model = network.model
+    if config is None:  # built with a linear head
+        model.layers[-1].activation, head = keras.activations.get(reading.head), "none"
+        points += _fixed(variant.style, stored)
+    elif model.input_shape[1]:  # the size is in the file
+        framing = framing[1:]
+    inactive = ("dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise")
     architecture = {
         "layout": stored.layout,
-        "found by": "numbers, order and shapes of the arrays",
-        "input channels": channels,
-        "widths": _widths(match),
-        "outputs": network.output_shape[-1],
-        "parameters": network.count_params(),
-        **{k.replace("_", " "): v for k, v in match.style.to_dict().items() if k != "swap"},
-        "reading": reading.to_dict(),
-        "inactive when applied": _inactive(stored),
-        "layers": _rows(nodes),
+        "found by": "its arrays" if config is None else "the topology in the file",
+        "input": list(model.input_shape[1:]),
+        "widths": variant.widths,
+        "outputs": model.output_shape[-1],
+        "parameters": model.count_params(),
+        **{k.replace("_", " "): v for k, v in variant.style.items() if k != "swap"},
+        "reading": asdict(reading),
+        "inactive when applied": {k: stored.count(k) for k in inactive if stored.count(k)},
+        "layers": [
+            {"part": part, "class": layer.kind, "group": layer.label, "arrays": layer.shapes}
+            for part, layer in network.parts
+        ],
     }
+    assumed = (*points, *framing, Assumption("threshold", 0.5))
     return ForeignWeights(
-        network, architecture, settled.assumed, settled.preprocessing, reading.scale,
-        reading.lesion, Path(path).name,
+        model, architecture, assumed, preprocessing, reading.scale, reading.lesion,
+        Path(path).name, head, used,
     )  # fmt: skip
 
 
-def _check_built(
-    network: keras.Model, nodes: list[Node], stored: StoredLayers, channels: int, match: Match
-) -> None:
-    """Every stored array is used once, and the built network computes what was compared."""
-    used = Counter(node.stored.label for node in nodes if node.stored)
-    if set(used.values()) - {1} or set(used) != {layer.label for layer in stored.weighted}:
-        raise WeightsError("not every stored array is used exactly once")
-    side = 2 ** (match.style.depth + 1)
-    probe = np.random.default_rng(0).random((1, side, side, channels), dtype=np.float32)
-    activation = keras.activations.get(nodes[-1].options["activation"])
-    direct = keras.ops.convert_to_numpy(activation(run_nodes(nodes, probe, {})))
-    built = keras.ops.convert_to_numpy(network(probe, training=False))
-    if not np.abs(direct - built).max() <= _SAME:
-        raise WeightsError("the built network differs from the one that was compared")
+_Tried = tuple[list[Variant], list[int], list[int]]  # networks, sizes, sizes that compare networks
 
 
-def _from_topology(
-    path: str | Path,
-    stored: StoredLayers,
-    cases: Sequence[Case] | None,
-    size: int | None,
-    keep_aspect: bool | None,
-    progress: bool,
-) -> ForeignWeights:
-    nodes, shape = read_topology(stored)
-    network = build_graph(nodes, shape, "foreign_unet")
-    last = nodes[-1].options.get("activation")
-    logits = nodes[-1].kind.startswith("conv2d") and last in (None, "linear")
-    height, width = network.input_shape[1:3]
+def _from_arrays(path: str | Path, stored: StoredLayers, size: int | None) -> _Tried:
+    matches = find_matches(stored)
+    step = max(2**match.style.depth for match in matches)
+    if size is not None and size % step:
+        raise ValueError(f"{path}: takes multiples of {step} pixels; received size={size}.")
+    sizes = [size] if size else [side for side in SIZES if side % step == 0]
+    # A reading is judged at the wrong size where the true one is another; more cost more time.
+    sides = [size] if size else [side for side in (128, 96, 192) if side % step == 0]
+    return [variant_of(match, stored) for match in matches], sizes, sides or [step]
+
+
+def _from_topology(path: str | Path, network: Network, size: int | None) -> _Tried:
+    model = network.model
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.input_shape) != 4:
+        raise UnknownNetwork(
+            f"it takes {model.input_shape} and gives {model.output_shape}; one picture and one map "
+            "are expected"
+        )
+    _, height, width, channels = model.input_shape
+
+    def output_at(side: int) -> tuple[int | None, ...]:
+        try:
+            return tuple(model.compute_output_shape((1, side, side, channels)))
+        except ValueError:
+            return ()
+
     if height != width:
-        raise WeightsError(f"it takes {height} x {width} pixels; only squares are used here")
+        raise UnknownNetwork(f"it takes {height} x {width} pixels; only squares are used here")
     side = height or DEFAULT_SIZE
-    made = output_at(network, side)
+    made = output_at(side)
     if len(made) != 4 or made[1:3] != (side, side):
-        raise WeightsError(f"of {side} x {side} pixels it makes {made}, expected a map of them")
+        raise UnknownNetwork(f"of {side} x {side} pixels it makes {made}, expected a map of them")
     if height and size not in (None, height):
         raise ValueError(
             f"{path}: takes {height} x {width} pixels; received size={size}. Leave size out."
         )
-    if size and output_at(network, size)[1:3] != (size, size):
+    if size and output_at(size)[1:3] != (size, size):
         raise ValueError(
             f"{path}: gives no map of {size} x {size} pixels. Take a power of two, or leave size "
             "out."
         )
-    preprocessing, scale, lesion, assumed = settle_topology(
-        network, logits, any(n.kind == "rescaling" for n in nodes[1:3]), cases, size, keep_aspect,
-        progress,
-    )  # fmt: skip
-    architecture = {
-        "layout": stored.layout,
-        "found by": "the topology in the file",
-        "input": list(shape),
-        "outputs": network.output_shape[-1],
-        "parameters": network.count_params(),
-        "layers": _rows(nodes),
+    sizes = [height or size] if height or size else []
+    sizes = sizes or [side for side in SIZES if output_at(side)[1:3] == (side, side)]
+    sides = [side for side in (DEFAULT_SIZE, 128) if side in sizes] or sizes
+    return [topology_variant(network)], sizes, sides
+
+
+def _fixed(style: dict[str, Any], stored: StoredLayers) -> list[Assumption]:
+    """List what was neither in the file nor tried."""
+    pooled = style["down"] in ("max", "average") and style["block"] != "entry"
+    points = {
+        "epsilon of the normalisation": 0.001 if stored.count(*NORMS) else None,
+        "activations of the gates": "relu, sigmoid" if style["gate"] != "none" else None,
+        "pooling window": "2 x 2" if pooled else None,
+        "kind of pooling": None if stored.complete else style["down"],
+        "Lambda layers (their code is not in the file)": (
+            "scaling only" if stored.count("lambda") else None
+        ),
+        "operations that are no layers, such as +": "none",
+        "padding, dilation": "same, 1",
     }
-    return ForeignWeights(
-        network, architecture, assumed, preprocessing, scale, lesion, Path(path).name, logits
-    )
-
-
-def _widths(match: Match) -> list[int]:
-    """Return the channels of each level's block, the deepest last."""
-    found: dict[str, int] = {}
-    for node in match.nodes:
-        level = node.part.split(",")[0]
-        if node.role == "block" and (level.startswith("encoder") or level == "bottleneck"):
-            found[level] = node.stored.arrays[1 if node.kind[0] == "s" else 0].shape[-1]
-    return list(found.values())
-
-
-def _inactive(stored: StoredLayers) -> dict[str, int]:
-    kinds = ("dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise")
-    return {kind: stored.count(kind) for kind in kinds if stored.count(kind)}
-
-
-def _rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
-    return [
-        {
-            "part": node.part,
-            "class": node.kind,
-            "group": node.stored.label,
-            "arrays": node.stored.shapes,
-        }
-        for node in nodes
-        if node.stored
-    ]
+    return [Assumption(point, value) for point, value in points.items() if value is not None]

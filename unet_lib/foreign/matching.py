@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
+from typing import Any
 
-import numpy as np
+import keras
 
-from unet_lib.foreign.graph import Node, stored_order
-from unet_lib.foreign.layouts import StoredLayer, StoredLayers
-from unet_lib.foreign.possible import NORMS, possible_styles
-from unet_lib.foreign.styles import Style, draft
+from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLayers, UnknownNetwork
+from unet_lib.foreign.settling import SCALES, Network, Variant
+from unet_lib.foreign.styles import COUNTED, Node, Style, draft, possible_styles
 
-__all__ = ["Match", "find_matches", "input_channels"]
+__all__ = ["Match", "find_matches", "variant_of"]
 
-_CONVOLUTIONS = {"conv2d": (1, 2), "conv2d_transpose": (1, 2), "separable_conv2d": (2, 3)}
-_ACTIVATIONS = ("activation", "re_lu", "leaky_re_lu", "elu", "softmax")
+ACTIVATIONS = ("activation", "re_lu", "leaky_re_lu", "elu", "softmax")
 _INACTIVE = (
     "input_layer", "input", "dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise",
     "random_flip", "random_rotation", "random_zoom", "random_translation", "random_contrast",
     "random_brightness",
 )  # fmt: skip
-_COUNTED = (
-    "max_pooling2d", "average_pooling2d", "up_sampling2d", "concatenate", "add", "multiply",
-)  # fmt: skip
-_SCALINGS = ("rescaling", "lambda")
 _MOST_OUTPUTS = 4  # of a head with a 3 x 3 kernel: else a block's convolution would pass for one
 _KERNELS = {
     "block": (3, 5, 7), "tail": (1, 3), "head": (1, 3), "shortcut": (1, 3), "entry": (3,),
@@ -37,246 +32,274 @@ _KERNELS = {
 
 @dataclass(frozen=True)
 class Match:
-    """A layout that every stored array fits.
-
-    Attributes
-    ----------
-    style : Style
-    nodes : list of Node
-        With their arrays; places of activations have the kind "act".
-    """
+    """A layout that every stored array fits; places of activations have the kind "act"."""
 
     style: Style
     nodes: list[Node]
 
     @property
-    def regular(self) -> bool:
-        """Whether the convolutions of each block are equally wide."""
+    def widths(self) -> dict[str, set[int]]:
+        """Channels that the convolutions of each block give."""
         widths: dict[str, set[int]] = defaultdict(set)
         for node in self.nodes:
             if node.role == "block":
-                array = node.stored.arrays[1 if node.kind == "separable_conv2d" else 0]
-                widths[node.part.split(",")[0]].add(array.shape[-1])
-        return all(len(found) == 1 for found in widths.values())
+                widths[node.part.split(",")[0]].add(_outputs(node))
+        return widths
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        first = next(node for node in self.nodes if node.kind in CONVOLUTIONS)
+        return first.stored.arrays[0].shape[2]
 
 
-class _Mismatch(Exception):
-    """Where a layout fails; `progress` is the share of it that fits."""
+def find_matches(stored: StoredLayers) -> list[Match]:
+    """Return the known U-Nets that use every stored array once, the more usual first.
 
-    def __init__(self, progress: float, message: str) -> None:
-        super().__init__(message)
-        self.progress = progress
-
-
-def find_matches(stored: StoredLayers) -> tuple[list[Match], str]:
-    """Try the known U-Nets on stored layers.
-
-    Returns
-    -------
-    matches : list of Match
-        Those that use every stored array once, the more usual first; each computes something else.
-        Where blocks of equal width explain the file, only those.
-    reason : str
-        Without a match: what was found and what did not fit.
+    Each computes something else. Where blocks of equal width explain the file, only those. Raises
+    UnknownNetwork, which says what does not fit, where there is none.
     """
-    unknown = _unknown(stored)
-    if unknown:
-        return [], unknown
-    found: dict[object, Match] = {}
-    nearest = _Mismatch(-1, "")
-    for style in possible_styles(stored):
-        try:
-            nodes = _match(style, stored)
-        except _Mismatch as mismatch:
-            nearest = max(nearest, mismatch, key=lambda m: m.progress)
-            continue
-        found.setdefault(_meaning(nodes), Match(style, nodes))
-    if found:
-        matches = list(found.values())
-        channels = input_channels(matches[0])
-        if channels not in (1, 3):
-            return [], f"its first convolution takes {channels} channels; images have 1 or 3"
-        regular = [match for match in matches if match.regular]
-        return regular or matches, ""
-    if nearest.progress < 0:
-        return [], (
+    _check_classes(stored)
+    matches: dict[object, Match] = {}
+    nearest = (
+        0.0,
+        (
             f"no U-Net known here has these layers: {stored.summary()}. The numbers of "
             "convolutions, normalisations, poolings and up-samplings do not go together"
-        )
-    return [], str(nearest)
+        ),
+    )
+    for style in possible_styles(stored):
+        nodes, *reason = _fill(style, stored)
+        if nodes:
+            matches.setdefault(_meaning(nodes), Match(style, nodes))
+        else:
+            nearest = max(nearest, tuple(reason), key=lambda pair: pair[0])
+    if not matches:
+        raise UnknownNetwork(f"this network is not known here: {nearest[1]}")
+    channels = next(iter(matches.values())).channels
+    if channels not in (1, 3):
+        raise UnknownNetwork(f"its first convolution takes {channels} channels; images have 1 or 3")
+    regular = [m for m in matches.values() if all(len(w) == 1 for w in m.widths.values())]
+    return regular or list(matches.values())
 
 
-def input_channels(match: Match) -> int:
-    """Return the channels of the input."""
-    first = next(node for node in match.nodes if node.kind in ("conv2d", "separable_conv2d"))
-    return first.stored.arrays[0].shape[2]
-
-
-def _unknown(stored: StoredLayers) -> str:
+def _check_classes(stored: StoredLayers) -> None:
     """Name a part that no layout here has."""
-    norms = [kind for kind in NORMS if stored.count(kind)]
-    if len(norms) > 1:
-        return f"it mixes {' and '.join(norms)}; one kind of normalisation is expected"
+    arrays_of = {**CONVOLUTIONS, **NORMS}
+    without = (*ACTIVATIONS, *_INACTIVE, *COUNTED, "rescaling", "lambda")
     for layer in stored.layers:
-        kind = layer.kind
-        if layer.arrays:
-            counts = _CONVOLUTIONS.get(kind, (NORMS.get(kind, -1),))
-            if counts == (-1,):
-                return f"{layer.label}: a layer of class {kind!r} ({layer.shapes}) is unknown here"
-            if len(layer.arrays) not in counts:
-                return (
-                    f"{layer.label}: {len(layer.arrays)} arrays ({layer.shapes}), expected "
-                    f"{' or '.join(map(str, counts))}; which one is left out is not in the file"
-                )
-        elif kind and kind not in (*_ACTIVATIONS, *_INACTIVE, *_COUNTED, *_SCALINGS):
-            return f"{layer.label}: a layer of class {kind!r} is unknown here"
-    if stored.count("rescaling") > 1:
-        return f"{stored.count('rescaling')} layers of class 'rescaling'; one is expected at most"
-    if not stored.count("conv2d", "separable_conv2d"):
-        return f"it has no convolutions: {stored.summary()}"
-    return ""
+        kind, number = layer.kind, len(layer.arrays)
+        if (number and kind not in arrays_of) or (not number and kind and kind not in without):
+            raise UnknownNetwork(
+                f"this network is not known here: {layer.label}: a layer of class {kind!r} "
+                f"({layer.shapes}) is unknown here"
+            )
+        if number and number not in arrays_of[kind]:
+            raise UnknownNetwork(
+                f"this network is not known here: {layer.label}: {number} arrays "
+                f"({layer.shapes}), expected {' or '.join(map(str, arrays_of[kind]))}; which one "
+                "is left out is not in the file"
+            )
 
 
-def _match(style: Style, stored: StoredLayers) -> list[Node]:
-    """Give a layout its arrays in the file's order, and check every shape."""
-    nodes = draft(style)
-    _check_counts(nodes, stored)
-    failure = _Mismatch(0.0, _activation_count(stored))
-    for separate in _separations(nodes, stored):
-        order = [nodes[i] for i in _order(nodes, separate)]
+def _fill(style: Style, stored: StoredLayers) -> tuple[list[Node] | None, float, str]:
+    """Give a layout its arrays in the file's order, and check every shape.
+
+    Returns the nodes, or None, the share of the layout that fits, and what does not.
+    """
+    found = stored.count(*ACTIVATIONS)
+    nearest = (
+        0.1,
+        (f"{found} activation layers fit no place of activations in the U-Nets known here"),
+    )
+    for separate in _separations(draft(style), stored):
+        nodes = draft(style)
         queues: dict[str, list[StoredLayer]] = defaultdict(list)
         for layer in stored.weighted:
             queues[layer.kind].append(layer)
-        positions = dict.fromkeys(queues, 0)
-        for node in order:
-            if node.kind in queues:
-                node.stored = queues[node.kind][positions[node.kind]]
-                positions[node.kind] += 1
-        wrong = _check_shapes(nodes)
-        if wrong is None:
-            return nodes
-        failure = max(failure, wrong, key=lambda m: m.progress)
-    raise failure
-
-
-def _activation_count(stored: StoredLayers) -> str:
-    found = stored.count(*_ACTIVATIONS)
-    return f"{found} activation layers fit no place of activations in the U-Nets known here"
-
-
-def _check_counts(nodes: Sequence[Node], stored: StoredLayers) -> None:
-    kinds = [*_CONVOLUTIONS, *NORMS, *(_COUNTED if stored.complete else ())]
-    for kind in kinds:
-        wanted = sum(node.kind == kind for node in nodes)
-        if wanted != stored.count(kind):
-            raise _Mismatch(
-                0.0, f"{stored.count(kind)} layers of class {kind!r} where {wanted} are expected; "
-                f"the file has {stored.summary()}"
-            )  # fmt: skip
+        for position in _stored_order(nodes, separate):
+            if queues.get(nodes[position].kind):
+                nodes[position].stored = queues[nodes[position].kind].pop(0)
+        fits, reason = _check_shapes(nodes)
+        if not reason:
+            return nodes, 1.0, ""
+        nearest = max(nearest, (fits, reason), key=lambda pair: pair[0])
+    return None, *nearest
 
 
 def _separations(nodes: Sequence[Node], stored: StoredLayers) -> Iterator[frozenset[str]]:
     """Yield the roles of activations that are layers of their own; the others are arguments."""
-    roles = {node.role for node in nodes if node.kind == "act" and node.role != "head"}
-    numbers = {role: sum(node.role == role for node in nodes) for role in roles}
-    found = stored.count(*_ACTIVATIONS)
+    acts = [node.role for node in nodes if node.kind == "act" and node.role != "head"]
+    roles = sorted(set(acts))
     for chosen in product((True, False), repeat=len(roles)):
-        separate = frozenset(role for role, own in zip(sorted(roles), chosen, strict=True) if own)
-        total = sum(numbers[role] for role in separate)
-        if not stored.complete or found - total in (0, 1):  # the head's
+        separate = frozenset(role for role, own in zip(roles, chosen, strict=True) if own)
+        left = stored.count(*ACTIVATIONS) - sum(role in separate for role in acts)
+        if not stored.complete or left in (0, 1):  # the head's
             yield separate
 
 
-def _order(nodes: Sequence[Node], separate: frozenset[str]) -> list[int]:
-    """Return the file's order of the nodes, activations that are arguments taken out."""
-    kept: list[int] = []
-    new: dict[int, int] = {}
+def _stored_order(nodes: Sequence[Node], separate: frozenset[str]) -> list[int]:
+    """Return the positions of the nodes in the order of ``model.layers``.
+
+    Activations that are arguments are no layers. Keras sorts layers by their longest way to the
+    output, then by when a walk from the output first meets them (``map_graph`` of
+    keras.src.ops.function; TF-Keras' functional.py does the same).
+    """
+    inputs: list[tuple[int, ...]] = []
+    stands_for: list[int] = []
     for position, node in enumerate(nodes):
-        if node.kind == "act" and node.role not in separate:
-            new[position] = new[node.inputs[0]]
-        else:
-            new[position] = len(kept)
-            kept.append(position)
-    short = [
-        replace(nodes[position], inputs=tuple(new[i] for i in nodes[position].inputs))
-        for position in kept
-    ]
-    return [kept[i] for i in stored_order(short)]
+        inputs.append(tuple(stands_for[i] for i in node.inputs))
+        argument = node.kind == "act" and node.role not in separate
+        stands_for.append(inputs[-1][0] if argument else position)
+    met: dict[int, int] = {}
+    finished: list[int] = []
+    stack = [(stands_for[-1], False)]
+    while stack:
+        position, complete = stack.pop()
+        if complete:
+            finished.append(position)
+        elif position not in met:
+            met[position] = len(met)
+            stack.append((position, True))
+            stack += [(source, False) for source in reversed(inputs[position])]
+    depths = dict.fromkeys(finished, 0)
+    for position in reversed(finished):
+        for source in inputs[position]:
+            depths[source] = max(depths[source], depths[position] + 1)
+    return sorted(finished, key=lambda position: (-depths[position], met[position]))
 
 
-def _check_shapes(nodes: list[Node]) -> _Mismatch | None:
-    """Follow the channels through a network; returns where they do not fit."""
-    channels: list[int] = []
+def _check_shapes(nodes: list[Node]) -> tuple[float, str]:
+    """Follow the channels through a network; returns the share that fits, and what does not."""
+    image = next(node for node in nodes if node.kind in CONVOLUTIONS).stored.arrays[0].shape
+    channels = [image[2] if len(image) == 4 else 0]
     uses: dict[str, tuple[int, int]] = {}
-    total = len(nodes)
-    for index, node in enumerate(nodes):
-        taken = [channels[i] for i in node.inputs]
+    for index, node in enumerate(nodes[1:], 1):
         try:
-            channels.append(_through(node, taken, nodes, uses))
-        except ValueError as error:
-            return _Mismatch((index + 1) / total, f"{node.part}: {error}")
-    return None
+            channels.append(_through(node, [channels[i] for i in node.inputs], uses))
+        except UnknownNetwork as error:
+            return (index + 1) / len(nodes), f"{node.part}: {error}"
+    return 1.0, ""
 
 
-def _through(
-    node: Node, taken: list[int], nodes: list[Node], uses: dict[str, tuple[int, int]]
-) -> int:
-    if node.kind == "input":
-        first = next(n for n in nodes if n.kind in _CONVOLUTIONS)
-        return first.stored.arrays[0].shape[2]
+def _through(node: Node, taken: list[int], uses: dict[str, tuple[int, int]]) -> int:
+    """Return the channels of a node's output after checking its arrays."""
     if node.kind == "concatenate":
         return sum(taken)
     if node.kind in ("add", "multiply"):
-        allowed = {max(taken)} | ({1} if node.kind == "multiply" else set())
+        allowed = {max(taken), 1} if node.kind == "multiply" else {max(taken)}
         if not set(taken) <= allowed:
-            raise ValueError(f"{node.kind} of {' and '.join(map(str, taken))} channels")
+            raise UnknownNetwork(f"{node.kind} of {' and '.join(map(str, taken))} channels")
         return max(taken)
     if node.stored is None:
         return taken[0]
-    arrays, label = node.stored.arrays, node.stored.label
+    stored, arrays = node.stored, [array.shape for array in node.stored.arrays]
     if node.kind in NORMS:
-        if any(array.shape != (taken[0],) for array in arrays):
-            raise ValueError(f"{label} has {node.stored.shapes}, expected ({taken[0]},)")
+        if set(arrays) != {(taken[0],)}:
+            raise UnknownNetwork(f"{stored.label} has {stored.shapes}, expected ({taken[0]},)")
         return taken[0]
-    inputs, outputs, kernel = _convolution(node, arrays)
+    kernel, outputs = arrays[0], _outputs(node)
+    good = len(kernel) == 4 and kernel[0] == kernel[1]
+    number = 2 if node.kind == "separable_conv2d" else 1
+    if good and number == 2:
+        good = kernel[3] == 1 and arrays[1] == (1, 1, kernel[2], outputs)
+    if not good or arrays[number:] not in ([], [(outputs,)]):
+        raise UnknownNetwork(f"{stored.label} has {stored.shapes}")
+    inputs = kernel[3 if node.kind == "conv2d_transpose" else 2]
     if inputs != taken[0]:
-        raise ValueError(
-            f"{label} takes {inputs} channels ({node.stored.shapes}), expected {taken[0]}"
+        raise UnknownNetwork(
+            f"{stored.label} takes {inputs} channels ({stored.shapes}), expected {taken[0]}"
         )
-    use = kernel, len(arrays)
-    first = uses.setdefault(f"{node.role} {node.kind}", use)
-    if kernel not in _KERNELS[node.role] or use != first:
-        raise ValueError(
-            f"{label} has {node.stored.shapes}, unlike the others of its kind or what is known"
+    use = kernel[0], len(arrays)
+    if kernel[0] not in _KERNELS[node.role] or use != uses.setdefault(node.role + node.kind, use):
+        raise UnknownNetwork(
+            f"{stored.label} has {stored.shapes}, unlike the others of its kind or what is known"
         )
-    if node.role == "head" and kernel > 1 and outputs > _MOST_OUTPUTS:
-        raise ValueError(f"{label} with {node.stored.shapes} is no head")
+    if node.role == "head" and kernel[0] > 1 and outputs > _MOST_OUTPUTS:
+        raise UnknownNetwork(f"{stored.label} with {stored.shapes} is no head")
     return outputs
 
 
-def _convolution(node: Node, arrays: tuple[np.ndarray, ...]) -> tuple[int, int, int]:
-    """Return inputs, outputs and kernel of a convolution after checking its arrays."""
-    shapes = [array.shape for array in arrays]
-    kernel = shapes[0]
-    good = len(kernel) == 4 and kernel[0] == kernel[1]
-    if good and node.kind == "separable_conv2d":
-        inputs, outputs = kernel[2], shapes[1][-1]
-        good = kernel[3] == 1 and shapes[1] == (1, 1, inputs, outputs)
-    elif good:
-        inputs, outputs = kernel[2:] if node.kind == "conv2d" else kernel[:1:-1]
-    number = 2 if node.kind == "separable_conv2d" else 1
-    if not good or (len(shapes) > number and shapes[number] != (outputs,)):
-        raise ValueError(f"{node.stored.label} has {node.stored.shapes}")
-    return inputs, outputs, kernel[0]
+def _outputs(node: Node) -> int:
+    shape = node.stored.arrays[node.kind == "separable_conv2d"].shape
+    return shape[2 if node.kind == "conv2d_transpose" else 3] if len(shape) == 4 else 0
 
 
 def _meaning(nodes: list[Node]) -> object:
     """Return what a network computes: inputs of additions in no order."""
-    found = []
-    for node in nodes:
-        free = node.kind in ("add", "multiply")
-        inputs = tuple(sorted(node.inputs)) if free else node.inputs
-        label = node.stored.label if node.stored else ""
-        options = tuple(sorted((k, str(v)) for k, v in node.options.items()))
-        found.append((node.kind, inputs, label, options))
-    return tuple(found)
+    return tuple(
+        (
+            node.kind,
+            tuple(sorted(node.inputs)) if node.kind in ("add", "multiply") else node.inputs,
+            node.stored and node.stored.label,
+            tuple(node.options.items()),
+        )
+        for node in nodes
+    )
+
+
+_SLOPES = ("leaky_relu 0.3", "leaky_relu 0.2", "leaky_relu 0.1", "leaky_relu 0.01")
+_FIXED = {"gate output": "sigmoid", "gate activation": "relu", "head": "linear"}
+
+
+def variant_of(match: Match, stored: StoredLayers) -> Variant:
+    """Return a match with what its file leaves open, the defaults first."""
+    scaled = bool(stored.count("rescaling", "lambda"))
+    options: dict[str, tuple[Any, ...]] = {
+        "activation": ("relu", "elu", "leaky_relu 0.2", "selu", "gelu", "silu")
+    }
+    own = {kind for kind in ACTIVATIONS[1:4] if stored.count(kind)}
+    if len(own) == 1 and not stored.count("activation"):
+        options["activation"] = {"re_lu": ("relu",), "elu": ("elu",)}.get(own.pop(), _SLOPES)
+    if any(node.role == "resize" for node in match.nodes):
+        options["interpolation"] = ("nearest", "bilinear")
+    sizes = [n.stored.arrays[0].size for n in match.nodes if n.kind == "group_normalization"]
+    if sizes:
+        options["groups"] = tuple(
+            groups for groups in (32, 16, 8, 4, 2, 1) if all(size % groups == 0 for size in sizes)
+        )
+    options["rescaling"] = ("unit", "symmetric") if scaled else ("none",)
+    options["scale"] = ("bytes",) if scaled else tuple(SCALES)
+    outputs = _outputs(match.nodes[-2])
+    options["head"] = ("sigmoid",) if outputs == 1 else ("softmax", "sigmoid")
+    options["lesion"] = (0,) if outputs == 1 else (-1, *range(outputs))
+    widths = [
+        max(width)
+        for part, width in match.widths.items()
+        if part.startswith(("encoder", "bottleneck"))
+    ]
+    return Variant(lambda: _build(match, options), options, asdict(match.style), widths)
+
+
+def _build(match: Match, options: dict[str, tuple[Any, ...]]) -> Network:
+    """Build a match with its arrays and a linear head."""
+    image = keras.Input((None, None, match.channels), name="image")
+    tensors: list[Any] = [image]
+    settings: list[tuple[Any, str]] = []
+    if options["rescaling"] != ("none",):
+        settings.append((keras.layers.Rescaling(1 / 255), "rescaling"))
+        tensors = [settings[0][0](image)]
+    for node in match.nodes[1:]:
+        name, more = node.kind.title().replace("_", ""), {}
+        setting = {"resize": "interpolation", "norm": "groups"}.get(node.role)
+        if node.kind == "act":
+            slopes = options["activation"] == _SLOPES
+            setting = None if node.role in _FIXED else "activation"
+            name = "LeakyReLU" if slopes and setting else "Activation"
+            more = {} if slopes and setting else {"activation": _FIXED.get(node.role, "relu")}
+        elif node.kind in CONVOLUTIONS:
+            arrays = node.stored.arrays
+            more = {"filters": _outputs(node), "kernel_size": arrays[0].shape[:2]}
+            more["use_bias"] = arrays[-1].ndim == 1
+        elif node.kind == "group_normalization":
+            more = {"groups": options["groups"][0]}
+        layer = getattr(keras.layers, name)(**node.options, **more)
+        taken = [tensors[i] for i in node.inputs]
+        tensors.append(layer(taken if len(taken) > 1 else taken[0]))
+        if node.stored:
+            layer.set_weights(node.stored.arrays)
+        if setting in options:
+            settings.append((layer, setting))
+    model = keras.Model(image, tensors[-1], name="foreign_unet")
+    parts = [(node.part, node.stored) for node in match.nodes if node.stored]
+    return Network(model, parts, settings)

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case
-from unet_lib.foreign.comparing import (
-    LoadedCase,
-    compare_sizes,
-    fill_channels,
-    load_lesions,
-    score_maps,
-)
-from unet_lib.foreign.layouts import StoredLayers
-from unet_lib.foreign.matching import Match, input_channels
-from unet_lib.foreign.reading import (
-    Reading,
-    lesion_map,
-    options_of,
-    resolve,
-    run_nodes,
-)
+from unet_lib.dataset import Case, load_case
+from unet_lib.foreign.layouts import StoredLayer
 from unet_lib.images import Preprocessing
+from unet_lib.metrics import count_pixels
 
-__all__ = ["POINTS", "Assumption", "Settled", "frame", "settle"]
+__all__ = [
+    "DEFAULT_SIZE", "SCALES", "SIZES", "Assumption", "Network", "Reading", "Variant", "frame",
+    "lesion_map", "load_lesions", "settle",
+]  # fmt: skip
+
+SCALES = {"unit": (1.0, 0.0), "bytes": (255.0, 0.0), "symmetric": (2.0, -1.0)}
+"""Values that the network wants, as factor and offset of [0, 1]."""
 
 DEFAULT_SIZE = 256
-# A reading is judged at the wrong size where the true one is another; more sizes cost more time.
-COMPARED_SIZES = (128, 96, 192)
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
-_FIRST_CASES, _LEAST_KEPT, _KEPT, _BATCH = 3, 8, 0.1, 4
+_MOST_CASES, _FIRST_CASES, _LEAST_KEPT, _KEPT, _BATCH = 12, 3, 8, 0.1, 12
+_POINTS = {
+    "merge": "order of concatenation",
+    "activation_first": "activation before normalisation",
+    "up_activation": "activation after up-sampling",
+    "end": "last activation of residual blocks",
+    "swap": "which convolution of a pair takes which input",
+    "activation": "activation function",
+    "interpolation": "interpolation of resizing",
+    "groups": "groups of the normalisation",
+    "scale": "values of the input",
+    "rescaling": "what the file's scaling layer makes of bytes",
+    "head": "activation of the output",
+    "lesion": "output that is the lesion (-1: all but the first)",
+}
+LoadedCase = tuple[np.ndarray, np.ndarray]  # image (H, W, 1) in [0, 1], mask (H, W)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Assumption:
 
     point: str
     value: Any
-    settled_by: str
+    settled_by: str = "default"
     alternatives: tuple[Any, ...] = ()
     margin: float | None = None
 
@@ -70,232 +76,243 @@ class Assumption:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """A match with everything filled in."""
+class Reading:
+    """One answer to what the file leaves open."""
 
-    match: Match
-    reading: Reading
-    preprocessing: Preprocessing
-    assumed: tuple[Assumption, ...]
+    activation: str = "relu"  # of the blocks; a slope after "leaky_relu"
+    interpolation: str = "nearest"  # of resizing layers
+    groups: int = 32  # of group normalisation
+    scale: str = "unit"  # of `SCALES`
+    rescaling: str = "none"  # of `SCALES`: what a scaling layer of the file makes of bytes
+    head: str = "none"  # what makes probabilities of the network's values
+    lesion: int = 0  # output; -1: all but the first together
+
+
+@dataclass
+class Network:
+    """A network, the stored layer of each of its parts, and what is open in it."""
+
+    model: keras.Model
+    parts: list[tuple[str, StoredLayer]]
+    settings: list[tuple[Any, str]]  # a layer, and the field of `Reading` that it depends on
+
+    def read(self, reading: Reading) -> None:
+        """Give every open setting its value, in place."""
+        for layer, name in self.settings:
+            value = getattr(reading, name)
+            if name == "rescaling":
+                factor, layer.offset = SCALES[value]
+                layer.scale = factor / 255
+            elif isinstance(layer, keras.layers.LeakyReLU):
+                layer.negative_slope = float(value.split()[1])
+            elif name == "activation":
+                layer.activation = keras.activations.get(value.split()[0])
+            else:
+                setattr(layer, name, value)
+
+    def values(self, images: np.ndarray, *scales: str) -> dict[str, np.ndarray]:
+        """Return what it makes of grey images (N, S, S, 1) in [0, 1]: (N, S, S, outputs)."""
+        images = np.repeat(images, self.model.input_shape[-1], axis=-1)
+        inputs = [images * np.float32(SCALES[s][0]) + np.float32(SCALES[s][1]) for s in scales]
+        batch = np.concatenate(inputs)
+        parts = [
+            self.model(batch[i : i + _BATCH], training=False) for i in range(0, len(batch), _BATCH)
+        ]
+        values = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+        return dict(zip(scales, np.split(values, len(scales)), strict=True))
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    match: int
+class Variant:
+    """One network that a file may hold."""
+
+    build: Callable[[], Network]
+    options: dict[str, tuple[Any, ...]]  # what fields of `Reading` may be, the default first
+    style: dict[str, Any] = field(default_factory=dict)  # how it is laid out, if found out
+    widths: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant (by its number) under one reading."""
+
+    variant: int
     reading: Reading
 
 
-def settle(
-    matches: Sequence[Match],
-    stored: StoredLayers,
-    cases: Sequence[Case] | None,
-    size: int | None,
-    keep_aspect: bool | None,
-    progress: bool,
-) -> Settled:
-    """Choose among matches and readings.
+def load_lesions(cases: Sequence[Case]) -> list[LoadedCase]:
+    """Load up to twelve cases with a lesion, spread over the list."""
+    loaded: list[LoadedCase] = []
+    step = max(1, len(cases) // (2 * _MOST_CASES))
+    for index in (i for start in range(step) for i in range(start, len(cases), step)):
+        image, truth = load_case(cases[index])
+        if truth.any():
+            loaded.append((image, truth))
+        if len(loaded) == _MOST_CASES:
+            break
+    if not loaded:
+        raise ValueError(
+            f"calibrate_on: none of the {len(cases)} cases has a lesion; give validation cases "
+            "with lesions."
+        )
+    return loaded
 
-    With cases: every combination on three of them, the best tenth on up to twelve, at the given
-    size, else at 96, 128 and 192 pixels; the highest mean Dice at one half wins, then the lowest
-    cross-entropy. Then size and aspect ratio, at the images' own size.
+
+def lesion_map(values: np.ndarray, reading: Reading) -> np.ndarray:
+    """Turn a network's values (N, S, S, outputs) into lesion probabilities (N, S, S)."""
+    values = values.astype(np.float64)
+    if reading.head == "sigmoid":
+        values = 1.0 / (1.0 + np.exp(-np.clip(values, -500, 500)))
+    elif reading.head == "softmax":
+        exponents = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = exponents / exponents.sum(axis=-1, keepdims=True)
+    return 1.0 - values[..., 0] if reading.lesion < 0 else values[..., reading.lesion]
+
+
+def _score(probabilities: np.ndarray, truths: np.ndarray) -> tuple[float, float]:
+    """Return mean Dice at one half and the negative cross-entropy; more is better for both."""
+    if not np.isfinite(probabilities).all():
+        return -1.0, -np.inf
+    masks = probabilities >= 0.5
+    both = (masks & truths).sum(axis=(1, 2))
+    size = masks.sum(axis=(1, 2)) + truths.sum(axis=(1, 2))
+    inside = np.where(truths, probabilities, 1.0 - probabilities)
+    entropy = float(np.mean(np.log(np.clip(inside, 1e-7, 1.0))))
+    return float(np.mean(2 * both / np.maximum(size, 1))), entropy
+
+
+def settle(
+    variants: Sequence[Variant],
+    loaded: Sequence[LoadedCase],
+    sides: Sequence[int],
+    keep_aspect: bool,
+    progress: bool,
+) -> tuple[Candidate, list[Assumption]]:
+    """Choose among variants and readings, and list every point on which they differ.
+
+    With cases: all on three of them, the best tenth on all, at each of the sizes; the highest mean
+    Dice at one half wins, then the lowest cross-entropy.
     """
     candidates = [
-        _Candidate(index, Reading(**dict(zip(options, values, strict=True))))
-        for index, match in enumerate(matches)
-        for options in [options_of(match.nodes, stored)]
-        for values in product(*options.values())
+        Candidate(number, Reading(**dict(zip(variant.options, values, strict=True))))
+        for number, variant in enumerate(variants)
+        for values in product(*variant.options.values())
     ]
-    candidates = [c for c in candidates if c.reading.lesion >= 0 or c.reading.head == "softmax"]
+    # "All but the first" is for outputs that exclude one another.
+    candidates = [c for c in candidates if c.reading.lesion >= 0 or c.reading.head != "sigmoid"]
     chosen, scores = candidates[0], {}
-    loaded = load_lesions(cases) if cases else []
     if loaded:
-        tried = [
-            _compare(matches, candidates, loaded, Preprocessing(side, bool(keep_aspect)), progress)
-            for side in ([size] if size else _compared_sizes(matches))
-        ]
-        chosen, scores = max(tried, key=lambda found: found[1][found[0]])
-    match, reading = matches[chosen.match], chosen.reading
-    step = 2**match.style.depth
-    sizes = [size] if size else [s for s in SIZES if s % step == 0]
-
-    tensors: dict[str, list[Any]] = {}
-
-    def maps(images: np.ndarray) -> np.ndarray:
-        return lesion_map(_logits(match, reading, images, tensors), reading)
-
-    preprocessing, framing = frame(maps, loaded, sizes, size, keep_aspect, progress)
-    open_points = _open_points(matches, candidates, chosen, scores)
-    assumed = (*open_points, *framing, *_fixed(match, stored))
-    return Settled(match, reading, preprocessing, assumed)
+        ranked = dict.fromkeys(sides, candidates)
+        for cases in (loaded[:_FIRST_CASES], loaded):
+            tried = _score_all(variants, ranked, cases, keep_aspect, progress)
+            for side, table in tried.items():
+                order = sorted(table, key=table.get, reverse=True)  # stable: defaults first
+                ranked[side] = order[: max(_LEAST_KEPT, int(_KEPT * len(order)))]
+            if len(loaded) <= _FIRST_CASES:
+                break
+        best = max(tried, key=lambda side: tried[side][ranked[side][0]])
+        chosen, scores = ranked[best][0], tried[best]
+    return chosen, _open_points(variants, candidates, chosen, scores)
 
 
-def _compared_sizes(matches: Sequence[Match]) -> list[int]:
-    step = max(2**match.style.depth for match in matches)
-    return [side for side in COMPARED_SIZES if side % step == 0] or [step]
+def _score_all(
+    variants: Sequence[Variant],
+    ranked: dict[int, list[Candidate]],
+    loaded: Sequence[LoadedCase],
+    keep_aspect: bool,
+    progress: bool,
+) -> dict[int, dict[Candidate, tuple[float, float]]]:
+    """Score each size's candidates; those that differ in the head alone share one run."""
+    prepared = {}
+    for side in ranked:
+        items = [Preprocessing(side, keep_aspect).apply(*case) for case in loaded]
+        prepared[side] = np.stack([i.image for i in items]), np.stack([i.mask for i in items])
+    scores: dict[int, dict[Candidate, tuple[float, float]]] = {side: {} for side in ranked}
+    bar = tqdm(
+        total=sum(map(len, ranked.values())), desc="reading the file", disable=not progress,
+        unit="reading",
+    )  # fmt: skip
+    for number, variant in enumerate(variants):
+        mine = {side: [c for c in ranked[side] if c.variant == number] for side in ranked}
+        network = variant.build() if any(mine.values()) else None
+        for side, members in mine.items():
+            images, truths = prepared[side]
+            values: dict[Reading, dict[str, np.ndarray]] = {}
+            for candidate in members:
+                body = replace(candidate.reading, scale="unit", head="none", lesion=0)
+                if body not in values:
+                    network.read(body)
+                    values[body] = network.values(images, *variant.options["scale"])
+                maps = lesion_map(values[body][candidate.reading.scale], candidate.reading)
+                scores[side][candidate] = _score(maps, truths)
+                bar.update()
+    bar.close()
+    return scores
+
+
+def _open_points(
+    variants: Sequence[Variant],
+    candidates: Sequence[Candidate],
+    chosen: Candidate,
+    scores: dict[Candidate, tuple[float, float]],
+) -> list[Assumption]:
+    """List every point on which the candidates differ, with the margin where they were scored."""
+    table = [(c, variants[c.variant].style | vars(c.reading)) for c in candidates]
+    points = []
+    for name, value in (variants[chosen.variant].style | vars(chosen.reading)).items():
+        others = tuple(dict.fromkeys(v[name] for _, v in table if v[name] != value))
+        if others:
+            rivals = [scores[c][0] for c, v in table if v[name] != value and c in scores]
+            margin = scores[chosen][0] - max(rivals) if rivals else None
+            by = "validation" if scores else "default"
+            points.append(Assumption(_POINTS.get(name, name), value, by, others, margin))
+        elif name == "head" and value != "none":
+            points.append(Assumption(_POINTS[name], value))
+    return points
 
 
 def frame(
-    maps: Any,
+    maps: Callable[[np.ndarray], np.ndarray],
     loaded: Sequence[LoadedCase],
-    sizes: list[int],
+    sizes: Sequence[int],
     size: int | None,
     keep_aspect: bool | None,
     progress: bool,
 ) -> tuple[Preprocessing, list[Assumption]]:
-    """Settle size and aspect ratio."""
+    """Settle size and aspect ratio by the mean Dice at the images' own size.
+
+    `maps` turns images (N, S, S, 1) in [0, 1] into probabilities (N, S, S).
+    """
     aspects = [False, True] if keep_aspect is None else [keep_aspect]
     default = size or (DEFAULT_SIZE if DEFAULT_SIZE in sizes else sizes[-1])
-    chosen, margins = Preprocessing(default, aspects[0]), (None, None)
-    if loaded and len(sizes) * len(aspects) > 1:
-        chosen, *margins = compare_sizes(maps, loaded, sizes, aspects, progress)
+    pairs = list(product(sizes, aspects))
+    scores: dict[tuple[int, bool], float] = {}
+    if loaded and len(pairs) > 1:
+        for pair in tqdm(pairs, "image size", disable=not progress, unit="size"):
+            preparation = Preprocessing(*pair)
+            prepared = [preparation.apply(image) for image, _ in loaded]
+            values = maps(np.stack([p.image for p in prepared])).astype(np.float32)
+            full = [
+                preparation.restore(v, p.geometry) for v, p in zip(values, prepared, strict=True)
+            ]
+            scores[pair] = float(
+                np.mean(
+                    [count_pixels(t, f >= 0.5).dice for (_, t), f in zip(loaded, full, strict=True)]
+                )
+            )
+    chosen = max(scores, key=scores.get) if scores else (default, aspects[0])
     by = "validation" if loaded else "default"
-    words = {False: "squeezed to the square", True: "kept, padded"}
-    side, keep = chosen.size, chosen.keep_aspect
-    others = tuple(s for s in sizes if s != side)
-    return chosen, [
-        Assumption("image size", side, "user" if size else by, others, margins[0]),
-        Assumption(
-            "aspect ratio", words[keep], by if keep_aspect is None else "user",
-            (words[not keep],) if keep_aspect is None else (), margins[1],
-        ),
-    ]  # fmt: skip
-
-
-POINTS = {
-    "merge": "order of concatenation",
-    "activation_first": "activation before normalisation",
-    "up_activation": "activation after up-sampling",
-    "end": "last activation of residual blocks",
-    "swap": "which convolution of a pair takes which input",
-    "activation": "activation function",
-    "interpolation": "interpolation of resizing",
-    "groups": "groups of the normalisation",
-    "scale": "values of the input",
-    "rescaling": "what the file's scaling layer makes of bytes",
-    "head": "activation of the output",
-    "lesion": "output that is the lesion (-1: all but the first)",
-}
-
-
-def _values(matches: Sequence[Match], candidate: _Candidate) -> dict[str, Any]:
-    return {**asdict(matches[candidate.match].style), **asdict(candidate.reading)}
-
-
-def _open_points(
-    matches: Sequence[Match],
-    candidates: Sequence[_Candidate],
-    chosen: _Candidate,
-    scores: dict[_Candidate, tuple[float, float]],
-) -> list[Assumption]:
-    """List every point on which the candidates differ, with the margin where they were scored."""
-    table = [(c, _values(matches, c)) for c in candidates]
-    mine = _values(matches, chosen)
-    found = []
-    for name, value in mine.items():
-        others = tuple(dict.fromkeys(v[name] for _, v in table if v[name] != value))
-        fixed_head = name in ("head", "lesion") and not others
-        if not others and not fixed_head:
-            continue
-        margin = None
-        if scores:
-            rivals = [scores[c][0] for c, v in table if v[name] != value and c in scores]
-            margin = scores[chosen][0] - max(rivals) if rivals else None
-        if fixed_head and name == "lesion":
-            continue
-        by = "validation" if scores and others else "default"
-        found.append(Assumption(POINTS.get(name, name), value, by, others, margin))
-    return found
-
-
-def _fixed(match: Match, stored: StoredLayers) -> list[Assumption]:
-    """List what was neither in the file nor tried."""
     points = []
-    if any(node.role == "norm" for node in match.nodes):
-        points.append(Assumption("epsilon of the normalisation", 0.001, "default"))
-    if match.style.gate != "none":
-        points.append(Assumption("activations of the gates", "relu, sigmoid", "default"))
-    if match.style.down in ("max", "average") and match.style.block != "entry":
-        points.append(Assumption("pooling window", "2 x 2", "default"))
-    if not stored.complete:
-        points.append(Assumption("kind of pooling", match.style.down, "default"))
-    if stored.count("lambda"):
+    for place, (name, given) in enumerate((("image size", size), ("aspect ratio", keep_aspect))):
+        rivals = [score for pair, score in scores.items() if pair[place] != chosen[place]]
+        others = [value for value in (sizes, aspects)[place] if value != chosen[place]]
+        margin = scores[chosen] - max(rivals) if rivals else None
+        words = {False: "squeezed to the square", True: "kept, padded"} if place else {}
         points.append(
-            Assumption("Lambda layers (their code is not in the file)", "scaling only", "default")
-        )
-    points.append(Assumption("operations that are no layers, such as +", "none", "default"))
-    points.append(Assumption("padding, dilation", "same, 1", "default"))
-    points.append(Assumption("threshold", 0.5, "default"))
-    return points
-
-
-def _compare(
-    matches: Sequence[Match],
-    candidates: list[_Candidate],
-    loaded: list[LoadedCase],
-    preprocessing: Preprocessing,
-    progress: bool,
-) -> tuple[_Candidate, dict[_Candidate, tuple[float, float]]]:
-    """Score all on a few cases, then the best on all cases."""
-    scores = _score_all(matches, candidates, loaded[:_FIRST_CASES], preprocessing, progress)
-    ranked = sorted(candidates, key=lambda c: scores[c], reverse=True)  # stable: defaults first
-    if len(loaded) > _FIRST_CASES:
-        ranked = ranked[: max(_LEAST_KEPT, int(_KEPT * len(ranked)))]
-        scores = _score_all(matches, ranked, loaded, preprocessing, progress)
-        ranked = sorted(ranked, key=lambda c: scores[c], reverse=True)
-    return ranked[0], scores
-
-
-def _score_all(
-    matches: Sequence[Match],
-    candidates: Sequence[_Candidate],
-    loaded: list[LoadedCase],
-    preprocessing: Preprocessing,
-    progress: bool,
-) -> dict[_Candidate, tuple[float, float]]:
-    """Score candidates at the network's size; those that differ in the head share one run."""
-    groups: dict[_Candidate, list[_Candidate]] = {}
-    for candidate in candidates:
-        run = replace(candidate, reading=replace(candidate.reading, head="sigmoid", lesion=0))
-        groups.setdefault(run, []).append(candidate)
-    prepared = [preprocessing.apply(*case) for case in loaded]
-    images = np.stack([p.image for p in prepared])
-    truths = np.stack([p.mask for p in prepared])
-    tensors: dict[str, list[Any]] = {}
-    scores = {}
-    known: dict[int, Any] = {}
-    last = None
-    bar = tqdm(
-        sorted(groups.items(), key=_shared),
-        "reading the file",
-        disable=not progress,
-        unit="reading",
-    )
-    for run, members in bar:
-        if _shared((run, members)) != last:  # nothing but the input is the same from here on
-            known.clear()
-            last = _shared((run, members))
-        logits = _logits(matches[run.match], run.reading, images, tensors, known)
-        for member in members:
-            scores[member] = score_maps(lesion_map(logits, member.reading), truths)
-    return scores
-
-
-def _shared(group: tuple[_Candidate, Any]) -> tuple[str, str, str]:
-    """Return what runs must have in common to share the values of their first layers."""
-    reading = group[0].reading
-    return reading.activation, reading.scale, reading.rescaling
-
-
-def _logits(
-    match: Match,
-    reading: Reading,
-    images: np.ndarray,
-    tensors: dict[str, list[Any]],
-    known: dict[int, Any] | None = None,
-) -> np.ndarray:
-    nodes = resolve(match.nodes, reading)
-    batch = fill_channels(images, input_channels(match), reading.scale)
-    if len(batch) <= _BATCH:
-        return run_nodes(nodes, batch, tensors, known)
-    parts = [batch[i : i + _BATCH] for i in range(0, len(batch), _BATCH)]
-    return np.concatenate([run_nodes(nodes, part, tensors) for part in parts])
+            Assumption(
+                name, words.get(chosen[place], chosen[place]),
+                "user" if given is not None else by,
+                tuple(words.get(value, value) for value in others), margin,
+            )
+        )  # fmt: skip
+    return Preprocessing(*chosen), points

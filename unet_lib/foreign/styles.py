@@ -2,75 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
 
-from unet_lib.foreign.graph import Node
-from unet_lib.settings import Settings
+from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLayers
 
-__all__ = ["Style", "draft"]
+__all__ = ["COUNTED", "Node", "Style", "draft", "possible_styles"]
+
+COUNTED = (
+    "max_pooling2d",
+    "average_pooling2d",
+    "up_sampling2d",
+    "concatenate",
+    "add",
+    "multiply",
+)
 
 
 @dataclass(frozen=True)
-class Style(Settings):
-    """How a U-Net is laid out; widths and kernels are the file's.
+class Style:
+    """How a U-Net is laid out; widths and kernels are the file's."""
 
-    Parameters
-    ----------
-    depth : int
-        Number of down-samplings.
-    convolutions : tuple of int
-        In an encoder block, in the deepest, in a decoder block.
-    convolution : {"conv2d", "separable_conv2d", "mixed"}
-        Of the blocks; mixed: the network's first is plain, the others are separable.
-    block : {"plain", "residual", "entry"}
-        Residual: a 1 x 1 convolution of the block's input is added to its output. Entry: the
-        network of keras.io's "Image segmentation with a U-Net-like architecture".
-    norm : {"none", "each", "last", "before"}
-        After each convolution, after a block's last one, or before each (pre-activation).
-    norm_kind : str
-        Its class.
-    activation_first : bool
-        Activation before normalisation, after a convolution.
-    shortcut_norm : bool
-        Normalisation of the residual shortcut.
-    end : {"after", "before", "both", "none"}
-        Where a residual block's last activation is: after the addition, before it.
-    down : {"max", "average", "stride", "convolution"}
-        Pooling; a stride of the block's first convolution; a convolution of its own.
-    up : {"transposed", "resize", "resize_convolution"}
-    up_norm, up_activation : bool
-        After the convolution that enlarges.
-    merge : {"up_skip", "skip_up", "add"}
-        Concatenation in this order, or addition.
-    gate : {"none", "additive", "strided", "signal"}
-        Attention gate of the skip: at the skip's resolution, at the lower one, at the lower one
-        with a gating signal of its own.
-    gate_norm : bool
-        Normalisation in the gate.
-    tail : int
-        Convolutions between the last block and the head.
-    swap : bool
-        Order of the two inputs of an addition, which changes nothing but numbers in the file.
-    """
-
-    depth: int
-    convolutions: tuple[int, int, int] = (2, 2, 2)
-    convolution: str = "conv2d"
-    block: str = "plain"
-    norm: str = "none"
+    depth: int  # number of down-samplings
+    convolutions: int = 2  # of each block
+    convolution: str = "conv2d"  # or "separable_conv2d"; "mixed": the network's first is plain
+    block: str = "plain"  # "residual": a convolution of its input is added; "entry": keras.io's
+    norm: str = "none"  # "each" or "last" convolution of a block, or "before" each
     norm_kind: str = "batch_normalization"
-    activation_first: bool = False
+    activation_first: bool = False  # before normalisation, after a convolution
     shortcut_norm: bool = False
-    end: str = "after"
-    down: str = "max"
-    up: str = "transposed"
+    end: str = "after"  # a residual block's last activation: "after" the addition, "before", "both"
+    down: str = "max"  # "average"; "stride" of the block's first; a "convolution" of its own
+    up: str = "transposed"  # "resize", "resize_convolution"
     up_norm: bool = False
     up_activation: bool = False
-    merge: str = "up_skip"
-    gate: str = "none"
+    merge: str = "up_skip"  # order of concatenation; "skip_up", "add"
+    gate: str = "none"  # attention: "additive" at the skip's resolution, "strided" at the lower
+    # one, "signal": at the lower one, with a gating signal of its own
     gate_norm: bool = False
-    tail: int = 0
-    swap: bool = False
+    tail: int = 0  # convolutions between the last block and the head
+    swap: bool = False  # the two inputs of an addition: changes nothing but numbers in the file
+
+
+@dataclass
+class Node:
+    """One layer of a network; its inputs are positions of other nodes."""
+
+    kind: str  # its class as files name it; "input"; "act": an activation, perhaps an argument
+    inputs: tuple[int, ...] = ()
+    part: str = ""  # where in the network, in words
+    role: str = ""  # what it does in a U-Net
+    options: dict[str, Any] = field(default_factory=dict)  # of the layer's constructor
+    stored: StoredLayer | None = None
 
 
 def draft(style: Style) -> list[Node]:
@@ -79,178 +65,197 @@ def draft(style: Style) -> list[Node]:
     return sketch.entry() if style.block == "entry" else sketch.unet()
 
 
-class _Sketch:
-    def __init__(self, style: Style) -> None:
-        self.style = style
-        self.nodes = [Node("input", part="input")]
-        self.first = True
+def possible_styles(stored: StoredLayers) -> Iterator[Style]:
+    """Yield the layouts whose numbers of layers are those of a file, the more usual first."""
+    count, complete = stored.count, stored.complete
+    pools = count("max_pooling2d", "average_pooling2d")
+    gates, ups = ("none", "additive", "strided", "signal"), ("transposed", "resize")
+    blocks = ("residual", "plain") if count("add") else ("plain", "residual")
+    downs = ("average",) if count("average_pooling2d") else ("max",)
+    merges = ("up_skip", "skip_up") if count("concatenate") or not complete else ("add",)
+    kinds = ("separable_conv2d", "mixed") if count("separable_conv2d") else ("conv2d",)
+    if complete:  # fewer to try
+        gates = gates[1:] if count("multiply") else gates[:1]
+        blocks = blocks if count("add") else blocks[:1]
+    if not pools:
+        downs = ("stride", "convolution") if complete else ("max", "stride")
+    norm = next((kind for kind in NORMS if count(kind)), "batch_normalization")
+    for depth in [pools] if complete and pools else range(1, 7):
+        base = Style(depth, block="entry", norm="each", norm_kind=norm)
+        if count("separable_conv2d") and _fits(base, stored, *NORMS):
+            yield base
+        for gate, block, down, up, number, tail, kind in product(
+            gates, blocks, downs, (*ups, "resize_convolution"), (2, 1, 3, 4), (0, 1, 2), kinds
+        ):
+            style = replace(
+                base, convolutions=number, convolution=kind, block=block, norm="none", down=down,
+                up=up, gate=gate, merge=merges[0], tail=tail,
+            )  # fmt: skip
+            if _fits(style, stored):
+                yield from _details(style, stored, merges)
 
-    def add(self, kind: str, *inputs: int, part: str, role: str = "", **options: object) -> int:
-        self.nodes.append(Node(kind, inputs, part, dict(options), role=role))
+
+def _fits(style: Style, stored: StoredLayers, *more: str) -> bool:
+    kinds = Counter(node.kind for node in draft(style))
+    counted = (*CONVOLUTIONS, *more, *(COUNTED if stored.complete else ()))
+    return all(kinds[kind] == stored.count(kind) for kind in counted)
+
+
+def _details(base: Style, stored: StoredLayers, merges: tuple[str, ...]) -> Iterator[Style]:
+    """Yield a layout with the places of normalisation and activation that its number allows."""
+    residual, gated, grown = base.block == "residual", base.gate != "none", base.up != "resize"
+    norms = ("none", "each", "before", "last")
+    for norm, side, up_norm, gate_norm in product(norms, _may(residual), _may(grown), _may(gated)):
+        style = replace(base, norm=norm, shortcut_norm=side, up_norm=up_norm, gate_norm=gate_norm)
+        if not _fits(style, stored, *NORMS):
+            continue
+        ends = ("after", "both", "before", "none") if residual and norm != "before" else ("after",)
+        first = _may(norm in ("each", "last") or up_norm)
+        swap = _may(residual or gated or merges == ("add",))
+        names = ("merge", "end", "activation_first", "up_activation", "swap")
+        for values in product(merges, ends, first, _may(grown), swap):
+            yield replace(style, **dict(zip(names, values, strict=True)))
+
+
+def _may(possible: bool) -> tuple[bool, ...]:
+    return (False, True) if possible else (False,)
+
+
+class _Sketch:
+    """Layers in the order in which a network's code calls them."""
+
+    def __init__(self, style: Style) -> None:
+        self.style, self.part, self.first = style, "input", True
+        self.nodes = [Node("input", part="input")]
+
+    def add(self, kind: str, *inputs: int, role: str = "", **options: object) -> int:
+        self.nodes.append(Node(kind, inputs, self.part, role, options))
         return len(self.nodes) - 1
 
-    def act(self, x: int, part: str, role: str = "activation") -> int:
-        return self.add("act", x, part=part, role=role)
+    def act(self, x: int, role: str = "activation") -> int:
+        return self.add("act", x, role=role)
 
-    def norm(self, x: int, part: str) -> int:
-        return self.add(self.style.norm_kind, x, part=part, role="norm")
+    def norm(self, x: int, wanted: bool = True) -> int:
+        return self.add(self.style.norm_kind, x, role="norm") if wanted else x
 
-    def conv(self, x: int, part: str, role: str, strides: int = 1) -> int:
-        kind = "conv2d"
-        if role == "block" and self.style.convolution != "conv2d":
-            plain = self.style.convolution == "mixed" and self.first
-            kind = "conv2d" if plain else "separable_conv2d"
-        self.first = False
-        options = {"strides": strides} if strides > 1 else {}
-        return self.add(kind, x, part=part, role=role, padding="same", **options)
+    def conv(self, x: int, role: str, strides: int = 1, kind: str = "conv2d") -> int:
+        return self.add(kind, x, role=role, padding="same", strides=strides)
 
-    def pair(self, a: int, b: int, part: str) -> int:
-        return self.add("add", *((b, a) if self.style.swap else (a, b)), part=part)
+    def resize(self, x: int, role: str = "resize") -> int:
+        return self.add("up_sampling2d", x, role=role, size=2)
 
-    def block(self, x: int, count: int, part: str, stride: int = 1, stem: bool = False) -> int:
+    def pair(self, a: int, b: int) -> int:
+        return self.add("add", *((b, a) if self.style.swap else (a, b)))
+
+    def finish(self, x: int, norm: bool, active: bool, role: str = "activation") -> int:
+        """Normalise and activate what a convolution gives, in the style's order."""
+        first = active and self.style.activation_first
+        x = self.norm(self.act(x, role) if first else x, norm)
+        return self.act(x, role) if active and not first else x
+
+    def block(self, x: int, part: str, stride: int = 1) -> int:
         style, source = self.style, x
-        before = style.norm == "before"
-        for index in range(count):
-            last = index == count - 1
-            where = f"{part}, convolution {index + 1}"
-            strides = stride if index == 0 else 1
-            if before:
-                if not (stem and index == 0):
-                    x = self.act(self.norm(x, where), where)
-                x = self.conv(x, where, "block", strides)
-                continue
-            x = self.conv(x, where, "block", strides)
-            active = style.block == "plain" or not last or style.end in ("before", "both")
-            if active and style.activation_first:
-                x = self.act(x, where)
-            if style.norm == "each" or (style.norm == "last" and last):
-                x = self.norm(x, where)
-            if active and not style.activation_first:
-                x = self.act(x, where)
-        if style.block == "residual":
-            where = f"{part}, shortcut"
-            side = self.conv(source, where, "shortcut", stride)
-            if style.shortcut_norm:
-                side = self.norm(side, where)
-            x = self.pair(side, x, part)
+        before, residual = style.norm == "before", style.block == "residual"
+        for index in range(style.convolutions):
+            self.part = f"{part}, convolution {index + 1}"
+            last = index == style.convolutions - 1
+            if before and not (residual and self.first):
+                x = self.act(self.norm(x))
+            kind = style.convolution
+            if kind == "mixed":
+                kind = "conv2d" if self.first else "separable_conv2d"
+            x = self.conv(x, "block", 1 if index else stride, kind)
+            self.first = False
+            normal = style.norm == "each" or (style.norm == "last" and last)
+            active = not residual or not last or style.end in ("before", "both")
+            x = self.finish(x, normal, active and not before)
+        if residual:
+            self.part = f"{part}, shortcut"
+            side = self.norm(self.conv(source, "shortcut", stride), style.shortcut_norm)
+            x = self.pair(side, x)
             if not before and style.end in ("after", "both"):
-                x = self.act(x, part)
+                x = self.act(x)
         return x
-
-    def shrink(self, x: int, part: str) -> int:
-        if self.style.down == "convolution":
-            x = self.conv(x, f"{part}, down-sampling", "down", 2)
-            if self.style.norm == "each":
-                x = self.norm(x, f"{part}, down-sampling")
-            return self.act(x, part)
-        kind = "max_pooling2d" if self.style.down == "max" else "average_pooling2d"
-        return self.add(kind, x, part=part, pool_size=2)
 
     def unet(self) -> list[Node]:
-        style = self.style
-        encoder, bottleneck, decoder = style.convolutions
-        before = style.norm == "before" and style.block == "residual"
-        x, skips = 0, []
+        style, x, skips = self.style, 0, []
         for level in range(style.depth + 1):
-            deepest = level == style.depth
-            part = "bottleneck" if deepest else f"encoder level {level + 1}"
-            stride = 2 if level and style.down == "stride" else 1
-            if level and stride == 1:
-                x = self.shrink(x, part)
-            stem = level == 0 and before
-            x = self.block(x, bottleneck if deepest else encoder, part, stride, stem)
-            if not deepest:
-                skips.append(x)
+            part = "bottleneck" if level == style.depth else f"encoder level {level + 1}"
+            self.part = f"{part}, down-sampling"
+            if level and style.down == "convolution":
+                x = self.act(self.norm(self.conv(x, "down", 2), style.norm == "each"))
+            elif level and style.down != "stride":
+                x = self.add(f"{style.down}_pooling2d", x, pool_size=2)
+            x = self.block(x, part, 2 if level and style.down == "stride" else 1)
+            skips.append(x)
         for level in reversed(range(style.depth)):
-            x = self.up(x, skips[level], decoder, f"decoder level {level + 1}")
+            x = self.up(x, skips[level], f"decoder level {level + 1}")
         for index in range(style.tail):
-            part = f"tail, convolution {index + 1}"
-            x = self.act(self.conv(x, part, "tail"), part)
-        x = self.conv(x, "head", "head")
-        self.act(x, "head", "head")
+            self.part = f"tail, convolution {index + 1}"
+            x = self.act(self.conv(x, "tail"))
+        return self.head(x)
+
+    def head(self, x: int) -> list[Node]:
+        self.part = "head"
+        self.act(self.conv(x, "head"), "head")
         return self.nodes
 
-    def up(self, x: int, skip: int, count: int, part: str) -> int:
-        style, low, where = self.style, x, f"{part}, up-sampling"
-        if style.up == "transposed":
-            x = self.add("conv2d_transpose", x, part=where, role="up", padding="same", strides=2)
-        else:
-            x = self.add("up_sampling2d", x, part=where, role="resize", size=2)
-        if style.up == "resize_convolution":
-            x = self.conv(x, where, "up")
-        if style.up_activation and style.activation_first:
-            x = self.act(x, where, "up activation")
-        if style.up_norm:
-            x = self.norm(x, where)
-        if style.up_activation and not style.activation_first:
-            x = self.act(x, where, "up activation")
-        if style.gate != "none":
-            skip = self.gate(skip, x, low, f"{part}, attention gate")
-        if style.merge == "add":
-            x = self.pair(x, skip, part)
-        else:
-            order = (x, skip) if style.merge == "up_skip" else (skip, x)
-            x = self.add("concatenate", *order, part=part)
-        return self.block(x, count, part)
-
-    def gate(self, skip: int, up: int, low: int, part: str) -> int:
+    def up(self, low: int, skip: int, part: str) -> int:
         style = self.style
+        self.part = f"{part}, up-sampling"
+        if style.up == "transposed":
+            x = self.conv(low, "up", 2, "conv2d_transpose")
+        else:
+            x = self.resize(low)
+        if style.up == "resize_convolution":
+            x = self.conv(x, "up")
+        x = self.finish(x, style.up_norm, style.up_activation, "up activation")
+        self.part = f"{part}, attention gate"
+        if style.gate != "none":
+            skip = self.gate(skip, x, low)
+        self.part = f"{part}, skip"
+        if style.merge == "add":
+            x = self.pair(x, skip)
+        else:
+            x = self.add("concatenate", *((x, skip) if style.merge == "up_skip" else (skip, x)))
+        return self.block(x, part)
 
-        def step(x: int, role: str, strides: int = 1) -> int:
-            x = self.conv(x, part, role, strides)
-            return self.norm(x, part) if style.gate_norm and role == "gate" else x
+    def gate(self, skip: int, up: int, low: int) -> int:
+        style, signal = self.style, self.style.gate == "signal"
+
+        def step(x: int) -> int:
+            return self.norm(self.conv(x, "gate"), style.gate_norm)
 
         if style.gate == "additive":
-            total = self.pair(step(skip, "gate"), step(up, "gate"), part)
+            total = self.pair(step(skip), step(up))
         else:
-            strided = "gate stride"
-            if style.gate == "signal":
-                low = self.act(step(low, "gate"), part, "gate activation")
-            theta = self.conv(skip, part, strided, 2)
-            phi = self.conv(low, part, "gate signal")
-            if style.gate == "signal":
-                phi = self.add(
-                    "conv2d_transpose", phi, part=part, role="gate transposed", padding="same"
-                )
-                theta, phi = phi, theta
-            total = self.pair(theta, phi, part)
-        x = self.act(total, part, "gate activation")
-        x = self.conv(x, part, "psi")
-        x = self.act(x, part, "gate output")
+            low = self.act(step(low), "gate activation") if signal else low
+            theta, phi = self.conv(skip, "gate stride", 2), self.conv(low, "gate signal")
+            if signal:
+                theta, phi = self.conv(phi, "gate transposed", 1, "conv2d_transpose"), theta
+            total = self.pair(theta, phi)
+        x = self.act(self.conv(self.act(total, "gate activation"), "psi"), "gate output")
         if style.gate != "additive":
-            x = self.add("up_sampling2d", x, part=part, role="gate resize", size=2)
-        order = (x, skip) if style.gate == "signal" or style.swap else (skip, x)
-        x = self.add("multiply", *order, part=part)
-        if style.gate == "signal":
-            x = self.norm(self.conv(x, part, "gate result"), part)
-        return x
+            x = self.resize(x, "gate resize")
+        x = self.add("multiply", *((x, skip) if signal or style.swap else (skip, x)))
+        return self.norm(self.conv(x, "gate result")) if signal else x
 
     def entry(self) -> list[Node]:
         """keras.io, "Image segmentation with a U-Net-like architecture" (F. Chollet)."""
-        style = self.style
-        separable = replace(style, convolution="separable_conv2d")
-        x = self.act(self.norm(self.conv(0, "stem", "entry", 2), "stem"), "stem")
-        self.style = separable
-        side = x
-        for level in range(style.depth):
-            part = f"encoder level {level + 1}"
+        self.part = "stem"
+        x = side = self.act(self.norm(self.conv(0, "entry", 2)))
+        depth = self.style.depth
+        for step in range(2 * depth + 1):
+            down = step < depth
+            part = f"encoder level {step + 1}" if down else f"decoder level {2 * depth - step + 1}"
             for index in range(2):
-                where = f"{part}, convolution {index + 1}"
-                x = self.norm(self.conv(self.act(x, where), where, "block"), where)
-            x = self.add("max_pooling2d", x, part=part, pool_size=3, strides=2, padding="same")
-            side = self.conv(side, f"{part}, shortcut", "shortcut", 2)
-            x = side = self.pair(x, side, part)
-        for level in reversed(range(style.depth + 1)):
-            part = f"decoder level {level + 1}"
-            for index in range(2):
-                where = f"{part}, convolution {index + 1}"
-                x = self.add(
-                    "conv2d_transpose", self.act(x, where), part=where, role="up", padding="same"
-                )
-                x = self.norm(x, where)
-            x = self.add("up_sampling2d", x, part=part, role="resize", size=2)
-            side = self.add("up_sampling2d", side, part=part, role="resize", size=2)
-            side = self.conv(side, f"{part}, shortcut", "shortcut")
-            x = side = self.pair(x, side, part)
-        self.act(self.conv(x, "head", "head"), "head", "head")
-        return self.nodes
+                self.part = f"{part}, convolution {index + 1}"
+                role, kind = ("block", "separable_conv2d") if down else ("up", "conv2d_transpose")
+                x = self.norm(self.conv(self.act(x), role, 1, kind))
+            self.part = f"{part}, shortcut"
+            if down:
+                x = self.add("max_pooling2d", x, pool_size=3, strides=2, padding="same")
+            else:
+                x, side = self.resize(x), self.resize(side)
+            x = side = self.pair(self.conv(side, "shortcut", 2 if down else 1), x)
+        return self.head(x)
