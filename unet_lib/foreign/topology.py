@@ -87,8 +87,9 @@ def _sources(value: Any) -> set[str]:
 def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
     """Return a layer's entry with nothing but Keras' own class and plain settings."""
     kind, settings, name = entry["class_name"], entry["config"], entry["config"]["name"]
-    module = entry.get("module") or "keras.layers"
+    module, nodes = entry.get("module") or "keras.layers", entry["inbound_nodes"]
     if name in scalings:
+        nodes = [[[source, 0, 0, {}] for source in _sources(nodes)]]
         kind, settings = "Rescaling", {"name": name, "scale": 1 / 255, "offset": 0.0}
     operation = module.startswith(("keras.src.ops.", "keras.ops"))
     layer = getattr(keras.layers, kind, None)
@@ -103,7 +104,7 @@ def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
         module, settings = "keras.layers", _settings(layer, settings, name)
     return {
         "module": module, "class_name": kind, "config": settings, "registered_name": None,
-        "name": name, "inbound_nodes": entry["inbound_nodes"],
+        "name": name, "inbound_nodes": nodes,
     }  # fmt: skip
 
 
