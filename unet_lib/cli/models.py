@@ -223,7 +223,7 @@ def _train_here(options: argparse.Namespace) -> None:
 def _draw_curves(run: Any) -> None:
     from unet_lib.plots import plot_history, save_figure
 
-    figure = plot_history(run.history, about=run.segmenter.provenance)
+    figure = plot_history(run.history, provenance=run.segmenter.provenance)
     save_figure(figure, run.folder / "curves.png")
 
 
