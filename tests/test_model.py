@@ -9,7 +9,7 @@ import pytest
 from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
 from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.jax]
 
 
 def run(network, images):

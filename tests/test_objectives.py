@@ -4,7 +4,7 @@ import pytest
 
 from unet_lib.objectives import LOSSES, LesionDice, bce_dice, make_loss
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.jax]
 RNG = np.random.default_rng(0)
 
 

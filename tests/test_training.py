@@ -235,6 +235,7 @@ def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split,
     assert histories[0] == histories[1]
 
 
+@pytest.mark.jax
 def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished, monkeypatch):
     """The same as a kill between two epochs, at each of them, quickly."""
     from unet_lib.training import loop
