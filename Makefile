@@ -99,7 +99,7 @@ reproduce-all: $(VENV)/.runtime
 # 50 kills at random moments over the real commands; then full disks, read-only folders, files
 # changed in the middle, an interrupted notebook cell. About an hour.
 faults: $(VENV)/.dev
-	FAULTS=1 $(BIN)/python -m pytest tests/test_faults.py tests/test_training.py
+	FAULTS=$(or $(FAULTS),1) $(BIN)/python -m pytest tests/test_faults.py tests/test_training.py
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .coverage

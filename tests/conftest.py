@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import struct
@@ -46,30 +45,14 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture
-def agreed(request, tmp_path) -> Callable[..., None]:
-    """Return a function that compares a text, word for word, with the one that is committed.
+def agreed(request) -> Callable[..., None]:
+    """Return a function that compares a text, word for word, with a file of tests/data/agreed."""
 
-    ``agreed(text, file="name.md")`` has a file of its own; ``agreed(text, ...)`` are the texts of
-    one test, in the file of its module.
-    """
-
-    agree = request.config.getoption("agree")
-
-    def compare(*texts: str, file: str = "") -> None:
-        found = [text.replace(str(tmp_path), "FOLDER") for text in texts]
-        path = AGREED / (file or f"{request.path.stem}.json")
-        if file:
-            if agree:
-                path.write_text(*found, encoding="utf-8")
-            assert found == [path.read_text(encoding="utf-8")]
-            return
-        lines = [line for text in found for line in text.splitlines()]
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if agree:
-            known[request.node.name] = lines
-            written = json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True)
-            path.write_text(written + "\n", encoding="utf-8")
-        assert lines == known.get(request.node.name)
+    def compare(text: str, file: str) -> None:
+        path = AGREED / file
+        if request.config.getoption("agree"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8")
 
     return compare
 
