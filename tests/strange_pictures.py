@@ -109,9 +109,14 @@ def empties(count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 KINDS = {
-    "text pages": text_pages, "drawings": drawings, "gradients": gradients, "noise": noises,
-    "textures": textures, "photographs": photographs, "empty": empties,
-}  # fmt: skip
+    "text pages": text_pages,
+    "drawings": drawings,
+    "gradients": gradients,
+    "noise": noises,
+    "textures": textures,
+    "photographs": photographs,
+    "empty": empties,
+}
 
 
 def inverted(pixels: np.ndarray) -> np.ndarray:

@@ -40,7 +40,10 @@ def test_check_finds_what_is_known(cases):
     report = check_cases(cases)
     assert report.ok and report.counts["cases"] == 780
     assert {f.kind for f in report.problems} == {
-        "exact_duplicate", "colour_overlay", "several_masks"}  # fmt: skip
+        "exact_duplicate",
+        "colour_overlay",
+        "several_masks",
+    }
     (twin,) = report.of_kind("exact_duplicate")
     assert set(twin.cases) == {"benign (433)", "malignant (145)"}
     audit = read_audit()
@@ -77,8 +80,9 @@ def test_committed_folds_partition_busi_and_separate_no_group(cases):
     tested = Counter()
     for fold in range(5):
         split = folds.split(cases, fold)
-        groups = [{group_of[c.name] for c in p}
-                  for p in (split.train, split.validation, split.test)]  # fmt: skip
+        groups = [
+            {group_of[c.name] for c in p} for p in (split.train, split.validation, split.test)
+        ]
         assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
         tested.update(c.name for c in split.test)
         assert len(split.validation) == pytest.approx(78, abs=2)

@@ -91,8 +91,9 @@ def found(copies):
 def test_every_changed_copy_is_found(copies, found):
     what = copies[1]
     pairs = {(what[a][0], what[b][1]) for a, b, _ in found if what[a][1] == "original"}
-    missed = [(n, c.__name__) for n in range(ORIGINALS) for c in CHANGES
-              if (n, c.__name__) not in pairs]  # fmt: skip
+    missed = [
+        (n, c.__name__) for n in range(ORIGINALS) for c in CHANGES if (n, c.__name__) not in pairs
+    ]
     assert not missed
 
 
@@ -173,9 +174,13 @@ def make_case(name: str, group: str = "", patient: str = "") -> Case:
 
 def test_groups_and_patients_are_joined_through_each_other():
     cases = [
-        make_case("a", patient="p"), make_case("b", patient="p"), make_case("c", patient="q"),
-        make_case("d"), make_case("e"), make_case("f", patient="r"),
-    ]  # fmt: skip
+        make_case("a", patient="p"),
+        make_case("b", patient="p"),
+        make_case("c", patient="q"),
+        make_case("d"),
+        make_case("e"),
+        make_case("f", patient="r"),
+    ]
     joined = join_groups(cases, [(1, 2), (3, 4)])
     assert [c.group for c in joined] == ["a + 2", "a + 2", "a + 2", "d + 1", "d + 1", "f"]
     assert [c.group for c in join_groups(cases, [(2, 1), (4, 3)])] == [c.group for c in joined]
@@ -190,8 +195,11 @@ def test_a_fold_divides_neither_duplicates_nor_patients(clinic):
     assert source.provenance.groups == found and found in source.message
     for fold in range(5):
         parts = open_dataset(clinic, fold=fold, progress=False).split
-        held = [p for p in (parts.train, parts.validation, parts.test)
-                if {"benign (1)", "malignant (2)"} & {c.name for c in p}]  # fmt: skip
+        held = [
+            p
+            for p in (parts.train, parts.validation, parts.test)
+            if {"benign (1)", "malignant (2)"} & {c.name for c in p}
+        ]
         assert len(held) == 1
 
 

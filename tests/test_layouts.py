@@ -48,8 +48,10 @@ def table(path: Path, *rows: str) -> Path:
 
 def bus_bra(folder: Path) -> Path:
     """Ten patients, two images each; fold k tests patients 2k-1 and 2k."""
-    data, folds = ["ID,Case,Histology,Pathology,BIRADS"], ["ID,Pathology,kFold," + ",".join(
-        f"valid_{k}" for k in range(1, 6))]  # fmt: skip
+    data, folds = (
+        ["ID,Case,Histology,Pathology,BIRADS"],
+        ["ID,Pathology,kFold," + ",".join(f"valid_{k}" for k in range(1, 6))],
+    )
     for patient in range(1, 11):
         for side in "lr":
             name, label = f"bus_{patient:04d}-{side}", "malignant" if patient % 3 == 0 else "benign"
@@ -78,8 +80,14 @@ def bus_uclm(folder: Path) -> Path:
     return folder
 
 
-COLUMNS = ("CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename",
-           "Pixel_size", "Classification")  # fmt: skip
+COLUMNS = (
+    "CaseID",
+    "Image_filename",
+    "Mask_tumor_filename",
+    "Mask_other_filename",
+    "Pixel_size",
+    "Classification",
+)
 
 
 def breast_rows() -> list[tuple]:
@@ -188,7 +196,10 @@ def test_breast(tmp_path, excel):
     assert len(cases) == 12 and cases["case004"].label == "normal"
     assert cases["case004"].mask_paths == () and not load_case(cases["case004"])[1].any()
     assert [p.name for p in cases["case002"].mask_paths] == [
-        "case002_tumor.png", "case002_other1.png", "case002_other2.png"]  # fmt: skip
+        "case002_tumor.png",
+        "case002_other1.png",
+        "case002_other2.png",
+    ]
     truth = load_case(cases["case002"])[1]
     assert truth[21, 12] and truth[20, 25] and truth[19, 33] and truth.sum() == 8 * (12 + 11 + 10)
 
@@ -238,8 +249,10 @@ def test_own_split_of_bus_bra(tmp_path):
     folder = bus_bra(tmp_path / "x")
     for k in range(5):
         source = open_dataset(folder, split="own", fold=k, progress=False)
-        patients = [sorted({c.patient for c in part}) for part in
-                    (source.split.test, source.split.validation)]  # fmt: skip
+        patients = [
+            sorted({c.patient for c in part})
+            for part in (source.split.test, source.split.validation)
+        ]
         following = (k + 1) % 5
         assert patients[0] == sorted([f"case {2 * k + 1}", f"case {2 * k + 2}"])
         assert patients[1] == sorted([f"case {2 * following + 1}", f"case {2 * following + 2}"])
@@ -248,16 +261,17 @@ def test_own_split_of_bus_bra(tmp_path):
     path = folder / "5-fold-cv.csv"
     rows = path.read_text().splitlines()
     swap = str.maketrans("01", "10")
-    changed = [r.rsplit(",", 5)[0] + "," + ",".join(r.rsplit(",", 5)[1:]).translate(swap)
-               for r in rows[1:]]  # fmt: skip
+    changed = [
+        r.rsplit(",", 5)[0] + "," + ",".join(r.rsplit(",", 5)[1:]).translate(swap) for r in rows[1:]
+    ]
     table(path, rows[0], *changed)
     assert open_dataset(folder, split="own", fold=4, progress=False).split == source.split
     table(path, rows[0], *rows[2:])
     with pytest.raises(SplitError, match=r"no row for 1 of 20 images \(bus_0001-l\)"):
         open_dataset(folder, split="own", progress=False)
     table(path, *(row.replace("bus_0001-l,benign,1,,", "bus_0001-l,benign,2,,") for row in rows))
-    with pytest.raises(SplitError, match=r"5-fold-cv.csv: bus_0001-l is in fold '2' with valid_1 "
-                       "= ''; expected 0 or 1"):  # fmt: skip
+    words = r"5-fold-cv.csv: bus_0001-l is in fold '2' with valid_1 = ''; expected 0 or 1"
+    with pytest.raises(SplitError, match=words):
         open_dataset(folder, split="own", progress=False)
     with pytest.raises(SplitError, match=r"has no split of its own \(own_split.csv or 5-fold-cv"):
         open_dataset(bus_uclm(tmp_path / "y"), split="own", progress=False)
@@ -277,9 +291,8 @@ def test_own_split_that_leaks_says_so_and_can_be_used(tmp_path):
     assert Folds.of_split(source.split).count == 1  # as a run folder keeps it
     kept = open_dataset(folder, progress=False)
     assert kept.provenance.own_split is None
-    held = [{"x2", "x9"} & {c.name for c in getattr(kept.split, part)} for part in
-            ("train", "validation", "test")]  # fmt: skip
-    assert {"x2", "x9"} in held
+    parts = (kept.split.train, kept.split.validation, kept.split.test)
+    assert {"x2", "x9"} in [{"x2", "x9"} & {c.name for c in part} for part in parts]
 
 
 # --- folders that are refused ----------------------------------------------------------------
@@ -302,65 +315,67 @@ def add(path: str):
     return lambda folder: write_png(folder / path, picture(1))
 
 
-def rename(old: str, new: str, table: str):
-    def change(folder: Path) -> None:
-        (folder / old).rename(folder / new)
-        edit(table, Path(old).name, Path(new).name)(folder)
+def move_out(name: str):
+    return lambda folder: (folder / name).rename(folder.parent / name)
 
-    return change
+
+def nameless(folder: Path) -> None:
+    (folder / "images" / "ALWI_000.png").rename(folder / "images" / "ALWI.png")
+    edit("INFO.csv", "ALWI_000", "ALWI")(folder)
+
+
+def breast_csv(folder: Path) -> Path:
+    return breast(folder, excel=False)
 
 
 INSIDE = "BrEaST-Lesions_USG-images_and_masks"
+NOT_THERE = "this mask is not there. Add it, or take its image out"
 
 
 @pytest.mark.parametrize(
     ("build", "change", "words"),
     [
         (bus_bra, remove("bus_data.csv"), r"mask_0001-l.png, .* and 15 more: mask without an"),
-        (bus_bra, lambda f: (f / "bus_data.csv").write_bytes(b"\xff"),
-         r"bus_data.csv: cannot be read as a table \(byte 1 is not UTF-8"),
+        (bus_bra, edit("bus_data.csv", "ID", "x" * 1001), "cell of more than 1000 characters"),
         (bus_bra, remove("Images/bus_0002-l.png"), r"bus_0002-l: .*data.csv has this row without"),
-        (bus_bra, remove("Masks/mask_0002-l.png"), r"mask_0002-l.png: this mask is not there"),
-        (bus_bra, add("Images/bus_0099-l.png"), r"0099-l.png: image without a row in bus_data.csv"),
-        (bus_bra, add("Masks/mask_0099-l.png"), r"mask_0099-l.png: mask without an image"),
-        (bus_bra, edit("bus_data.csv", "Case", "Patient"), r"column Case is missing; it has ID"),
-        (bus_bra, edit("bus_data.csv", "benign", "B"), r"bus_0001-l: class 'B'; expected benign"),
-        (bus_bra, edit("bus_data.csv", "-l,1,", "-l,,"), r"bus_0001-l: the patient is not told"),
-        (bus_bra, edit("bus_data.csv", "bus_0001-r", "bus_0001-l"), r"listed more than once in"),
-        (bus_uclm, edit("INFO.csv", ";Label", ";Class"), r"column Label is missing"),
-        (bus_uclm, remove("images/ALWI_000.png"), r"ALWI_000: .*INFO.csv has this row without"),
-        (bus_uclm, remove("masks/ALWI_000.png"), r"ALWI_000.png: this mask is not there"),
-        (bus_uclm, add("images/ZZ_000.png"), r"ZZ_000.png: image without a row in INFO.csv"),
-        (bus_uclm, add("masks/ZZ_000.png"), r"ZZ_000.png: mask without an image of the same name"),
-        (lambda f: breast(f, False), edit("clinical.csv", "Mask_other_filename", "Other"),
-         r"clinical.csv: column Mask_other_filename is missing"),
-        (breast, remove(f"{INSIDE}/case002_other1.png"), r"_other1.png: this mask is not there"),
-        (breast, remove(f"{INSIDE}/case003.png"), r"case003: .*xlsx has this row without"),
-        (breast, add(f"{INSIDE}/case099.png"), r"case099.png: image without a row in BrEaST"),
-        (lambda f: breast(f, False), edit("clinical.csv", "case003_tumor.png", ""),
-         r"case003_tumor.png: image without a row"),
-        (bus_bra, lambda f: (f / "Masks").rename(f.parent / "Masks"),
-         r"Masks: no such folder; it is a part of the data set. Unpack it whole"),
-        (bus_uclm, rename("images/ALWI_000.png", "images/ALWI.png", "INFO.csv"),
-         r"INFO.csv: ALWI: the patient is not told; add the number or name"),
-        (breast, lambda f: breast(f, False),
-         r"x: holds several tables of BrEaST, BrEaST-Lesions-.*xlsx, clinical.csv; leave one"),
+        (bus_bra, remove("Masks/mask_0002-l.png"), f"mask_0002-l.png: {NOT_THERE}"),
+        (bus_bra, add("Images/bus_0099-l.png"), "0099-l.png: image without a row in bus_data.csv"),
+        (bus_bra, add("Masks/mask_0099-l.png"), "mask_0099-l.png: mask without an image"),
+        (bus_bra, edit("bus_data.csv", "Case", "Patient"), "column Case is missing; it has ID"),
+        (bus_bra, edit("bus_data.csv", "benign", "B"), "bus_0001-l: class 'B'; expected benign"),
+        (bus_bra, edit("bus_data.csv", "-l,1,", "-l,,"), "bus_0001-l: the patient is not told"),
+        (bus_bra, edit("bus_data.csv", "bus_0001-r", "bus_0001-l"), "listed more than once in"),
+        (bus_bra, move_out("Masks"), "Masks: no such folder; it is a part of the data set. Unpack"),
+        (bus_uclm, edit("INFO.csv", ";Label", ";Class"), "column Label is missing"),
+        (bus_uclm, nameless, "INFO.csv: ALWI: the patient is not told; add the number or name"),
+        (breast_csv, edit("clinical.csv", "Mask_other_", "Other"), "column Mask_other_filename is"),
+        (breast, remove(f"{INSIDE}/case002_other1.png"), f"_other1.png: {NOT_THERE}"),
+        (breast, remove(f"{INSIDE}/case003.png"), "case003: .*xlsx has this row without"),
+        (breast, add(f"{INSIDE}/case099.png"), "case099.png: image without a row in BrEaST"),
+        (breast_csv, edit("clinical.csv", "case003_tumor.png", ""), "case003_tumor.png: image wit"),
+        (breast, breast_csv, "x: holds several tables of BrEaST, .*xlsx, clinical.csv; leave one"),
         (breast, add("more/case099.png"), r"must lie in one folder; found in: .*masks, .*more\."),
-        (breast, lambda f: (f / INSIDE).rename(f.parent / INSIDE), r"one folder; found in: none"),
-        (lambda f: bus_bra(bus_uclm(f)), lambda f: None, r"marks of BUS-BRA and of BUS-UCLM"),
-        (lambda f: bus_uclm(write_tiny_busi(f)), lambda f: None,
-         r"marks of class folders and of BUS-UCLM"),
-        (lambda f: (bus_bra(f / "BUSBRA"), bus_uclm(f / "BUS-UCLM")) and f, lambda f: None,
-         r"holds several data sets, BUSBRA, BUS-UCLM; name one"),
-        (lambda f: table(f / "busi_256.npz", "x") and f / "busi_256.npz", lambda f: None,
-         r"busi_256.npz: is a file of arrays; .* python -m lab.medsegbench .*busi_256.npz"),
+        (breast, move_out(INSIDE), "one folder; found in: none"),
+        (bus_bra, bus_uclm, "marks of BUS-BRA and of BUS-UCLM"),
+        (bus_uclm, write_tiny_busi, "marks of class folders and of BUS-UCLM"),
     ],
-)  # fmt: skip
+)
 def test_faults_are_named(tmp_path, build, change, words):
     folder = build(tmp_path / "x")
     change(folder)
     with pytest.raises(DatasetError, match=words):
         find_cases(folder)
+
+
+def test_several_sets_and_an_npz_are_no_folder(tmp_path):
+    bus_bra(tmp_path / "BUSBRA"), bus_uclm(tmp_path / "BUS-UCLM")
+    with pytest.raises(DatasetError, match="several data sets, BUSBRA, BUS-UCLM; name one"):
+        find_cases(tmp_path)
+    file = table(tmp_path / "busi_256.npz", "x")
+    words = r"busi_256.npz: is a file of arrays; .* python -m lab.medsegbench .*busi_256.npz"
+    for take in (find_cases, open_dataset):
+        with pytest.raises(DatasetError, match=words):
+            take(file)
 
 
 def test_check_reports_missing_masks_instead_of_stopping(tmp_path, capsys):
@@ -373,6 +388,9 @@ def test_check_reports_missing_masks_instead_of_stopping(tmp_path, capsys):
         (folder / path).unlink()
         assert main(["check", str(folder)]) == 1
         assert "lesion images without a mask (1)" in capsys.readouterr().out
+    (tmp_path / "breast" / INSIDE / "case002_other1.png").unlink()  # one of its three
+    assert main(["check", str(tmp_path / "breast")]) == 1
+    assert "case002_other1.png: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

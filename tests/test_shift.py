@@ -52,9 +52,12 @@ def test_features_are_finite_and_do_not_depend_on_how_a_picture_is_stored():
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (1, 900), (2, 3), (700, 5), (50, 60)):
         for pixels in (
-            np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), np.ones(shape, bool),
-            rng.integers(0, 256, shape, dtype=np.uint8), rng.random((*shape, 3), np.float32),
-        ):  # fmt: skip
+            np.zeros(shape, np.uint8),
+            np.full(shape, 255, np.uint8),
+            np.ones(shape, bool),
+            rng.integers(0, 256, shape, dtype=np.uint8),
+            rng.random((*shape, 3), np.float32),
+        ):
             found = image_features(pixels)
             assert found.shape == (len(FEATURES),) and np.isfinite(found).all()
     grey = rng.integers(0, 256, (90, 120), dtype=np.uint8)

@@ -70,10 +70,13 @@ def test_own_folder(own):
     assert sorted(sum(parts.values(), [])) == sorted(case.name for case in source.cases)
     assert "Data: clinic, 20 images" in source.message
     assert json.loads(json.dumps(source.provenance.to_dict())) == {
-        "data": "clinic", "data_kind": "clinical", "split": "folds, fold 0", "fold": 0,
+        "data": "clinic",
+        "data_kind": "clinical",
+        "split": "folds, fold 0",
+        "fold": 0,
         "parts": {"train": 14, "validation": 2, "test": 4},
         "groups": "near-duplicates found by the library (0 images in 0 groups)",
-    }  # fmt: skip
+    }
 
 
 def test_the_box_is_safe_html_and_its_colour_tells_phantoms(own, tmp_path):

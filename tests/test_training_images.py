@@ -72,9 +72,7 @@ KNOWN = TrainingImages.of(
 def test_overlap_by_content_and_by_group():
     cases = [case("renamed"), case("twin", "g1"), case("t1"), case("new", "g9")]
     found = KNOWN.overlap("BUSI", cases, ["h1", "x", "y", "z"])
-    assert found == {
-        "compared_with": 3, "in_training": ["renamed"], "near_duplicates": ["twin"]
-    }  # fmt: skip
+    assert found == {"compared_with": 3, "in_training": ["renamed"], "near_duplicates": ["twin"]}
 
 
 def test_groups_of_another_data_set_mean_nothing_unless_a_member_was_seen():
@@ -111,9 +109,14 @@ def test_the_record_survives_and_a_damaged_one_is_refused():
     assert TrainingImages.from_provenance({"name": "m"}) is None
     other = {**KNOWN.to_dict(), "method": "a later one"}
     assert TrainingImages.from_provenance({"training_images": other}) is None
-    for damaged in ([], {"hashes": []}, {**KNOWN.to_dict(), "hashes": "h1"},
-                    {**KNOWN.to_dict(), "groups": [1]}, {**KNOWN.to_dict(), "earlier": 3},
-                    {**KNOWN.to_dict(), "earlier": {"other": "g1"}}):  # fmt: skip
+    for damaged in (
+        [],
+        {"hashes": []},
+        {**KNOWN.to_dict(), "hashes": "h1"},
+        {**KNOWN.to_dict(), "groups": [1]},
+        {**KNOWN.to_dict(), "earlier": 3},
+        {**KNOWN.to_dict(), "earlier": {"other": "g1"}},
+    ):
         with pytest.raises(ValueError, match="model m: its record training_images is damaged"):
             TrainingImages.from_provenance({"name": "m", "training_images": damaged})
 

@@ -51,22 +51,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What :func:`check_cases` found.
+    """What :func:`check_cases` found."""
 
-    Attributes
-    ----------
-    counts : dict of str to int
-        ``cases``, one entry for each class, ``masks``, ``several_masks``, ``groups``,
-        ``grouped_cases``, and one entry for each kind of finding.
-    sizes : dict of str to int
-        ``distinct``, and ``min_``, ``median_``, ``max_`` of ``height`` and ``width`` in pixels.
-    problems : tuple of Finding
-        Ordered by kind, then by case.
-    """
-
-    counts: dict[str, int]
-    sizes: dict[str, int]
-    problems: tuple[Finding, ...]
+    counts: dict[str, int]  # cases, masks, groups, grouped_cases, of each class, of each kind
+    sizes: dict[str, int]  # distinct; min_, median_ and max_ of height and width in pixels
+    problems: tuple[Finding, ...]  # ordered by kind, then by case
 
     @property
     def ok(self) -> bool:
@@ -132,8 +121,8 @@ def check_cases(
         steps = tqdm(
             pool.map(_examine, cases), "check", len(cases), unit="image", disable=not progress
         )
-        for case, (size, digest, found) in zip(cases, steps, strict=True):
-            findings += [Finding(kind, (case.name,), message) for kind, message in found]
+        for case, (size, digest, remarks) in zip(cases, steps, strict=True):
+            findings += [Finding(kind, (case.name,), message) for kind, message in remarks]
             if size:
                 sizes.append(size)
                 same[digest].append(case)
@@ -154,23 +143,23 @@ def check_cases(
 
 def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, str]]]:
     """Return the size of the image (None: unreadable), its hash, and kinds and messages."""
-    found: list[tuple[str, str]] = []
+    remarks: list[tuple[str, str]] = []
     size, digest = None, ""
     try:
         pixels = read_pixels(case.image_path)
         image = as_image(pixels, case.image_path)
     except ImageError as error:
-        found.append(("unreadable", str(error)))
+        remarks.append(("unreadable", str(error)))
     else:
         size, digest = image.shape[:2], content_hash(image)
         share, brightest = _coloured_share(pixels), float(image.max())
         if share > _COLOURED_SHARE:
             text = f"{case.image_path}: {100 * share:.2f} % of the pixels are coloured"
-            found.append(("colour_overlay", text))
+            remarks.append(("colour_overlay", text))
         if brightest < _DARK:
             text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
-            found.append(("dark", text))
-    return size, digest, [*found, *_examine_masks(case, size)]
+            remarks.append(("dark", text))
+    return size, digest, [*remarks, *_examine_masks(case, size)]
 
 
 def _coloured_share(pixels: np.ndarray) -> float:

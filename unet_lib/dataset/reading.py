@@ -83,9 +83,8 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
             "image without a mask (only normal images may go without). Add its mask, or take the "
             f"image out. {expected()}",
         )
-    if absent:
-        left = [tuple(path for path in c.mask_paths if path not in absent) for c in cases]
-        cases = [replace(c, mask_paths=paths) for c, paths in zip(cases, left, strict=True)]
+    # Where only some of an image's masks are missing they are left in: `check_cases` names them.
+    cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
     if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
         cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
     return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
