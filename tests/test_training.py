@@ -1,3 +1,5 @@
+"""A run from split to model folder: the same weights every time, also when interrupted."""
+
 import csv
 import fcntl
 import itertools
@@ -20,20 +22,14 @@ import pytest
 import scipy.ndimage
 
 from unet_lib.batches import Batches, PreparedCases
-from unet_lib.dataset import (
-    Folds,
-    TrainingImages,
-    content_hash,
-    find_cases,
-    load_case,
-    make_split,
-)
+from unet_lib.dataset import Folds, TrainingImages, content_hash, find_cases, load_case, make_split
 from unet_lib.files import FolderInUse
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.metrics import score_case
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
+from unet_lib.provenance import Provenance
 from unet_lib.training import (
     Candidate,
     Recipe,
@@ -42,15 +38,17 @@ from unet_lib.training import (
     compile_network,
     fit,
     load_run,
+    loop,
     train,
     tune_threshold,
 )
-from unet_lib.training.loop import averaged_weights, load_state
+from unet_lib.training.folder import claim_folder
 from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_settings
 from unet_lib.weights import WeightsError, save_segmenter
 
 pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
+TINY = UNetConfig(filters=4, depth=1)
 
 
 def small_recipe(**training):
@@ -63,9 +61,8 @@ def small_recipe(**training):
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory):
-    folder = make_phantoms(tmp_path_factory.mktemp("data") / "p", 24, seed=5, progress=False)
-    cases = find_cases(folder)
+def split(phantoms):
+    cases = find_cases(phantoms)
     return make_split(cases, test=0.2, validation=0.2).split(cases, 0)
 
 
@@ -78,9 +75,8 @@ def finished(split, tmp_path_factory):
 
 def test_run_folder_holds_what_a_reader_needs(finished, split):
     folder = finished.folder
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "history.csv", "model", "result.json", "settings.json", "split.csv"
-    ]  # fmt: skip
+    names = {"history.csv", "model", "result.json", "settings.json", "split.csv"}
+    assert {path.name for path in folder.iterdir()} == names
     settings = json.loads((folder / "settings.json").read_text())
     assert Recipe.from_dict(settings["recipe"]) == small_recipe()
     assert {"hardware", "packages", "git", "python", "started"} <= set(settings)
@@ -93,82 +89,84 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
         assert all(np.isfinite(float(row[key])) for row in history)
     best = min(history, key=lambda row: float(row["val_loss"]))
     assert finished.result["best_epoch"] == int(float(best["epoch"]))
-    assert finished.segmenter.provenance["trained_on"] == sorted(c.name for c in split.train)
-    known = TrainingImages.from_provenance(finished.segmenter.provenance)
+    assert finished.segmenter.provenance.trained_on == sorted(c.name for c in split.train)
+    record = TrainingImages.from_provenance(finished.segmenter.provenance)
     used = [*split.train, *split.validation]
-    assert known.hashes == {content_hash(load_case(case)[0]) for case in used}
-    assert not known.hashes & {content_hash(load_case(case)[0]) for case in split.test}
+    assert record.hashes == {content_hash(load_case(case)[0]) for case in used}
+    loaded = load_run(folder)
+    assert same_weights(finished, loaded) and loaded.history == finished.history
+    assert loaded.result == finished.result and loaded.recipe == finished.recipe
+    ours, theirs = finished.segmenter, loaded.segmenter
+    assert ours.provenance.to_dict() == theirs.provenance.to_dict()
+    assert (ours.threshold, ours.cleaning) == (theirs.threshold, theirs.cleaning)
 
 
 def same_weights(one, other):
-    pairs = zip(
-        one.segmenter.network.get_weights(), other.segmenter.network.get_weights(), strict=True
-    )
-    return all(np.array_equal(a, b) for a, b in pairs)
+    pairs = [run.segmenter.network.get_weights() for run in (one, other)]
+    return all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
 
 
-def test_deterministic_training_gives_the_same_weights_with_any_number_of_workers(
+def losses(run):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def test_any_number_of_workers_gives_the_same_and_the_last_epoch_may_be_taken(
     finished, split, tmp_path
 ):
-    again = train(split, tmp_path / "a", small_recipe(workers=4), progress=False)
-    assert same_weights(finished, again)
-    other = train(split, tmp_path / "b", small_recipe(epochs=1, seed=1), progress=False)
-    assert not same_weights(finished, other)
+    run = train(split, tmp_path / "a", small_recipe(workers=4, take="last"), progress=False)
+    assert losses(run) == losses(finished)
+    assert run.result["best_epoch"] == 3
+    assert run.result["best_validation_loss"] == run.history[-1]["val_loss"]
 
 
-@pytest.mark.skipif("FAULTS" not in os.environ, reason="a minute: make faults")
+@pytest.mark.slow
 def test_deterministic_training_of_the_pretrained_encoder(split, tmp_path):
     network = UNetConfig(
         filters=4, depth=5, dropout=0.2, encoder="EfficientNetLite0", encoder_weights="imagenet"
     )
-    runs = [
-        train(
-            split,
-            tmp_path / str(workers),
-            replace(small_recipe(epochs=2, workers=workers), network=network),
-            progress=False,
-        )
-        for workers in (1, 4)
+    recipes = [
+        replace(small_recipe(epochs=2, workers=workers), network=network) for workers in (1, 4)
     ]
+    runs = [train(split, tmp_path / str(i), r, progress=False) for i, r in enumerate(recipes)]
     assert same_weights(*runs)
 
 
-def test_finished_run_is_returned_and_others_are_refused(finished, split):
+def test_finished_run_is_returned_and_others_are_refused(finished, split, tmp_path):
     again = train(split, finished.folder, small_recipe(), resume=True, progress=False)
     assert again.result == finished.result
-    with pytest.raises(FileExistsError, match="not empty.*--resume"):
-        train(split, finished.folder, small_recipe(), progress=False)
-    with pytest.raises(ValueError, match="training.epochs: 3 there, 4 now"):
-        train(split, finished.folder, small_recipe(epochs=4), resume=True, progress=False)
-    other = replace(split, train=split.train[1:])
-    with pytest.raises(ValueError, match="the split differs"):
-        train(other, finished.folder, small_recipe(), resume=True, progress=False)
 
+    def refused(error, message, split=split, folder=finished.folder, resume=True, **training):
+        with pytest.raises(error, match=message):
+            train(split, folder, small_recipe(**training), resume=resume, progress=False)
 
-def test_empty_part_and_unfinished_run(split, tmp_path):
-    with pytest.raises(ValueError, match="validation part of .* is empty"):
-        train(replace(split, validation=()), tmp_path / "r", small_recipe(), progress=False)
-    with pytest.raises(ValueError, match="train: the train part of .* is empty"):
-        train(replace(split, train=()), tmp_path / "r", small_recipe(), progress=False)
-    assert not (tmp_path / "r").exists()
+    refused(FileExistsError, "not empty.*--resume", resume=False)
+    refused(ValueError, "training.epochs: 3 there, 4 now", epochs=4)
+    refused(ValueError, "the split differs", replace(split, train=split.train[1:]))
+    new = tmp_path / "r"
+    refused(ValueError, "validation part of .* is empty", replace(split, validation=()), new)
+    refused(ValueError, "train: the train part of .* is empty", replace(split, train=()), new)
+    assert not new.exists()
     with pytest.raises(ValueError, match="no finished run"):
         load_run(tmp_path)
+    broken = shutil.copytree(finished.folder, tmp_path / "broken")
+    (broken / "settings.json").write_text("{")
+    refused(ValueError, "settings.json: cannot be read.*another folder", folder=broken)
 
 
 def test_two_runs_in_one_folder_and_a_run_killed_before_it_began(split, tmp_path):
-    folder = tmp_path / "run"
+    folder, recipe = tmp_path / "run", small_recipe(epochs=1)
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)  # as another process does
     with pytest.raises(FolderInUse, match="another process"):
-        train(split, folder, small_recipe(epochs=1), resume=True, progress=False)
+        train(split, folder, recipe, resume=True, progress=False)
     os.close(handle)
     # The split is written first, the settings last: this is what a kill between them leaves.
     Folds.of_split(split).save(folder / "split.csv")
     with pytest.raises(FileExistsError):
-        train(split, folder, small_recipe(epochs=1), progress=False)
-    run = train(split, folder, small_recipe(epochs=1), resume=True, progress=False)
-    assert run.result["epochs"] == 1
+        claim_folder(folder, recipe, split, Provenance(), False)
+    claim_folder(folder, recipe, split, Provenance(), True)
+    assert (folder / "settings.json").is_file()
 
 
 CHILD = """
@@ -206,10 +204,7 @@ def wait_for_new_state(child, folder, before):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="seven processes; the state is the same code on every backend (next test)",
-)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the state is the same code")
 def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split, tmp_path):
     split_csv = Folds.of_split(split).save(tmp_path / "split.csv")
     child = start_child(split, tmp_path / "whole", split_csv)
@@ -227,41 +222,13 @@ def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split,
     child = start_child(split, folder, split_csv)
     assert child.wait(timeout=600) == 0, child.stderr.read()
     killed = load_run(folder)
-    assert same_weights(whole, killed)
-    histories = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
-        for run in (whole, killed)
-    ]
-    assert histories[0] == histories[1]
+    assert same_weights(whole, killed) and losses(whole) == losses(killed)
 
 
 @pytest.mark.jax
-def test_stopped_after_an_epoch_and_resumed_in_process(split, tmp_path, finished, monkeypatch):
-    """The same as a kill between two epochs, at each of them, quickly."""
-    from unet_lib.training import loop
-
-    class Interrupted(Exception):
-        pass
-
-    saved = loop.save_state
-
-    def save_then_stop(path, network, progress):
-        saved(path, network, progress)
-        raise Interrupted
-
-    monkeypatch.setattr(loop, "save_state", save_then_stop)
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
-    monkeypatch.setattr(loop, "save_state", saved)
-    resumed = train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
-    assert same_weights(finished, resumed)
-
-
-def test_a_state_that_does_not_fit_is_refused(split, tmp_path, monkeypatch):
-    from unet_lib.training import loop
-
-    saved = loop.save_state
+def test_stopped_after_an_epoch_and_resumed(split, tmp_path, finished, monkeypatch):
+    """The same weights as without the stop; another state is refused."""
+    saved, folder = loop.save_state, tmp_path / "run"
 
     def save_then_stop(*arguments):
         saved(*arguments)
@@ -269,95 +236,72 @@ def test_a_state_that_does_not_fit_is_refused(split, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "save_state", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
-        train(split, tmp_path / "run", small_recipe(), progress=False)
+        train(split, folder, small_recipe(), progress=False)
+    monkeypatch.setattr(loop, "save_state", saved)
 
-    def resume(message, split=split):
+    def refused(message, split=split):
         with pytest.raises(ValueError, match=message):
-            train(split, tmp_path / "run", small_recipe(), resume=True, progress=False)
+            train(split, folder, small_recipe(), resume=True, progress=False)
 
     case = split.train[0]
     pixels = cv2.imread(str(case.image_path), cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(str(tmp_path / "changed.png"), 255 - pixels)
     changed = replace(case, image_path=tmp_path / "changed.png")
-    resume(
+    refused(
         f"run: 1 images or masks are not .* first '{re.escape(case.name)}'. Restore them",
         replace(split, train=(changed, *split.train[1:])),
     )
-    state = tmp_path / "run" / "state.npz"
-    other = build_unet(UNetConfig(filters=4, depth=1), 32)
+    other = build_unet(TINY, 32)
     compile_network(other, TrainingConfig(), 10)
+    state = folder / "state.npz"
     with pytest.raises(ValueError, match="state.npz: holds .* of another network.*Resume with"):
-        load_state(state, other)
+        loop.load_state(state, other)
+    content = state.read_bytes()
     state.write_bytes(b"not a zip")
-    resume("state.npz: the state of the run cannot be read.*train again")
+    refused("state.npz: the state of the run cannot be read.*train again")
+    state.write_bytes(content)
+    resumed = train(split, folder, small_recipe(), resume=True, progress=False)
+    assert same_weights(finished, resumed) and losses(finished) == losses(resumed)
 
 
-def test_nan_loss_stops_with_advice(split, tmp_path, monkeypatch):
-    from unet_lib.training import run
+@pytest.fixture(scope="module")
+def prepared(split):
+    return PreparedCases(split.train[:8], Preprocessing(16))
 
-    build = run.build_unet
 
-    def poisoned(*args, **kwargs):
-        network = build(*args, **kwargs)
+def fit_tiny(prepared, folder, prepare=lambda network: None, **training):
+    """Train a tiny network, validated on its own training images."""
+    config = TrainingConfig(**{"batch_size": 4, "warmup_epochs": 0, "workers": 1} | training)
+    batches = Batches(prepared, 4, shuffle=True)
+    network = build_unet(TINY, 16)
+    compile_network(network, config, batches.updates)
+    prepare(network)
+    return fit(network, batches, Batches(prepared, 4), config, folder, show_progress=False)
+
+
+def test_losses_that_are_not_numbers_stop_with_advice(prepared, tmp_path, monkeypatch):
+    def poison(network):
         kernel = network.get_layer("logits").weights[0]
         kernel.assign(np.full(kernel.shape, np.nan))
-        return network
 
-    monkeypatch.setattr(run, "build_unet", poisoned)
     with pytest.raises(TrainingError, match="loss became nan in epoch 1, batch 1.*learning_rate"):
-        train(split, tmp_path / "run", small_recipe(), progress=False)
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.99])
-def test_float16_scales_the_loss_and_validates_the_average(ema):
-    """Keras wraps the optimiser then, and the wrapper has no average of its own."""
-    network = build_unet(UNetConfig(filters=4, depth=1), 16, precision="mixed_float16")
-    compile_network(network, TrainingConfig(epochs=100, warmup_epochs=0, ema=ema), 4)
-    assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
-    x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
-    for _ in range(3):
-        network.train_on_batch(x, np.ones_like(x))
-    trained = network.get_weights()
-    with averaged_weights(network):
-        averaged = network.get_weights()
-    assert ema == 0 or any(np.abs(a - b).max() > 0 for a, b in zip(trained, averaged, strict=True))
-    assert ema or all(map(np.array_equal, trained, averaged))
-    assert all(map(np.array_equal, trained, network.get_weights()))
-
-
-def test_a_validation_loss_that_is_never_finite_is_named(split, tmp_path, monkeypatch):
-    evaluate = keras.Model.evaluate
-    monkeypatch.setattr(
-        keras.Model, "evaluate", lambda *a, **o: {**evaluate(*a, **o), "loss": float("nan")}
-    )
-    for resume in (False, True):
+        fit_tiny(prepared, tmp_path / "a", poison)
+    nowhere = {"loss": float("nan"), "dice": 0.0}
+    monkeypatch.setattr(keras.Model, "evaluate", lambda *arguments, **options: nowhere)
+    for _ in range(2):  # also when it goes on
         with pytest.raises(TrainingError, match="validation loss was nan after epoch 2.*smaller"):
-            train(split, tmp_path / "r", small_recipe(epochs=2), resume=resume, progress=False)
+            fit_tiny(prepared, tmp_path / "b", epochs=2)
 
 
-def test_the_last_epoch_may_be_taken(finished, split, tmp_path):
-    run = train(split, tmp_path / "run", small_recipe(take="last"), progress=False)
-    assert run.result["best_epoch"] == 3
-    assert run.result["best_validation_loss"] == run.history[-1]["val_loss"]
-
-
-def test_opencv_has_its_threads_back_after_training(split, tmp_path):
-    recipe, before = small_recipe(epochs=1), cv2.getNumThreads()
-    batches = Batches(PreparedCases(split.train, recipe.preprocessing), 4)
-    network = build_unet(recipe.network, 32)
-    compile_network(network, recipe.training, batches.updates)
+def test_early_stopping_and_opencv_gets_its_threads_back(prepared, tmp_path):
+    before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
-        fit(network, batches, None, recipe.training, tmp_path, show_progress=False)
+        progress = fit_tiny(prepared, tmp_path, epochs=50, patience=2, learning_rate=1e-9, ema=0.0)
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
-
-
-def test_early_stopping(split, tmp_path):
-    recipe = small_recipe(epochs=50, patience=2, learning_rate=1e-9, warmup_epochs=0, ema=0.0)
-    run = train(split, tmp_path / "run", recipe, progress=False)
-    assert run.result["epochs"] == run.result["best_epoch"] + 2 < 50
+    assert progress.epochs == progress.best_epoch + 2 < 50
 
 
 def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished, split, tmp_path):
@@ -373,16 +317,15 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     for ours, theirs in zip(kernels, before, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
     about, seen = run.segmenter.provenance, finished.segmenter.provenance
-    assert about["started_from"] == f"whole (SHA-256 {seen['weights_sha256']})"
-    hashes = set(about["training_images"]["hashes"])
-    assert set(seen["training_images"]["hashes"]) < hashes
-    assert len(hashes) == sum(
-        map(len, (split.train, split.validation, other.train, other.validation))
-    )
+    assert about.started_from == f"whole (SHA-256 {seen.weights_sha256})"
+    hashes = set(about.training_images["hashes"])
+    assert set(seen.training_images["hashes"]) < hashes
+    parts = (split.train, split.validation, other.train, other.validation)
+    assert len(hashes) == sum(map(len, parts))
     leaked = evaluate_cases(run.segmenter, split.train[:2], progress=False).provenance
-    assert leaked["seen_in_training"] and len(leaked["training_overlap"]["in_training"]) == 2
+    assert leaked.seen_in_training and len(leaked.training_overlap["in_training"]) == 2
     clean = evaluate_cases(run.segmenter, other.test, progress=False).provenance
-    assert clean["seen_in_training"] is False
+    assert clean.seen_in_training is False
     # Begun from another model of this name: not the same run.
     (run.folder / "result.json").rename(tmp_path / "result.json")
     other_weights = replace(finished.segmenter, network=run.segmenter.network)
@@ -397,62 +340,59 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
 
 
 def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp_path):
-    model = finished.folder / "model"
-    recipe = small_recipe(start_from=str(model))
-    swapped = replace(split, train=split.test, test=split.train)
-    with pytest.raises(ValueError, match=r"start_from whole: was trained on \d+ of the \d+ val"):
-        train(split, tmp_path / "run", recipe, progress=False)
-    with pytest.raises(ValueError, match=r"of the \d+ test images or on near-dup"):
-        train(replace(swapped, validation=split.test), tmp_path / "run", recipe, progress=False)
+    recipe = small_recipe(start_from=str(finished.folder / "model"))
+
+    def refused(message, split=split, recipe=recipe, error=ValueError):
+        with pytest.raises(error, match=message):
+            train(split, tmp_path / "run", recipe, progress=False)
+
+    refused(r"start_from whole: was trained on \d+ of the \d+ val")
+    tested = replace(split, train=split.test, test=split.train, validation=split.test)
+    refused(r"of the \d+ test images or on near-dup", tested)
     wide = replace(recipe, network=UNetConfig(filters=8, depth=2, dropout=0.2))
-    with pytest.raises(ValueError, match=r"another network \(filters: 4 there, 8 here\)"):
-        train(split, tmp_path / "run", wide, progress=False)
-    with pytest.raises(WeightsError, match="absent: neither a model folder"):
-        train(split, tmp_path / "run", small_recipe(start_from="absent"), progress=False)
-    with pytest.raises(ValueError, match="start_from must be text; received None"):
-        small_recipe(start_from=None)
+    refused(r"another network \(filters: 4 there, 8 here\)", recipe=wide)
+    absent = small_recipe(start_from="absent")
+    refused("absent: neither a model folder", recipe=absent, error=WeightsError)
     assert not (tmp_path / "run").exists()
 
 
 def test_after_a_start_that_does_not_say_what_it_saw_nobody_knows(finished, split, tmp_path):
-    about = {k: v for k, v in finished.segmenter.provenance.items() if k != "training_images"}
-    stranger = replace(finished.segmenter, provenance=about)
+    stranger = replace(
+        finished.segmenter, provenance=finished.segmenter.provenance.but(training_images=None)
+    )
     save_segmenter(stranger, small_recipe().network, tmp_path / "stranger")
     recipe = small_recipe(epochs=1, start_from=str(tmp_path / "stranger"))
     run = train(split, tmp_path / "run", recipe, provenance={"data": "mine"}, progress=False)
-    assert "training_images" not in run.segmenter.provenance
+    assert run.segmenter.provenance.training_images is None
     # The names that it keeps are enough to warn, not to acquit.
-    assert evaluate_cases(run.segmenter, split.test, progress=False).provenance[
-        "seen_in_training"
-    ] is (None)
+    scored = evaluate_cases(run.segmenter, split.test, progress=False).provenance
+    assert scored.seen_in_training is None
 
 
-def test_averaged_weights_are_given_back_bit_for_bit():
-    network = build_unet(UNetConfig(filters=4, depth=1), 16)
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_moving_average_equals_its_formula_and_is_taken_back(precision):
+    """a <- m a + (1 - m) w after each step, from the first on.
+
+    With float16 Keras wraps the optimiser in one that scales the loss and has no average itself.
+    """
+    network = build_unet(TINY, 16, precision=precision)
     compile_network(network, TrainingConfig(epochs=100, ema=0.5, warmup_epochs=0), 4)
-    x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
-    for _ in range(3):
-        network.train_on_batch(x, np.ones_like(x))
-    trained = [w.copy() for w in network.get_weights()]
-    with averaged_weights(network):
-        averaged = network.get_weights()
-    assert any(not np.array_equal(a, b) for a, b in zip(trained, averaged, strict=True))
-    for a, b in zip(trained, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_moving_average_equals_its_formula():
-    """One weight under SGD-like steps: a <- m a + (1 - m) w after each, from the first on."""
-    network = build_unet(UNetConfig(filters=4, depth=1), 16)
-    compile_network(network, TrainingConfig(epochs=100, ema=0.5, warmup_epochs=0), 4)
+    scaled = isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
     x = np.random.default_rng(0).random((2, 16, 16, 1), dtype="float32")
     weight, average = network.get_layer("logits").weights[0], None
     for _ in range(4):
         network.train_on_batch(x, np.ones_like(x))
-        value = np.asarray(weight.value).copy()
+        value = np.array(weight.value)
         average = value if average is None else 0.5 * average + 0.5 * value
-    with averaged_weights(network):
+    trained = network.get_weights()
+    with loop.averaged_weights(network):
         np.testing.assert_allclose(np.asarray(weight.value), average, rtol=1e-5)
+    assert np.abs(value - average).max() > 1e-4
+    assert all(map(np.array_equal, trained, network.get_weights()))
+    compile_network(network, TrainingConfig(ema=0.0), 4)
+    with loop.averaged_weights(network):
+        assert all(map(np.array_equal, trained, network.get_weights()))
 
 
 @pytest.mark.parametrize(
@@ -466,15 +406,30 @@ def test_moving_average_equals_its_formula():
         ({"loss": "dice"}, "loss must be one of 'bce_dice'"),
         ({"precision": "half"}, "precision must be one of 'auto', 'float32'"),
         ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be a number from 0 to 3"),
+        ({"start_from": None}, "start_from must be text; received None"),
+        ({"accumulate": 3}, "accumulate must divide batch_size"),
+        ({"accumulate": 16}, "accumulate must divide batch_size"),
+        ({"accumulate": 2.0}, "accumulate must be a whole number"),
     ],
 )
 def test_wrong_training_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**wrong)
-    with pytest.raises(ValueError, match="TrainingConfig: unknown setting 'epoch'"):
-        Recipe.from_dict({"training": {"epoch": 3}})
-    with pytest.raises(ValueError, match="network.output_channels must be 1"):
-        Recipe(UNetConfig(output_channels=2))
+
+
+def test_every_setting_of_a_recipe_has_a_name():
+    recipe = Recipe().but("preprocessing.keep_aspect=false", "network.encoder=EfficientNetLite0")
+    assert recipe.preprocessing.keep_aspect is False
+    assert recipe.network == UNetConfig(encoder="EfficientNetLite0")
+    assert recipe.but("training.epochs=30").training == TrainingConfig(epochs=30)
+    for change, message in (
+        ("training.epoch=3", "TrainingConfig: unknown setting 'epoch'"),
+        ("train.epochs=3", "Recipe: unknown setting 'train'"),
+        ("epochs=3", "epochs=3: expected PART.SETTING=VALUE"),
+        ("network.output_channels=2", "network.output_channels must be 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recipe.but(change)
 
 
 def test_threshold_maximises_dice_under_the_constraint():
@@ -496,26 +451,27 @@ def test_threshold_maximises_dice_under_the_constraint():
     assert _choose(without_normals).threshold == 0.5
 
 
-def test_threshold_recovers_the_scale_of_known_probabilities(tmp_path):
+def test_threshold_recovers_the_scale_of_known_probabilities(split, tmp_path):
     """A network that says .62 on dark pixels and .38 elsewhere: thresholds between are best."""
-    cases = []
     for number in range(1, 5):
         mask = np.zeros((40, 40), np.uint8)
         mask[10:30, 10 : 20 + number] = 255
-        for name, pixels in ((f"a{number}", 255 - mask), (f"a{number}", mask)):
-            folder = tmp_path / ("images" if pixels is not mask else "masks")
-            folder.mkdir(exist_ok=True)
-            cv2.imwrite(str(folder / f"{name}.png"), pixels)
-    cases = find_cases(tmp_path)
+        for name, pixels in (("images", 255 - mask), ("masks", mask)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"a{number}.png"), pixels)
     inputs = keras.Input((40, 40, 1))
     network = keras.Model(inputs, keras.layers.Conv2D(1, 1)(inputs))
     network.set_weights([np.full((1, 1, 1, 1), -0.24, "f4"), np.array([0.62], "f4")])
-    choice = tune_threshold(Segmenter(network, Preprocessing(40)), cases, progress=False)
+    segmenter = Segmenter(network, Preprocessing(40))
+    choice = tune_threshold(segmenter, find_cases(tmp_path), progress=False)
     assert 0.38 < choice.chosen.threshold <= 0.6
     assert choice.chosen.dice == pytest.approx(1.0)
     assert choice.met and choice.normals == 0 and choice.lesions == 4
     assert choice.chosen.cleaning == Cleaning()
-    json.dumps(choice.to_dict())
+    assert json.loads(json.dumps(choice.to_dict()))["validation_specificity"] is None
+    normals = [case for case in split.train if case.label == "normal"]
+    with pytest.raises(ValueError, match="has a lesion"):
+        tune_threshold(segmenter, normals, progress=False)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -526,18 +482,11 @@ def test_tuning_scores_each_setting_as_the_report_does(seed):
     truth = np.roll(noise, 3, axis=1) > np.quantile(noise, 0.9)
     if seed == 0:
         truth[:] = False
-    found = _score_settings(truth, probabilities)
+    scores = _score_settings(truth, probabilities)
     for (i, cleaning), (j, threshold) in itertools.product(
         enumerate(CLEANINGS), enumerate(THRESHOLDS)
     ):
         mask = cleaning.apply(probabilities >= threshold, probabilities)
         score = score_case(truth, mask, name="x")
         expected = (score.dice, float(score.predicted_empty))
-        np.testing.assert_allclose(found[i, j], expected, rtol=1e-12)
-
-
-def test_threshold_needs_a_lesion(split):
-    normals = [case for case in split.train if case.label == "normal"]
-    network = build_unet(UNetConfig(filters=4, depth=1), 32)
-    with pytest.raises(ValueError, match="has a lesion"):
-        tune_threshold(Segmenter(network, Preprocessing(32)), normals, progress=False)
+        np.testing.assert_allclose(scores[i, j], expected, rtol=1e-12)
