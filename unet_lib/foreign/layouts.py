@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ NORMS = {"batch_normalization": (4,), "layer_normalization": (2,), "group_normal
 """Classes that a network is recognised by, and how many arrays one of them has."""
 
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
-_PASSED_OVER = ("vars", "metrics")  # of the root: the model's own (none), running metrics
 _MOST_CONFIG = 32 << 20
 _LEAVES = {
     ("kernel",): "conv2d",
@@ -154,48 +153,34 @@ def read_layers(contents: Contents) -> StoredLayers:
 
 def _numbered(contents: Contents, container: str) -> StoredLayers:
     """Read the layout of Keras 3 and of TF-Keras 2.12 to 2.15."""
-    paths = [path for path in (*contents.groups, *contents.arrays) if path]
-    for root in sorted({path.split("/")[0] for path in paths}):
-        if root not in (container, *_PASSED_OVER) or (root == "vars" and "vars" in contents.arrays):
-            raise UnknownNetwork(f"group {root!r} is no part of a functional model's weights file")
-    if any(path.startswith("vars/") for path in paths):
-        raise UnknownNetwork("the model has weights of its own, beside those of its layers")
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for path in paths:
-        _, *parts = path.split("/")
-        if not path.startswith(f"{container}/") or parts[1:2] == ["seed_generator"]:
-            continue
-        arrays = groups.setdefault(parts[0], {})
-        if (len(parts) > 1 or path in contents.arrays) and (
-            parts[1:2] != ["vars"] or len(parts) > 3
-        ):
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    others = re.compile(rf"|vars|{container}|(metrics|{container}/[^/]+/seed_generator)(/.*)?")
+    for path in (*contents.groups, *contents.arrays):
+        match = re.fullmatch(rf"{container}/([^/]+)(?:/vars(?:/([^/]+))?)?", path)
+        if match and (path in contents.arrays) == bool(match[2]):
+            layer = arrays.setdefault(match[1], {})
+            layer.update({match[2]: contents.arrays[path]} if match[2] else {})
+        elif path in contents.arrays and path == "vars" or not others.fullmatch(path):
             raise UnknownNetwork(
-                f"{path!r}: a model or layer within a layer; only plain layers are read"
+                f"{path!r}: a model or layer within a layer, or weights of no layer; only plain "
+                "layers are read"
             )
-        if len(parts) == 3 and path in contents.arrays:
-            arrays[parts[2]] = contents.arrays[path]
-    kinds: dict[str, dict[int, StoredLayer]] = {}
-    for name, arrays in groups.items():
-        keys = [str(index) for index in range(len(arrays))]
-        if set(arrays) != set(keys):
+    kinds: dict[str, dict[int, StoredLayer]] = defaultdict(dict)
+    for name, layer in arrays.items():
+        keys = [str(index) for index in range(len(layer))]
+        if set(layer) != set(keys):
+            raise UnknownNetwork(f"{name}: arrays {', '.join(sorted(layer))}; one is missing")
+        kind, number = re.fullmatch(r"(.+?)(?:_([1-9]\d*))?", name, re.DOTALL).groups()
+        kinds[kind][int(number or 0)] = StoredLayer(kind, name, tuple(layer[key] for key in keys))
+    for kind, numbered in kinds.items():
+        numbers, count = sorted(numbered), len(numbered)
+        steps = [list(range(0, step * count, step)) for step in (1, 2)]
+        if numbers not in steps[: 1 if container == "layers" else 2]:
             raise UnknownNetwork(
-                f"{name}: arrays {', '.join(sorted(arrays))}; expected {len(keys)} in turn"
-            )
-        kind, number = re.fullmatch(r"(.+?)(?:_(0|[1-9]\d*))?", name, re.DOTALL).groups()
-        numbered = kinds.setdefault(kind, {})
-        if number == "0" or int(number or 0) in numbered:
-            raise UnknownNetwork(f"{name!r} is a second {kind!r}")
-        numbered[int(number or 0)] = StoredLayer(kind, name, tuple(arrays[key] for key in keys))
-    layers: list[StoredLayer] = []
-    for kind, numbered in sorted(kinds.items()):
-        order = sorted(numbered)
-        old = container != "layers" and order == list(range(0, 2 * len(order), 2))
-        if order != list(range(len(order))) and not old:
-            raise UnknownNetwork(
-                f"layers of class {kind} are numbered {', '.join(map(str, order[:12]))}: one is "
+                f"layers of class {kind} are numbered {', '.join(map(str, numbers[:12]))}: one is "
                 "missing or renamed"
             )
-        layers += [numbered[number] for number in order]
+    layers = [kinds[kind][number] for kind in sorted(kinds) for number in sorted(kinds[kind])]
     name = "Keras 3 or TF-Keras 2.15" if container == "layers" else "TF-Keras 2.12 to 2.14"
     return StoredLayers(f"weights of {name}", tuple(layers))
 

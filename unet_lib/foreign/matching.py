@@ -61,19 +61,14 @@ def find_matches(stored: StoredLayers) -> list[Match]:
     """
     _check_classes(stored)
     matches: dict[object, Match] = {}
-    nearest = (
-        0.0,
-        (
-            f"no U-Net known here has these layers: {stored.summary()}. The numbers of "
-            "convolutions, normalisations, poolings and up-samplings do not go together"
-        ),
-    )
+    nearest = 0.0, f"no U-Net known here has these numbers of layers: {stored.summary()}"
     for style in possible_styles(stored):
-        nodes, *reason = _fill(style, stored)
-        if nodes:
-            matches.setdefault(_meaning(nodes), Match(style, nodes))
-        else:
-            nearest = max(nearest, tuple(reason), key=lambda pair: pair[0])
+        for nodes in _filled(style, stored):
+            fits, reason = _check_shapes(nodes)
+            if not reason:
+                matches.setdefault(_meaning(nodes), Match(style, nodes))
+                break
+            nearest = max(nearest, (fits, reason))
     if not matches:
         raise UnknownNetwork(f"this network is not known here: {nearest[1]}")
     channels = next(iter(matches.values())).channels
@@ -85,34 +80,28 @@ def find_matches(stored: StoredLayers) -> list[Match]:
 
 def _check_classes(stored: StoredLayers) -> None:
     """Name a part that no layout here has."""
-    arrays_of = {**CONVOLUTIONS, **NORMS}
-    without = (*ACTIVATIONS, *_INACTIVE, *COUNTED, "rescaling", "lambda")
+    without = (*ACTIVATIONS, *_INACTIVE, *COUNTED, "rescaling", "lambda", "")
+    numbers = {**dict.fromkeys(without, (0,)), **CONVOLUTIONS, **NORMS}
     for layer in stored.layers:
-        kind, number = layer.kind, len(layer.arrays)
-        if (number and kind not in arrays_of) or (not number and kind and kind not in without):
+        if len(layer.arrays) not in numbers.get(layer.kind, ()):
             raise UnknownNetwork(
-                f"this network is not known here: {layer.label}: a layer of class {kind!r} "
-                f"({layer.shapes}) is unknown here"
-            )
-        if number and number not in arrays_of[kind]:
-            raise UnknownNetwork(
-                f"this network is not known here: {layer.label}: {number} arrays "
-                f"({layer.shapes}), expected {' or '.join(map(str, arrays_of[kind]))}; which one "
-                "is left out is not in the file"
+                f"this network is not known here: {layer.label}: a layer of class {layer.kind!r} "
+                f"with {layer.shapes} is unknown here"
             )
 
 
-def _fill(style: Style, stored: StoredLayers) -> tuple[list[Node] | None, float, str]:
-    """Give a layout its arrays in the file's order, and check every shape.
+def _filled(style: Style, stored: StoredLayers) -> Iterator[list[Node]]:
+    """Give a layout its arrays in the file's order, which depends on what is no layer of its own.
 
-    Returns the nodes, or None, the share of the layout that fits, and what does not.
+    Activations are layers or arguments, all of one role alike.
     """
-    found = stored.count(*ACTIVATIONS)
-    nearest = (
-        0.1,
-        (f"{found} activation layers fit no place of activations in the U-Nets known here"),
-    )
-    for separate in _separations(draft(style), stored):
+    acts = [node.role for node in draft(style) if node.kind == "act" and node.role != "head"]
+    roles = sorted(set(acts))
+    for chosen in product((True, False), repeat=len(roles)):
+        separate = {role for role, own in zip(roles, chosen, strict=True) if own}
+        left = stored.count(*ACTIVATIONS) - sum(role in separate for role in acts)
+        if stored.complete and left not in (0, 1):  # the head's
+            continue
         nodes = draft(style)
         queues: dict[str, list[StoredLayer]] = defaultdict(list)
         for layer in stored.weighted:
@@ -120,25 +109,10 @@ def _fill(style: Style, stored: StoredLayers) -> tuple[list[Node] | None, float,
         for position in _stored_order(nodes, separate):
             if queues.get(nodes[position].kind):
                 nodes[position].stored = queues[nodes[position].kind].pop(0)
-        fits, reason = _check_shapes(nodes)
-        if not reason:
-            return nodes, 1.0, ""
-        nearest = max(nearest, (fits, reason), key=lambda pair: pair[0])
-    return None, *nearest
+        yield nodes
 
 
-def _separations(nodes: Sequence[Node], stored: StoredLayers) -> Iterator[frozenset[str]]:
-    """Yield the roles of activations that are layers of their own; the others are arguments."""
-    acts = [node.role for node in nodes if node.kind == "act" and node.role != "head"]
-    roles = sorted(set(acts))
-    for chosen in product((True, False), repeat=len(roles)):
-        separate = frozenset(role for role, own in zip(roles, chosen, strict=True) if own)
-        left = stored.count(*ACTIVATIONS) - sum(role in separate for role in acts)
-        if not stored.complete or left in (0, 1):  # the head's
-            yield separate
-
-
-def _stored_order(nodes: Sequence[Node], separate: frozenset[str]) -> list[int]:
+def _stored_order(nodes: Sequence[Node], separate: set[str]) -> list[int]:
     """Return the positions of the nodes in the order of ``model.layers``.
 
     Activations that are arguments are no layers. Keras sorts layers by their longest way to the

@@ -26,7 +26,8 @@ SCALES = {"unit": (1.0, 0.0), "bytes": (255.0, 0.0), "symmetric": (2.0, -1.0)}
 
 DEFAULT_SIZE = 256
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
-_MOST_CASES, _FIRST_CASES, _LEAST_KEPT, _KEPT, _BATCH = 12, 3, 8, 0.1, 12
+_MOST_CASES, _FIRST_CASES, _LEAST_KEPT, _KEPT = 12, 3, 8, 0.1
+_PIXELS = 12 * 192 * 192  # of a batch
 _POINTS = {
     "merge": "order of concatenation",
     "activation_first": "activation before normalisation",
@@ -115,8 +116,9 @@ class Network:
         images = np.repeat(images, self.model.input_shape[-1], axis=-1)
         inputs = [images * np.float32(SCALES[s][0]) + np.float32(SCALES[s][1]) for s in scales]
         batch = np.concatenate(inputs)
+        step = max(1, _PIXELS // batch[0, ..., 0].size)
         parts = [
-            self.model(batch[i : i + _BATCH], training=False) for i in range(0, len(batch), _BATCH)
+            self.model(batch[i : i + step], training=False) for i in range(0, len(batch), step)
         ]
         values = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
         return dict(zip(scales, np.split(values, len(scales)), strict=True))
@@ -222,31 +224,26 @@ def _score_all(
     keep_aspect: bool,
     progress: bool,
 ) -> dict[int, dict[Candidate, tuple[float, float]]]:
-    """Score each size's candidates; those that differ in the head alone share one run."""
-    prepared = {}
-    for side in ranked:
-        items = [Preprocessing(side, keep_aspect).apply(*case) for case in loaded]
-        prepared[side] = np.stack([i.image for i in items]), np.stack([i.mask for i in items])
+    """Score each size's candidates; one run serves all input values and heads."""
     scores: dict[int, dict[Candidate, tuple[float, float]]] = {side: {} for side in ranked}
-    bar = tqdm(
-        total=sum(map(len, ranked.values())), desc="reading the file", disable=not progress,
-        unit="reading",
-    )  # fmt: skip
-    for number, variant in enumerate(variants):
-        mine = {side: [c for c in ranked[side] if c.variant == number] for side in ranked}
-        network = variant.build() if any(mine.values()) else None
-        for side, members in mine.items():
-            images, truths = prepared[side]
+    for number, variant in enumerate(tqdm(variants, "reading the file", disable=not progress)):
+        network = variant.build()
+        for side, candidates in ranked.items():
+            prepared = [Preprocessing(side, keep_aspect).apply(*case) for case in loaded]
+            images, truths = (
+                np.stack([getattr(p, k) for p in prepared]) for k in ("image", "mask")
+            )
             values: dict[Reading, dict[str, np.ndarray]] = {}
-            for candidate in members:
-                body = replace(candidate.reading, scale="unit", head="none", lesion=0)
+            for candidate in candidates:
+                if candidate.variant != number:
+                    continue
+                reading = candidate.reading
+                body = replace(reading, scale="unit", head="none", lesion=0)
                 if body not in values:
                     network.read(body)
                     values[body] = network.values(images, *variant.options["scale"])
-                maps = lesion_map(values[body][candidate.reading.scale], candidate.reading)
+                maps = lesion_map(values[body][reading.scale], reading)
                 scores[side][candidate] = _score(maps, truths)
-                bar.update()
-    bar.close()
     return scores
 
 
@@ -287,32 +284,29 @@ def frame(
     default = size or (DEFAULT_SIZE if DEFAULT_SIZE in sizes else sizes[-1])
     pairs = list(product(sizes, aspects))
     scores: dict[tuple[int, bool], float] = {}
-    if loaded and len(pairs) > 1:
-        for pair in tqdm(pairs, "image size", disable=not progress, unit="size"):
-            preparation = Preprocessing(*pair)
-            prepared = [preparation.apply(image) for image, _ in loaded]
-            values = maps(np.stack([p.image for p in prepared])).astype(np.float32)
-            full = [
-                preparation.restore(v, p.geometry) for v, p in zip(values, prepared, strict=True)
-            ]
-            scores[pair] = float(
-                np.mean(
-                    [count_pixels(t, f >= 0.5).dice for (_, t), f in zip(loaded, full, strict=True)]
-                )
-            )
+    for pair in tqdm(
+        pairs if loaded and len(pairs) > 1 else [], "image size", disable=not progress
+    ):
+        preparation = Preprocessing(*pair)
+        prepared = [preparation.apply(image) for image, _ in loaded]
+        values = maps(np.stack([p.image for p in prepared])).astype(np.float32)
+        dice = []
+        for item, value, (_, truth) in zip(prepared, values, loaded, strict=True):
+            full = preparation.restore(value, item.geometry)
+            dice.append(count_pixels(truth, full >= 0.5).dice)
+        scores[pair] = float(np.mean(dice))
     chosen = max(scores, key=scores.get) if scores else (default, aspects[0])
-    by = "validation" if loaded else "default"
-    points = []
-    for place, (name, given) in enumerate((("image size", size), ("aspect ratio", keep_aspect))):
+    words = {False: "squeezed to the square", True: "kept, padded"}
+
+    def point(name: str, place: int, given: object, values: list[Any]) -> Assumption:
         rivals = [score for pair, score in scores.items() if pair[place] != chosen[place]]
-        others = [value for value in (sizes, aspects)[place] if value != chosen[place]]
         margin = scores[chosen] - max(rivals) if rivals else None
-        words = {False: "squeezed to the square", True: "kept, padded"} if place else {}
-        points.append(
-            Assumption(
-                name, words.get(chosen[place], chosen[place]),
-                "user" if given is not None else by,
-                tuple(words.get(value, value) for value in others), margin,
-            )
-        )  # fmt: skip
-    return Preprocessing(*chosen), points
+        by = "user" if given is not None else "validation" if loaded else "default"
+        others = [value for value in values if value != chosen[place]]
+        value, *others = [words[v] if place else v for v in (chosen[place], *others)]
+        return Assumption(name, value, by, tuple(others), margin)
+
+    return Preprocessing(*chosen), [
+        point("image size", 0, size, list(sizes)),
+        point("aspect ratio", 1, keep_aspect, aspects),
+    ]
