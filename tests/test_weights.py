@@ -146,9 +146,7 @@ def test_bad_settings_name_the_file(folder, change, message):
 
 
 @pytest.mark.parametrize("name", registered_models())
-def test_every_registered_model_loads_segments_and_is_as_its_card_says(name):
-    mask = load_segmenter(name).segment(np.full((60, 90, 1), 0.5, "float32")).mask
-    assert mask.shape == (60, 90)
+def test_every_registered_model_segments_and_is_as_its_card_says(name):
     assert verify_model(name) == []
 
 
@@ -240,9 +238,9 @@ def test_download_is_the_same_as_the_command_download(capsys):
 
 
 def test_verify_finds_what_is_wrong(tmp_path, capsys):
-    model = shutil.copytree(folder_module.REGISTRY / "busi-fold0", tmp_path / "busi-fold0")
+    model = shutil.copytree(folder_module.REGISTRY / "busi-small", tmp_path / "busi-small")
     assert main(["weights", "verify", str(model)]) == 0
-    assert "busi-fold0: as it should be" in capsys.readouterr().out
+    assert "busi-small: as it should be" in capsys.readouterr().out
     card = (model / "CARD.md").read_text()
     count = re.search(r"([\d,]+) parameters", card)[1]
     (model / "CARD.md").write_text(card.replace(count, "1,234"))
