@@ -79,9 +79,9 @@ def results_of(folder, count):
         else:
             before = whole[source]
             # Names and shapes are compared with the network's; values of zeros are no damage seen.
-            told = {n: a[0] for n, a in arrays.items()} != {n: a[0] for n, a in before.items()}
+            renamed = {n: a[0] for n, a in arrays.items()} != {n: a[0] for n, a in before.items()}
             same = arrays == before or damage is zeros
-            results["other names" if told else "same" if same else f"WRONG {seed}"] += 1
+            results["other names" if renamed else "same" if same else f"WRONG {seed}"] += 1
         assert time.process_time() - start < 5
     return results
 
@@ -96,8 +96,11 @@ def test_damaged_files_are_refused_or_the_same(tmp_path):
 def test_many_damaged_files_in_bounded_memory(tmp_path):
     child = subprocess.run(
         [sys.executable, __file__, str(tmp_path), str(COUNT)],
-        cwd=FOLDER.parents[2], capture_output=True, text=True, timeout=1800,
-    )  # fmt: skip
+        cwd=FOLDER.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert child.returncode == 0, child.stderr[-2000:]
     assert "refused" in child.stdout and "WRONG" not in child.stdout, child.stdout
 

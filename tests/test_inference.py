@@ -113,10 +113,17 @@ def test_a_picture_gives_the_mask_of_its_file_whichever_way_it_is_given(kind, se
 @pytest.mark.parametrize(
     "given",
     [
-        None, 3, io.StringIO("text"), [[0.5]], np.zeros((5, 5), int), np.zeros((5, 5), bool),
-        np.zeros((5, 5, 4), np.uint8), np.zeros(5, np.uint8), np.zeros((2, 5, 5, 1), np.uint8),
+        None,
+        3,
+        io.StringIO("text"),
+        [[0.5]],
+        np.zeros((5, 5), int),
+        np.zeros((5, 5), bool),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros(5, np.uint8),
+        np.zeros((2, 5, 5, 1), np.uint8),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_picture_is_a_type_error_that_names_what_is_taken(given, segmenter):
     with pytest.raises(
         TypeError, match=r"expected a path, bytes, an open binary file, a PIL image"

@@ -50,8 +50,10 @@ def folder(network, tmp_path):
 
 def test_round_trip(folder, network):
     assert sorted(p.name for p in folder.iterdir()) == [
-        "CARD.md", "model.weights.h5", "segmenter.json"
-    ]  # fmt: skip
+        "CARD.md",
+        "model.weights.h5",
+        "segmenter.json",
+    ]
     assert (folder / "CARD.md").read_text() == "# A card\n"
     shutil.copytree(folder, folder.parent / "run" / "model")
     image = np.random.default_rng(0).random((50, 41, 1), dtype="float32")

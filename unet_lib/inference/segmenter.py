@@ -41,8 +41,9 @@ class UnreadableImages(ImageError):
 
     def __init__(self, reasons: Mapping[Path, ImageError], count: int) -> None:
         self.reasons = dict(reasons)
-        lines = "\n".join(f"  {reason}" for reason in reasons.values())
-        super().__init__(f"{len(reasons)} of {count} files could not be read:\n{lines}")
+        before = " " if len(reasons) == 1 else "\n  "
+        lines = "".join(f"{before}{reason}" for reason in reasons.values())
+        super().__init__(f"{len(reasons)} of {count} files could not be read:{lines}")
 
 
 @dataclass(frozen=True)
