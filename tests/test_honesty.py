@@ -45,27 +45,27 @@ from unet_lib.weights.export import _compare
 
 OF_DATA = {"plot_examples": "examples", "plot_augmentation": "augmentation"}
 OF_SCORES = {
-    "plot_predictions": "predictions", "plot_history": "history",
-    "plot_threshold_curve": "threshold", "plot_roc": "roc",
-    "plot_precision_recall": "precision_recall", "plot_confusion_matrix": "confusion",
-    "plot_calibration": "calibration", "plot_dice_by_size": "size",
-}  # fmt: skip
+    "plot_predictions": "predictions",
+    "plot_history": "history",
+    "plot_threshold_curve": "threshold",
+    "plot_roc": "roc",
+    "plot_precision_recall": "precision_recall",
+    "plot_confusion_matrix": "confusion",
+    "plot_calibration": "calibration",
+    "plot_dice_by_size": "size",
+}
 PARTS = {"train": 112, "validation": 16, "test": 32}
 CLEAN = {"model": "unet", "data": "BUSI", "split": "five, fold 2", "fold": 2, "parts": PARTS}
+SPLITS = "five, fold 0; five, fold 1"
 ABOUTS = {
-    "clinical": {**CLEAN, "part": "test", "seen_in_training": False},
-    "phantoms": {**CLEAN, "data": "phantoms", "data_kind": "phantoms"},
-    "merged": {
-        **{"data_kind": "clinical; phantoms", "split": "five, fold 0; five, fold 1"},
-        **{"model": "a; b", "data": "BUSI", "fold": "0; 1", "parts": PARTS},
-    },
-    "seen": {**CLEAN, "part": "validation", "seen_in_training": True},
+    "clinical": CLEAN | {"part": "test", "seen_in_training": False},
+    "phantoms": CLEAN | {"data": "phantoms", "data_kind": "phantoms"},
+    "merged": CLEAN | {"data_kind": "clinical; phantoms", "split": SPLITS, "fold": "0; 1"},
+    "seen": CLEAN | {"part": "validation", "seen_in_training": True},
     "unknown": {"seen_in_training": None, "own_split": "3 of 9 test images have a group mate"},
 }
-BANNERS = {
-    **{"phantoms": PHANTOM_BANNER, "merged": PHANTOM_BANNER, "seen": SEEN_BANNER},
-    "unknown": "LEAKING SPLIT of the data set's authors: 3 of 9 test images",
-}
+BANNERS = dict.fromkeys(("phantoms", "merged"), PHANTOM_BANNER) | {"seen": SEEN_BANNER}
+BANNERS["unknown"] = "LEAKING SPLIT of the data set's authors: 3 of 9 test images"
 ANY_BANNER = ("PHANTOMS", "TRAINING IMAGES", "LEAKING SPLIT")
 
 
@@ -404,22 +404,13 @@ def test_a_model_is_scored_with_its_own_settings(folder, cases):
     assert about["preprocessing"] == {"size": 16, "keep_aspect": False}
 
 
-@pytest.mark.parametrize(
-    ("part", "key", "value"),
-    [("threshold", None, 0.5), ("preprocessing", "keep_aspect", True), ("cleaning",
-     "minimum_area", 0.0), ("cleaning", "minimum_peak", 0.9), ("network", "filters", 8)],
-)  # fmt: skip
-def test_settings_changed_by_hand_are_noticed(folder, part, key, value, tmp_path):
+def test_settings_changed_by_hand_are_noticed(folder, tmp_path):
+    stored = json.loads((folder / "segmenter.json").read_text())
     copy = shutil.copytree(folder, tmp_path / "m")
-    stored = json.loads((copy / "segmenter.json").read_text())
-    if key:
-        stored[part][key] = value
-    else:
-        stored[part] = value
-    (copy / "segmenter.json").write_text(json.dumps(stored))
-    with pytest.raises(WeightsError, match="was changed after it was saved"):
-        load_segmenter(copy)
-    del stored["settings_sha256"]  # a folder of an earlier version has none
-    (copy / "segmenter.json").write_text(json.dumps(stored))
-    if part != "network":
-        load_segmenter(copy)
+    changes = {"threshold": 0.5, "preprocessing": {"keep_aspect": True}}
+    changes |= {"cleaning": {"minimum_peak": 0.9}, "network": {"filters": 8}}
+    for part, value in changes.items():
+        value = stored[part] | value if isinstance(value, dict) else value
+        (copy / "segmenter.json").write_text(json.dumps(stored | {part: value}))
+        with pytest.raises(WeightsError, match="was changed after it was saved"):
+            load_segmenter(copy)
