@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import OWN_SPLIT, DatasetError, FoldRow, Folds
-from unet_lib.files import draft_folder, write_errors
+from unet_lib.files import draft_folder
 
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 _CLASSES = {"_C1": "benign", "_C2": "malignant"}
@@ -56,7 +56,7 @@ def unpack_npz(path: Path, target: Path, *, progress: bool = True) -> Path:
     if not isinstance(arrays, Mapping):  # a .npy file under another name
         raise DatasetError(f"{path}: is one array; expected a .npz file of MedSegBench's BUSI.")
     rows: list[FoldRow] = []
-    with arrays, draft_folder(target.parent, target.name) as draft, write_errors(target):
+    with arrays, draft_folder(target.parent, target.name) as draft:
         endings = _CLASSES if f"train_images{min(_CLASSES)}" in arrays else {"": "unknown"}
         for part in _PARTS:
             for ending, label in endings.items():

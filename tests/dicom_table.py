@@ -29,8 +29,9 @@ def expected(data: pydicom.Dataset) -> np.ndarray:
         return np.stack([np.frombuffer(t, "<u2")[values] for t in tables], -1) / 65535
     if not kind.startswith("MONOCHROME"):
         return values / (2**bits - 1)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if values.dtype.kind == "i" else (
-        0, 2**bits - 1)  # fmt: skip
+    low, high = (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if values.dtype.kind == "i" else (0, 2**bits - 1)
+    )
     if "WindowCenter" in data:
         first = [np.ravel(data[name].value)[0] for name in ("WindowCenter", "WindowWidth")]
         centre, width = map(float, first)

@@ -147,24 +147,6 @@ def test_several_frames(tmp_path):
         list(read_frames(path))
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_pages_of_a_tiff_stack(tmp_path, deep):
-    path = tmp_path / "a.tif"
-    if deep:  # 16-bit colour, which Pillow cannot write
-        import cv2
-
-        pages = [RNG.integers(0, 65536, (8, 9 + i, 3), dtype=np.uint16) for i in range(3)]
-        cv2.imwritemulti(str(path), [page[..., ::-1] for page in pages])
-    else:
-        pages = [RNG.integers(0, 256, (8, 9 + i), dtype=np.uint8) for i in range(3)]
-        first, *rest = (Image.fromarray(page) for page in pages)
-        first.save(path, save_all=True, append_images=rest)
-    frames = list(read_frames(path))
-    assert [(f.number, f.count) for f in frames] == [(1, 3), (2, 3), (3, 3)]
-    for frame, page in zip(frames, pages, strict=True):
-        np.testing.assert_array_equal(frame.pixels, page)
-
-
 def test_pixel_sizes(tmp_path):
     values = np.zeros((1, 100, 200), np.uint8)
     path = tmp_path / "a.dcm"
@@ -217,8 +199,9 @@ def test_refusals_name_the_file_and_the_remedy(tmp_path):
         read_image(path)
 
 
-@pytest.mark.parametrize("name", ["SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm",
-                                  "MR_small_jpeg_ls_lossless.dcm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+)
 def test_compressed_bombs_are_refused_before_decoding(tmp_path, name):
     """The stream inside claims another size than the header: no memory is taken for it."""
     content = bytearray((dicom_table.FOLDER / name).read_bytes())

@@ -55,9 +55,13 @@ def server():
 
 def get(server, folder):
     return fetch.fetch(
-        f"{server.url}/file.zip", folder / "file.zip", DIGEST,
-        link=PAGE, advice="Then go on.", progress=False,
-    )  # fmt: skip
+        f"{server.url}/file.zip",
+        folder / "file.zip",
+        DIGEST,
+        link=PAGE,
+        advice="Then go on.",
+        progress=False,
+    )
 
 
 def refused(server, folder, reason):
@@ -193,18 +197,28 @@ def test_an_archive_stays_until_it_is_installed(server, tiny_is_busi, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda f: [p.unlink() for p in f.glob("normal/normal (2)*")],
-         r"SOURCE: is not BUSI as published \(9 images\): 1 .* 0 are unknown, first: missing 'nor"),
-        (lambda f: write_png(f / "normal" / "normal (4).png", DARK),
-         r"SOURCE: is not .*: 0 images are missing and 1 .* first: unknown 'normal \(4\)'"),
-        (lambda f: write_png(f / "normal" / "normal (2).png", DARK),
-         r"SOURCE.*normal \(2\)\.png: is of class normal and \(5, 6\) pixels .* in BUSI it is"),
-        (lambda f: (f / "benign" / "benign (2)_mask_1.png").unlink(),
-         "SOURCE: holds 9 masks; BUSI has 10"),
-        (lambda f: cut(f / "benign" / "benign (1)_mask.png"),
-         r"1 files cannot be used, first: .*SOURCE.*benign \(1\)_mask\.png: cannot be decoded"),
+        (
+            lambda f: [p.unlink() for p in f.glob("normal/normal (2)*")],
+            r"SOURCE: is not BUSI as published \(9 images\): 1 .* 0 are unknown, first: missing",
+        ),
+        (
+            lambda f: write_png(f / "normal" / "normal (4).png", DARK),
+            r"SOURCE: is not .*: 0 images are missing and 1 .* first: unknown 'normal \(4\)'",
+        ),
+        (
+            lambda f: write_png(f / "normal" / "normal (2).png", DARK),
+            r"SOURCE.*normal \(2\)\.png: is of class normal and \(5, 6\) pixels .* in BUSI it is",
+        ),
+        (
+            lambda f: (f / "benign" / "benign (2)_mask_1.png").unlink(),
+            "SOURCE: holds 9 masks; BUSI has 10",
+        ),
+        (
+            lambda f: cut(f / "benign" / "benign (1)_mask.png"),
+            r"1 files cannot be used, first: .*SOURCE.*benign \(1\)_mask\.png: cannot be decoded",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_busi_is_not_installed(tiny_is_busi, tmp_path, zipped, change, reason):
     change(tiny_is_busi)
     source = packed(tiny_is_busi, tmp_path / "a.zip") if zipped else tiny_is_busi
@@ -393,9 +407,12 @@ sys.exit(main(["download", "first-readme"]))
 def child(root, server, limit=0):
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(root), server.url, str(limit)],
-        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow

@@ -47,8 +47,11 @@ def writer(folder, *options):
     """Another process that writes into a folder, killed at the end."""
     child = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(folder), *options],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert child.stdout.readline() == "begun\n"
         yield child

@@ -29,8 +29,18 @@ PLAIN = PhantomConfig(marks=False, second_lesion=0)
 
 
 def scanner(**settings) -> Scanner:
-    plain = {"axial": 1.0, "lateral": 1.5, "focus": 0.5, "spread": 0.0, "looks": 1, "noise": -80,
-             "range": 60, "gain": 0.7, "smoothing": 0.0, "steer": 0.0}  # fmt: skip
+    plain = {
+        "axial": 1.0,
+        "lateral": 1.5,
+        "focus": 0.5,
+        "spread": 0.0,
+        "looks": 1,
+        "noise": -80,
+        "range": 60,
+        "gain": 0.7,
+        "smoothing": 0.0,
+        "steer": 0.0,
+    }
     return Scanner(**plain | settings)
 
 
@@ -107,13 +117,6 @@ def test_shapes_types_and_masks(kind, size):
         assert image.std() > 10
 
 
-def test_same_seed_same_picture_other_seed_another():
-    first, again, other = (make_phantom("benign", seed, (120, 150)) for seed in (5, 5, 6))
-    assert np.array_equal(first[0], again[0])
-    assert all(np.array_equal(a, b) for a, b in zip(first[1], again[1], strict=True))
-    assert not np.array_equal(first[0], other[0])
-
-
 def test_count_does_not_change_the_pictures():
     few = {p.name: p for p in phantom_pictures(6, 1, SMALL)}
     many = {p.name: p for p in phantom_pictures(13, 1, SMALL)}
@@ -137,7 +140,7 @@ def test_malignant_outlines_are_rougher_and_stand_taller():
 
     values = {
         kind: np.array(
-            [shape_of(make_phantom(kind, s, (200, 240), PLAIN)[1][0]) for s in range(25)]
+            [shape_of(make_phantom(kind, s, (200, 240), PLAIN)[1][0]) for s in range(16)]
         )
         for kind in ("benign", "malignant")
     }
@@ -151,7 +154,7 @@ def test_behind_benign_is_brighter_than_behind_malignant():
     differences = {}
     for kind in ("benign", "malignant"):
         differences[kind] = []
-        for seed in range(25):
+        for seed in range(16):
             image, (mask,) = make_phantom(kind, seed, (200, 240), PLAIN)
             rows, columns = np.nonzero(mask)
             left, right = np.percentile(columns, [25, 75]).astype(int)
@@ -168,8 +171,8 @@ def test_lesions_range_from_obvious_to_subtle_and_stay_visible():
     """Darker than their surroundings by 5 to 100 grey values; Otsu's threshold finds few."""
     contrast, dice = [], []
     for kind in ("benign", "malignant"):
-        for seed in range(25):
-            image, (mask,) = make_phantom(kind, [1, seed], (240, 280), PLAIN)
+        for seed in range(16):
+            image, (mask,) = make_phantom(kind, [1, seed], (200, 240), PLAIN)
             ring = ndimage.binary_dilation(mask, iterations=12) & ~mask
             contrast.append(image[ring].mean() - image[mask].mean())
             smooth = cv2.GaussianBlur(image, (0, 0), image.shape[1] / 60)
@@ -216,6 +219,7 @@ def test_same_seed_same_bytes_other_seed_others(stored, tmp_path):
 
 
 def test_finished_folder_is_taken_as_it_is_and_others_are_made_anew(tmp_path):
+    (tmp_path / "p").mkdir()  # an empty folder may be there
     folder = make_phantoms(tmp_path / "p", 6, 0, False, config=SMALL)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert make_phantoms(folder, 6, 0, False, config=SMALL) == folder
@@ -244,15 +248,9 @@ def test_folders_with_other_files_are_refused(tmp_path, name):
     stray.write_bytes(b"precious")
     with pytest.raises(ValueError, match="1 other files|2 other files"):
         make_phantoms(own, 3, 1, False, config=SMALL)
-    assert foreign.read_bytes() == stray.read_bytes() == b"precious"
-
-
-def test_empty_folder_is_used_and_a_file_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert is_phantoms(make_phantoms(tmp_path / "empty", 1, 0, False, config=SMALL))
-    (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="found a file"):
-        make_phantoms(tmp_path / "file", 1, 0, False, config=SMALL)
+        make_phantoms(stray, 1, 0, False, config=SMALL)
+    assert foreign.read_bytes() == stray.read_bytes() == b"precious"
 
 
 def test_nothing_half_written_stays_after_an_interruption(tmp_path, monkeypatch):
@@ -295,9 +293,4 @@ def test_wrong_arguments_say_what_is_allowed():
     for bad in ((10, 100), (300, 200), (100,)):
         with pytest.raises(ValueError, match="heights"):
             PhantomConfig(heights=bad)
-
-
-def test_config_round_trip():
     assert PhantomConfig.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
-    with pytest.raises(ValueError, match="benign"):
-        PhantomConfig.from_dict({"bening": 1})
