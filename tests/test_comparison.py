@@ -1,42 +1,15 @@
-"""Paired comparison of tables, and several folds put together."""
+"""Paired comparison of two tables of scores."""
 
-import json
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics as sk
+from test_evaluation import make_fold
 
-from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluations
-from unet_lib.plots import plot_precision_recall, plot_roc
-from unet_lib.report import (
-    compare,
-    comparison_markdown,
-    group_bootstrap,
-    summarise,
-    write_report,
-)
-
-
-def make_fold(fold, shift=0.0, count=60, seed=0):
-    """Give the evaluation of one fold; a higher shift gives a better network."""
-    rng = np.random.default_rng([seed, fold])
-    about = {"model": f"net{fold}", "data": "BUSI", "fold": fold, "seen_in_training": False}
-    evaluation = Evaluation(provenance=about)
-    for i in range(count):
-        label = ("benign", "malignant", "normal")[i % 3]
-        truth = np.zeros((24, 30), bool)
-        truth[5:15, 8:20] = label != "normal"
-        logits = rng.normal(truth * (3.0 + shift) - 2 - fold, 1.2)
-        p = 1 / (1 + np.exp(-logits))
-        name = f"{label} ({fold}.{i})"
-        group = f"group {fold}.{i // 6}" if i < 12 else ""
-        evaluation.add(truth, p >= 0.5, p, name=name, label=label, group=group)
-    return evaluation
-
+from unet_lib.metrics import CaseTable
+from unet_lib.report import compare, comparison_markdown, group_bootstrap
 
 GOOD, POOR = make_fold(0, 1.0).table, make_fold(0, 0.0, seed=1).table
 
@@ -121,94 +94,3 @@ def test_a_comparison_reads_as_a_table():
     assert cells[4] == f"{d.mean:.3f} ({d.low:.3f} to {d.high:.3f})"
     assert cells[5] == "<0.0001" and cells[6:] == [str(one.better), str(one.worse)]
     assert lines[9].startswith("| HD95 (lower is better) |") and "nan" not in "".join(lines)
-
-
-# --- folds ----------------------------------------------------------------------------------
-
-
-FOLDS = {fold: make_fold(fold, fold / 2) for fold in range(3)}
-
-
-def test_merged_folds_have_the_mean_of_the_folds_areas():
-    merged = merge_evaluations(FOLDS)
-    assert len(merged.table) == 180 and merged.table == join_tables(FOLDS)
-    assert merged.histogram().n == sum(e.histogram().n for e in FOLDS.values())
-    for choice in ({}, {"lesion_only": True}, {"label": "benign"}):
-        areas = [e.areas(**choice) for e in FOLDS.values()]
-        assert merged.areas(**choice) == pytest.approx(tuple(np.mean(areas, axis=0)))
-        pooled = merged.histogram(**choice)
-        assert merged.areas(**choice)[0] > pooled.auc + 0.01  # folds differ in scale
-    calibration = merged.histogram().calibration
-    squared = sum(e.histogram().calibration.sums[3].sum() for e in FOLDS.values())
-    assert calibration.brier == pytest.approx(squared / merged.histogram().n)
-    assert merged.provenance.to_dict() == {
-        "model": "net0; net1; net2", "data": "BUSI", "fold": "0; 1; 2", "seen_in_training": False,
-    }  # fmt: skip
-    seen = {**FOLDS, 2: replace(FOLDS[2], provenance={"seen_in_training": True})}
-    assert merge_evaluations(seen).provenance["seen_in_training"] is True
-
-
-def test_merged_folds_name_every_image_that_some_fold_has_seen():
-    def compared(fold, images, seen):
-        overlap = {"compared_with": images, "in_training": seen, "near_duplicates": ["b"]}
-        about = {"seen_in_training": bool(seen), "training_overlap": overlap}
-        return replace(FOLDS[fold], provenance=about)
-
-    about = merge_evaluations({0: compared(0, 546, []), 1: compared(1, 545, ["a"])}).provenance
-    assert about["seen_in_training"] is True
-    assert about["training_overlap"] == {
-        "compared_with": "545 to 546", "in_training": ["a"], "near_duplicates": ["b"]
-    }  # fmt: skip
-    about = merge_evaluations({0: compared(0, 546, []), 1: FOLDS[1]}).provenance
-    assert "training_overlap" not in about
-
-
-def test_the_auc_of_a_fold_is_that_of_scikit_learn():
-    truth, p = np.zeros((9, 9), bool), np.random.default_rng(0).random((9, 9)).astype(np.float32)
-    truth[2:5, 3:8] = True
-    evaluation = Evaluation()
-    evaluation.add(truth, p > 0.5, p, name="a", label="benign")
-    normal = Evaluation()
-    normal.add(truth & False, p > 0.5, p, name="b", label="normal")
-    expected = sk.roc_auc_score(truth.ravel(), p.ravel())
-    merged = merge_evaluations({0: evaluation, 1: normal})
-    assert merged.areas()[0] == pytest.approx(expected, abs=1e-6)  # undefined in fold 1: left out
-    assert merged.folds[1]["auc"] == {"all images": None, "lesion images": None}
-    assert re.search(r"\| all images \| 0\.\d{4} \| - \|", summarise(merged).to_markdown())
-    assert all(map(math.isnan, merge_evaluations({1: normal}).areas()))
-    alone = merge_evaluations({0: evaluation})
-    assert alone.folds == () and alone.areas() == evaluation.areas()
-
-
-def test_merged_folds_survive_their_folder_and_are_reported(tmp_path):
-    merged = merge_evaluations(FOLDS)
-    report = write_report(merged, tmp_path)
-    again = Evaluation.load(tmp_path)
-    assert again.folds == merged.folds and again.areas() == merged.areas()
-    text = report.read_text()
-    assert "means over the folds" in text and "| fold 0 | fold 1 | fold 2 |" in text
-    assert f"| {FOLDS[1].areas()[0]:.4f} |" in text and f"| {merged.areas()[0]:.4f} |" in text
-    assert len(json.loads((tmp_path / "summary.json").read_text())["folds"]) == 3
-    for plot, score in ((plot_roc, "folds' mean AUC"), (plot_precision_recall, "folds' mean av")):
-        texts = [t.get_text() for t in plot(merged).subfigs[0].legends[0].get_texts()]
-        assert any(score in found for found in texts)
-    write_report(FOLDS[0], tmp_path)  # a single fold into the same folder: the rest must go
-    assert Evaluation.load(tmp_path).folds == () and summarise(FOLDS[0]).folds == ()
-
-
-def test_an_image_of_several_folds_keeps_each_row():
-    table = join_tables({0: FOLDS[0], 3: FOLDS[0], 1: FOLDS[1]})
-    names = [case.name for case in table]
-    assert len(names) == 180 and names[0] == "benign (0.0), fold 0"
-    assert names[60] == "benign (0.0), fold 3" and names[120] == "benign (1.0)"
-    alone = FOLDS[0].table.subset(lambda case: not case.group)
-    assert len(set(join_tables({0: FOLDS[0], 3: FOLDS[0]}).groups)) == len(alone) + 2
-
-
-def test_folds_that_do_not_belong_together_are_refused():
-    masks = Evaluation(FOLDS[1].table)
-    assert merge_evaluations({1: masks}).folds == ()
-    with pytest.raises(ValueError, match="fold 1 holds no probabilities"):
-        merge_evaluations({0: FOLDS[0], 1: masks})
-    with pytest.raises(ValueError, match="received no fold"):
-        merge_evaluations({})

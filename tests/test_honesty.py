@@ -12,7 +12,7 @@ from conftest import write_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_comparison import make_fold
+from test_evaluation import make_fold
 from test_inference import dark_is_lesion
 from test_plots import draw_all, words
 
