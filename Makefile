@@ -67,7 +67,7 @@ mutate:
 # 20,000 damaged inputs, other ones in every run; the tests hold some that are always the same.
 # Then 1,000 damaged weights files.
 fuzz: $(VENV)/.dev
-	$(BIN)/python tests/fuzzing.py 20000
+	FUZZ=20000 $(BIN)/python -m pytest -q -m slow tests/test_fuzz.py
 	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_damaged_weights.py
 
 # The lowest versions that requirements.txt allows, in a virtual environment of their own.
