@@ -105,6 +105,13 @@ def test_without_normals(own):
         assert listed == [name for name in with_normals[part] if not name.startswith("normal")]
 
 
+def test_only_busis_pictures_make_busi_not_a_folder_of_its_name(own, tmp_path, monkeypatch):
+    source = open_dataset(own.rename(tmp_path / "BUSI"))
+    assert source.provenance.split == "folds, fold 0"
+    monkeypatch.chdir(tmp_path / "BUSI")
+    assert open_dataset(".").provenance.data == "BUSI"  # not the empty name of "."
+
+
 def test_named_split_is_taken(own, tmp_path):
     folds = make_folds(find_cases(own), 3, seed=11)
     path = folds.save(tmp_path / "three.csv")

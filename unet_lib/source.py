@@ -128,10 +128,10 @@ def open_dataset(
     cases, provenance = open_folder(folder, progress=progress)
     leaks = []
     if str(split) == "own":
-        cases, folds, leaks = own_split(find_root(folder), cases)
+        cases, folds, leaks = own_split(folder, cases)
     elif split is not None:
         folds = Folds.read(split)
-    elif provenance.data == "BUSI":
+    elif not provenance.is_phantoms and not unlike_busi(cases, sizes=False):
         folds = Folds.read(BUSI_FOLDS)
     else:
         folds = make_folds(cases, seed=seed)
@@ -153,5 +153,6 @@ def open_folder(
     cases, groups = group_cases(read_folder(root), root, progress=progress)
     if any(is_phantoms(case.image_path) for case in cases):
         return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
-    name = Path(folder).name if unlike_busi(cases, sizes=False) else "BUSI"
+    own = Path(os.path.abspath(root)).name  # also of "."
+    name = own if unlike_busi(cases, sizes=False) else "BUSI"
     return cases, Provenance(data=name, data_kind="clinical", groups=groups)

@@ -138,25 +138,21 @@ def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
     """
     if dataset == "phantoms":
         return None
-    if dataset != "auto":
-        return _named(Path(dataset).expanduser(), f"dataset={str(dataset)!r}")
-    variable = os.environ.get(_VARIABLE, "").strip()
-    if variable:
-        return _named(Path(variable).expanduser(), f"the environment variable {_VARIABLE}")
-    for place in (DATA_FOLDER, Path("data"), _KAGGLE, _COLAB):
-        for folder in (place / BUSI_NAME, place / "archive" / BUSI_NAME):
-            if folder.is_dir() and recognised(folder):
-                return folder
-    return None
-
-
-def _named(folder: Path, source: str) -> Path:
+    variable = os.environ.get(_VARIABLE, "").strip() if dataset == "auto" else ""
+    if dataset == "auto" and not variable:
+        for place in (DATA_FOLDER, Path("data"), _KAGGLE, _COLAB):
+            for folder in (place / BUSI_NAME, place / "archive" / BUSI_NAME):
+                if folder.is_dir() and recognised(folder):
+                    return folder
+        return None
+    folder = Path(variable or dataset).expanduser()
+    named = f"the environment variable {_VARIABLE}" if variable else f"dataset={str(dataset)!r}"
     if not folder.exists():
         raise DatasetError(
-            f"{folder}: {source} names this folder, but it does not exist. Correct the path, or "
+            f"{folder}: {named} names this folder, but it does not exist. Correct the path, or "
             "leave it out to use the built-in phantoms."
         )
     root = find_root(folder)
     if not recognised(root):
-        raise DatasetError(f"{folder}: {source} names this folder, it holds no cases. {expected()}")
+        raise DatasetError(f"{folder}: {named} names this folder, it holds no cases. {expected()}")
     return root
