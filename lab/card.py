@@ -46,9 +46,7 @@ def write_card(folder: Path, folds: CrossValidation) -> Path:
         "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); BUSI is offered as "
         "CC0 on Kaggle: cite it",
     }
-    warning = "\n>\n".join(
-        f"> **{line}**" for line in Provenance.of(folds.about).banner.splitlines()
-    )
+    warning = "\n>\n".join(f"> **{line}**" for line in folds.provenance.banner.splitlines())
     one = model.fold is not None
     text = _TEXT.format(
         name=model.name,
@@ -70,13 +68,13 @@ def headline(folds: CrossValidation, fold: int | None) -> str:
     """Return the main score in a line, for a list of models; `fold` as in the model folder."""
     lesions = join_tables(_test_scores(folds, fold)).lesion_cases
     dice = group_bootstrap(lesions.column("dice"), lesions.groups)
-    where = f"test part of {folds.about['split']}, fold {fold}"
+    where = f"test part of {folds.provenance.split}, fold {fold}"
     if fold is None:
         where = (
-            f"of the recipe, cross-validated on {folds.about['split']}; not of this very network"
+            f"of the recipe, cross-validated on {folds.provenance.split}; not of this very network"
         )
     sure = f"95 % interval {dice.low:.3f} to {dice.high:.3f}" if dice.known else NO_INTERVAL
-    warning = "".join(f"{line}: " for line in Provenance.of(folds.about).banner.splitlines())
+    warning = "".join(f"{line}: " for line in folds.provenance.banner.splitlines())
     return (
         f"{warning}Dice {dice.mean:.3f} ({sure}) per image on {len(lesions)} lesion images, {where}"
     )
@@ -102,10 +100,10 @@ def _network(config: UNetConfig) -> str:
 
 
 def _trained_on(folds: CrossValidation, model: Provenance) -> str:
-    normals = "with" if folds.about["normals"] else "without"
+    normals = "with" if folds.provenance.normals else "without"
     part = f"all {len(model.trained_on)} images"
     if model.fold is not None:
-        split = f"data/splits/{folds.about['split']}.csv"
+        split = f"data/splits/{folds.provenance.split}.csv"
         part = f"fold {model.fold} of `{split}`: {len(model.trained_on)} images"
     return f"{model.data}, {part}, {normals} class normal; names in `segmenter.json`"
 

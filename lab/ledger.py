@@ -23,7 +23,6 @@ from lab.tables import all_tables
 from unet_lib.files import folder_lock, write_atomic
 from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluations
 from unet_lib.metrics.intervals import group_bootstrap
-from unet_lib.provenance import Provenance
 from unet_lib.report import compare, write_report
 from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
@@ -97,9 +96,9 @@ def row_of(
         "part": part,
         "folds": " ".join(map(str, evaluations)),
         "digest": folds.digest,
-        "changed": _changed(folds.recipe, folds.about["normals"]),
-        "data": folds.about["data"],
-        "split": folds.about["split"],
+        "changed": _changed(folds.recipe, folds.provenance.normals),
+        "data": folds.provenance.data,
+        "split": folds.provenance.split,
         **scores(evaluations),
         "against": against.name if against else "",
         **paired,
@@ -202,7 +201,7 @@ def publish(folds: CrossValidation, folder: Path, *, models: bool = False) -> Pa
         for fold, evaluation in evaluations.items():
             evaluation.save(folder / f"fold{fold}" / part)
         if evaluations:
-            audited = folds.about["data"] == "BUSI"
+            audited = folds.provenance.data == "BUSI"
             tables = all_tables(evaluations, name=folds.name, audited=audited)
             write_atomic(folder / part / "tables.md", tables)
         if evaluations and part == "test":
@@ -227,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     against = load_crossvalidation(options.against) if options.against else None
     row = row_of(folds, options.part, against, options.note)
     record(row, options.ledger)
-    warning = Provenance.of(folds.about).banner
+    warning = folds.provenance.banner
     print(f"{warning}\n" * bool(warning) + to_text(row))
     if options.publish:
         print(publish(folds, options.publish, models=options.models))

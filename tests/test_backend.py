@@ -89,6 +89,7 @@ def test_hardware_line_names_the_backend():
     assert keras.backend.backend() in backend.describe_hardware()
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_step():
     """Page faults of a repeated large allocation, counted in a fresh process."""
     import platform

@@ -5,15 +5,13 @@ from unet_lib.augment import Augmentation
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import find_cases, load_case
 from unet_lib.images import Preprocessing
-from unet_lib.phantoms import make_phantoms
 
 pytestmark = pytest.mark.keras
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    folder = make_phantoms(tmp_path_factory.mktemp("data") / "p", 13, seed=1, progress=False)
-    return PreparedCases(find_cases(folder), Preprocessing(32))
+def prepared(phantoms):
+    return PreparedCases(find_cases(phantoms)[:13], Preprocessing(32))
 
 
 def through_keras(batches, epochs):
@@ -107,12 +105,9 @@ def test_same_batches_for_1_and_8_workers_through_fit(prepared):
     assert runs[0][8] == pytest.approx(first, abs=1e-6)
 
 
-def test_grey_is_repeated_for_more_channels(prepared):
+def test_grey_is_repeated_for_more_channels_and_no_cases_are_an_error(prepared):
     x, _ = Batches(prepared, 4, channels=3)[0]
     assert x.shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(x[..., 0], x[..., 2])
-
-
-def test_no_cases_is_an_error():
     with pytest.raises(ValueError, match="received no cases"):
         PreparedCases([], Preprocessing(32))

@@ -13,7 +13,6 @@ from unet_lib.cli.models import read_recipe
 from unet_lib.dataset import find_cases, make_folds
 from unet_lib.images import Preprocessing
 from unet_lib.model import UNetConfig
-from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
 from unet_lib.training import (
     Recipe,
@@ -30,14 +29,14 @@ RECIPE = Recipe(
     preprocessing=Preprocessing(32),
     training=TrainingConfig(epochs=2, warmup_epochs=0.5, batch_size=4, precision="float32"),
 )
-ABOUT = {"data": "phantoms", "data_kind": "phantoms"}
+LEAKS = "3 of 10 test images have a group mate in training or validation"
+ABOUT = {"data": "phantoms", "data_kind": "phantoms", "own_split": LEAKS, "fold": 0, "part": "test"}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = make_phantoms(tmp_path_factory.mktemp("data") / "p", 20, seed=7, progress=False)
-    cases = find_cases(folder)
-    return folder, cases, make_folds(cases, 2, seed=1)
+def data(phantoms):
+    cases = find_cases(phantoms)
+    return phantoms, cases, make_folds(cases, 2, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +90,7 @@ def test_model_on_all_images_takes_the_folds_threshold(data, folds_run, tmp_path
         train_on_all(cases, tmp_path / "b", one, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.keras
 def test_command(data, tmp_path, capsys):
     folder, cases, _ = data
@@ -111,7 +111,7 @@ def test_command(data, tmp_path, capsys):
     random = ["--random-split", "3", "--out", str(tmp_path / "r"), "--folds", "1"]
     assert main(["crossvalidate", *options, *random]) == 0
     parted = load_crossvalidation(tmp_path / "r")
-    assert parted.about["split"] == "random split 3, near-duplicates parted"
+    assert parted.provenance["split"] == "random split 3, near-duplicates parted"
     assert parted.digest != final.digest
 
 
@@ -166,25 +166,18 @@ def test_folder_of_a_recipe_outlives_a_new_setting(tmp_path):
     stored = (PUBLISHED / "lite0-128" / "crossvalidation.json").read_text(encoding="utf-8")
     assert "presence" not in json.loads(stored)["recipe"]["network"]
     (tmp_path / "crossvalidation.json").write_text(stored, encoding="utf-8")
-    _claim(tmp_path, kept.recipe, kept.about)
+    _claim(tmp_path, kept.recipe, kept.provenance)
     other = replace(kept.recipe, network=replace(kept.recipe.network, presence=True))
     with pytest.raises(ValueError, match="tells of another recipe"):
-        _claim(tmp_path, other, kept.about)
+        _claim(tmp_path, other, kept.provenance)
 
 
-def test_folds_of_the_authors_own_split_say_that_they_leak(data, tmp_path):
-    _, cases, folds = data
-    leaks = "3 of 10 test images have a group mate in training or validation"
-    about = {**ABOUT, "own_split": leaks, "fold": 0, "part": "test"}
-    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=1))
-    given = {"provenance": about, "which": [1], "progress": False}
-    run = crossvalidate(cases, folds, tmp_path / "own", recipe, **given)
-    assert run.about.own_split == leaks
-    banner = run.folds[0].validation.provenance.own_split
-    assert banner == f"{leaks}, fold 0"
+def test_folds_of_the_authors_own_split_say_that_they_leak(folds_run, tmp_path):
+    assert folds_run.provenance.own_split == LEAKS
+    banners = [fold.validation.provenance.own_split for fold in folds_run.folds]
+    assert banners == [LEAKS, f"{LEAKS}, fold 0"]
     # A folder of before, which did not keep it, goes on.
-    path = tmp_path / "own" / "crossvalidation.json"
-    stored = json.loads(path.read_text())
-    del stored["own_split"]
-    path.write_text(json.dumps(stored))
-    assert crossvalidate(cases, folds, tmp_path / "own", recipe, **given).digest == run.digest
+    stored = json.loads((folds_run.folder / "crossvalidation.json").read_text())
+    assert stored.pop("own_split") == LEAKS
+    (tmp_path / "crossvalidation.json").write_text(json.dumps(stored))
+    _claim(tmp_path, folds_run.recipe, folds_run.provenance)

@@ -130,6 +130,7 @@ def test_absent_imagenet_weights_are_named():
         build_unet(config, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "VGG16"])
 def test_application_encoder(encoder):
     assert encoder in ENCODERS

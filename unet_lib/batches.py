@@ -91,6 +91,12 @@ class PreparedCases:
         prepared = self.preprocessing.apply(image, mask)
         self._keep(index, prepared.image, prepared.mask)
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of image and mask by the name of the case."""
+        rows = zip(self.cases, self.hashes, self.mask_hashes, strict=True)
+        return {case.name: image + mask for case, image, mask in rows}
+
     def __len__(self) -> int:
         """Return the number of cases."""
         return len(self.cases)

@@ -16,8 +16,8 @@ __all__ = ["LITE", "build_efficientnet_lite", "imagenet_file", "lite_encoder"]
 
 _FOLDER = WEIGHTS_FOLDER / "encoders"
 
-#: Multipliers of width and of depth.
-LITE: dict[str, tuple[float, float]] = {
+# Multipliers of width and of depth.
+LITE = {
     "EfficientNetLite0": (1.0, 1.0),
     "EfficientNetLite1": (1.0, 1.1),
     "EfficientNetLite2": (1.1, 1.2),

@@ -50,7 +50,7 @@ class CrossValidation:
 
     folder: Path
     recipe: Recipe
-    about: Provenance  # data, kind of data, split, number of folds, whether normals trained
+    provenance: Provenance  # data, kind of data, split, number of folds, whether normals trained
     folds: tuple[FoldScores, ...]
     environment: dict[str, Any]  # of the first fold: hardware, versions, commit
 
@@ -62,7 +62,7 @@ class CrossValidation:
     @property
     def digest(self) -> str:
         """The `recipe_digest`."""
-        data = self.about
+        data = self.provenance
         return recipe_digest(self.recipe, data.data, data.split, data.normals)
 
     def evaluations(self, part: str) -> dict[int, Evaluation]:
@@ -184,7 +184,7 @@ def train_on_all(
     threshold and cleaning are those of the folds (`CrossValidation.operating_point`). An
     interrupted run goes on.
     """
-    data = folds.about
+    data = folds.provenance
     if len(folds.folds) < data.folds:
         raise ValueError(
             f"{folds.folder}: {len(folds.folds)} of {data.folds} folds are finished; train "

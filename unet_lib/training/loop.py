@@ -182,8 +182,7 @@ class _Epochs(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.folder, self.progress, self.config = folder, progress, config
-        self.writes = distributed.is_first()
-        self.batches, self.bar = batches, bar
+        self.batches, self.bar, self.writes = batches, bar, distributed.is_first()
         self.validation = None if validation is None else fit_input(validation)
         self.started = 0.0
 
@@ -222,10 +221,9 @@ class _Epochs(keras.callbacks.Callback):
         row["seconds"] = time.perf_counter() - self.started
         progress.history.append(row)
         waited = progress.epochs - progress.best_epoch
-        stop = bool(self.config.patience) and waited >= self.config.patience
-        progress.finished = stop or progress.epochs >= self.config.epochs
+        stop = 0 < self.config.patience <= waited or progress.epochs >= self.config.epochs
         # All processes stop at once, whatever they rounded.
-        progress.finished = bool(distributed.share(b"stop" if progress.finished else b""))
+        progress.finished = bool(distributed.share(b"stop" if stop else b""))
         if progress.finished and not math.isfinite(progress.best_loss):
             raise TrainingError(
                 f"The validation loss was {loss} after epoch {progress.epochs}, and there is no "
@@ -238,10 +236,8 @@ class _Epochs(keras.callbacks.Callback):
             remove_weights(self.folder, keep=progress.best_weights(self.folder))
         shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
         if self.validation is not None:
-            shown += (
-                f", val loss {row['val_loss']:.3f} (best {progress.best_loss:.3f}), "
-                f"val Dice {row['val_dice']:.3f}"
-            )
+            shown += f", val loss {loss:.3f} (best {progress.best_loss:.3f})"
+            shown += f", val Dice {row['val_dice']:.3f}"
         self.bar.set_postfix_str(shown)
 
 
@@ -260,10 +256,12 @@ def fit(
     one (without validation: after each); the network has the weights of the last epoch.
     """
     progress = load_state(folder / STATE, network)
-    hashes = _data_hashes(batches, validation)
+    now = batches.prepared.fingerprints
+    if validation is not None:
+        now |= validation.prepared.fingerprints
     if not progress.epochs:
-        progress.data = hashes
-    changed = [name for name, value in progress.data.items() if hashes.get(name) != value]
+        progress.data = now
+    changed = [name for name, value in progress.data.items() if now.get(name) != value]
     if changed:
         raise ValueError(
             f"{folder}: {len(changed)} images or masks are not what they were when this run was "
@@ -288,14 +286,3 @@ def fit(
                 callbacks=[_Epochs(folder, progress, batches, validation, config, bar)],
             )
     return progress
-
-
-def _data_hashes(batches: Batches, validation: Batches | None) -> dict[str, str]:
-    """Return the hashes of image and mask by the name of the case."""
-    return {
-        case.name: image + mask
-        for prepared in (part.prepared for part in (batches, validation) if part is not None)
-        for case, image, mask in zip(
-            prepared.cases, prepared.hashes, prepared.mask_hashes, strict=True
-        )
-    }

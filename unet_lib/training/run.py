@@ -192,7 +192,7 @@ def _train(
     distributed.agree(
         settings=json.dumps([recipe.to_dict(), precision]),
         split=str(Folds.of_split(split).rows),
-        images=str([[part.hashes, part.mask_hashes] for part in prepared]),
+        images=str([part.fingerprints for part in prepared]),
     )
     with distributed.scope():
         size = recipe.preprocessing.size
