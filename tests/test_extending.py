@@ -41,7 +41,7 @@ def test_an_encoder():
     names = {}
     exec(SECTIONS["An encoder"], names)
     assert names["network"].output_shape == (None, 32, 32, 1)
-    assert any(layer.name == "conv2d" for layer in names["network"].layers)
+    assert names["network"].name == "unet_strided"
 
 
 def test_a_loss(phantoms, tmp_path):

@@ -115,3 +115,11 @@ def test_segmenter_sees_weights_that_change_later():
     assert np.abs(np.array(before) - np.array(after)).max() > 1e-3
     for image, found in zip(images, after, strict=True):
         np.testing.assert_allclose(segmenter.probabilities(image), found, atol=1e-5)
+
+
+def test_a_network_compiled_with_a_loss_of_anybodys_is_folded():
+    network = uneven(build_unet(UNetConfig(filters=4, depth=1), 16))
+    network.compile(loss=lambda truth, predicted: keras.ops.mean(predicted))
+    batch = np.random.default_rng(0).random((2, 16, 16, 1), "float32")
+    folded = fold_batch_norm(network).predict_on_batch(batch)
+    np.testing.assert_allclose(folded, network.predict_on_batch(batch), atol=1e-5)

@@ -36,7 +36,9 @@ def fold_batch_norm(network: keras.Model) -> keras.Model:
     def call(layer: layers.Layer, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in dropped else layer(*args, **kwargs)
 
-    folded = keras.models.clone_model(network, clone_function=clone, call_function=call)
+    # Without what it was compiled with: a loss of anybody's is not found by its name.
+    bare = keras.Model(network.inputs, network.outputs, name=network.name)
+    folded = keras.models.clone_model(bare, clone_function=clone, call_function=call)
     for layer in network.layers:
         if layer.name in pairs:
             folded.get_layer(layer.name).set_weights(_folded_weights(layer, pairs[layer.name]))
