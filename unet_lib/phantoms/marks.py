@@ -1,4 +1,4 @@
-"""What a scanner puts over or around the picture: frame, text, callipers, scale."""
+"""What a scanner puts over or around the picture: borders, text, callipers, scale."""
 
 from __future__ import annotations
 

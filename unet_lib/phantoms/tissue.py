@@ -22,7 +22,7 @@ def noise(rng: np.random.Generator, shape: Shape, cells: tuple[float, float]) ->
     """Smooth noise of unit spread with about so many cells down and across; float32 (H, W)."""
     rows, columns = (min(max(round(n), 2), 2 * side) for n, side in zip(cells, shape, strict=True))
     grid = rng.standard_normal((rows + 2, columns + 2), dtype=np.float32)
-    # drawn a little larger and cropped at random, so that no cell is ever tied to the frame
+    # drawn a little larger and cropped at random, so that no cell is ever tied to the border
     tall, wide = shape[0] * (rows + 2) // rows + 1, shape[1] * (columns + 2) // columns + 1
     field = cv2.resize(grid, (wide, tall), interpolation=cv2.INTER_CUBIC)
     top, left = rng.integers(0, (tall - shape[0] + 1, wide - shape[1] + 1))

@@ -8,7 +8,7 @@ readers, and line styles differ for grey prints.
 """
 
 from unet_lib.plots.curves import plot_history, plot_threshold_curve
-from unet_lib.plots.frame import save_figure
+from unet_lib.plots.figure import save_figure
 from unet_lib.plots.pictures import plot_augmentation, plot_examples, plot_predictions
 from unet_lib.plots.scores import (
     plot_calibration,

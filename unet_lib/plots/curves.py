@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unet_lib.plots.frame import GREY, STYLES, new_figure, score_axes
+from unet_lib.plots.figure import GREY, STYLES, new_figure, score_axes
 from unet_lib.provenance import Provenance
 
 

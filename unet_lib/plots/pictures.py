@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from unet_lib.metrics import score_case
 from unet_lib.metrics.scores import check_mask, check_probabilities, check_same_shape
-from unet_lib.plots.frame import AMBER, SKY, new_figure
+from unet_lib.plots.figure import AMBER, SKY, new_figure
 from unet_lib.provenance import Provenance
 
 if TYPE_CHECKING:

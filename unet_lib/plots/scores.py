@@ -21,7 +21,7 @@ from unet_lib.metrics import (
     number,
 )
 from unet_lib.metrics.curves import BINS
-from unet_lib.plots.frame import BLUE, GREEN, GREY, STYLES, VERMILION, new_figure, score_axes
+from unet_lib.plots.figure import BLUE, GREEN, GREY, STYLES, VERMILION, new_figure, score_axes
 
 # Marker and colour both differ; other classes share the last one.
 CLASSES = {"benign": (BLUE, "o"), "malignant": (VERMILION, "^")}

@@ -18,7 +18,7 @@ from unet_lib.plots import (
     plot_precision_recall,
     plot_roc,
 )
-from unet_lib.plots.frame import png
+from unet_lib.plots.figure import png
 from unet_lib.provenance import Provenance
 from unet_lib.report import markdown
 from unet_lib.report.comparison import (
