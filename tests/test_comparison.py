@@ -9,7 +9,8 @@ from scipy import stats
 from test_evaluation import make_fold
 
 from unet_lib.metrics import CaseTable
-from unet_lib.report import compare, comparison_markdown, group_bootstrap
+from unet_lib.metrics.intervals import group_bootstrap
+from unet_lib.report import compare, comparison_markdown
 
 GOOD, POOR = make_fold(0, 1.0).table, make_fold(0, 0.0, seed=1).table
 

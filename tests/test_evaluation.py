@@ -117,7 +117,7 @@ def test_histograms_merge_in_bounded_memory():
     assert whole.lesion.nbytes + whole.background.nbytes < 2**23
     t, p = (np.concatenate([m[i].ravel() for m in maps]) for i in (0, 1))
     assert whole.auc == pytest.approx(sk.roc_auc_score(t, p), abs=1e-6)
-    copy = ProbabilityHistogram.from_arrays(whole.to_arrays())
+    copy = ProbabilityHistogram(**whole.to_arrays())
     assert (copy.auc, copy.calibration.brier, copy.n) == (
         whole.auc,
         whole.calibration.brier,

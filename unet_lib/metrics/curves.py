@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +98,7 @@ class Calibration:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599); nan without pixels.
-
-        The difference of mean probability and lesion share of each of the 15 bins, weighted by
-        its pixels.
-        """
+        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599); nan without pixels."""
         return ratio(float(np.abs(self.sums[2] - self.sums[1]).sum()), self.n)
 
     def reliability(self) -> tuple[np.ndarray, np.ndarray]:
@@ -146,20 +141,7 @@ class ProbabilityHistogram:
 
     @classmethod
     def of(cls, truth: np.ndarray, probabilities: np.ndarray) -> ProbabilityHistogram:
-        """Count the pixels of one image.
-
-        Parameters
-        ----------
-        truth : np.ndarray
-            bool (H, W).
-        probabilities : np.ndarray
-            float (H, W) in [0, 1]; used as float32.
-
-        Raises
-        ------
-        ValueError
-            For another shape or dtype, a nan, or a value outside [0, 1].
-        """
+        """Count the pixels of one image: bool and float (H, W), probabilities used as float32."""
         truth = check_mask(truth, "the true mask")
         probabilities = check_probabilities(truth, probabilities)
         index, near = bin_index(probabilities), contour_band(truth)
@@ -205,19 +187,13 @@ class ProbabilityHistogram:
         return tp, fp, BIN_EDGES[used].astype(float)
 
     def roc(self) -> Curve:
-        """Return the ROC curve: x = false-positive rate, y = true-positive rate.
-
-        It begins at (0, 0) with the threshold infinity. Rates are nan when a class has no pixel.
-        """
+        """Return the ROC curve from (0, 0) on; rates are nan when a class has no pixel."""
         tp, fp, thresholds = self._cumulative()
         x, y = (np.concatenate([[0.0], rate]) for rate in (_share(fp), _share(tp)))
         return Curve(x, y, np.concatenate([[np.inf], thresholds]))
 
     def precision_recall(self) -> Curve:
-        """Return the precision-recall curve: x = recall, y = precision.
-
-        No point is invented at recall 0. Recall is nan when there is no lesion pixel.
-        """
+        """Return the precision-recall curve; no point is invented at recall 0."""
         tp, fp, thresholds = self._cumulative()
         return Curve(_share(tp), tp / np.maximum(tp + fp, 1), thresholds)
 
@@ -236,18 +212,13 @@ class ProbabilityHistogram:
         return area if self.n else math.nan
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `from_arrays` needs, for `numpy.savez`."""
+        """Return the four arrays that make a histogram, for `numpy.savez`."""
         counts = {"lesion": self.lesion, "background": self.background}
         return counts | {"calibration": self.calibration.sums, "band": self.band.sums}
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ProbabilityHistogram:
-        """Build a histogram from the arrays of `to_arrays`."""
-        return cls(**{name: arrays[name].copy() for name in ARRAYS})
-
 
 def _counts(values: np.ndarray | None) -> np.ndarray:
-    counts = np.zeros(BIN_COUNT, np.uint64) if values is None else np.asarray(values, np.uint64)
+    counts = np.zeros(BIN_COUNT, np.uint64) if values is None else np.array(values, np.uint64)
     if counts.shape != (BIN_COUNT,):
         raise ValueError(f"a histogram has {BIN_COUNT} bins, got an array of shape {counts.shape}")
     return counts

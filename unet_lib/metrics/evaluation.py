@@ -110,22 +110,9 @@ class Evaluation:
     ) -> ProbabilityHistogram:
         """Merge the histograms of all images, of those with a lesion, or of those of one class.
 
-        Parameters
-        ----------
-        lesion_only : bool
-            Leave out the images without a lesion.
-        label : str, optional
-            Take the images with a lesion of this class only.
-
-        Returns
-        -------
-        ProbabilityHistogram
-            To be read, not to be added to. Without pixels when no probabilities were added.
-
-        Raises
-        ------
-        ValueError
-            If the histograms hold other images than the table.
+        `lesion_only` leaves out the images without a lesion, `label` takes those with a lesion of
+        this class only. The result is to be read, not to be added to; it is empty without
+        probabilities. ValueError: the histograms hold other images than the table.
         """
         lesion_only |= label is not None
         cases = self.table.lesion_cases if lesion_only else self.table
@@ -170,10 +157,7 @@ class Evaluation:
     def save(self, folder: str | Path) -> Path:
         """Write cases.csv, histograms.npz, about.json, of merged folds folds.json; return `folder`.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If `provenance` is not JSON-able; nothing is written then.
+        TypeError or ValueError: `provenance` is not JSON-able; nothing is written then.
         """
         folder = Path(folder)
         about = json.dumps(self.provenance.to_dict(), indent=2, allow_nan=False)
@@ -192,15 +176,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: str | Path) -> Evaluation:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError
-            If one of the three files is absent; the message names it.
-        ValueError
-            If a file does not fit.
-        """
+        """Read what `save` wrote; FileNotFoundError or ValueError: a file is absent or unfit."""
         folder = Path(folder)
         for name in (CASES, HISTOGRAMS, ABOUT):
             if not (folder / name).is_file():

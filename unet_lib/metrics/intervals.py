@@ -18,25 +18,13 @@ MIN_GROUPS_SHARE = 10
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval.
-
-    Parameters
-    ----------
-    mean : float
-        Mean over images; nan without images.
-    low, high : float
-        Limits; nan when there are too few groups to tell.
-    n : int
-        Number of images.
-    groups : int
-        Number of independent groups among them.
-    """
+    """A mean over images (nan without any) and its confidence interval."""
 
     mean: float
-    low: float
+    low: float  # nan, as `high`, when there are too few groups to tell
     high: float
-    n: int
-    groups: int
+    n: int  # images
+    groups: int  # independent ones among them
 
     @property
     def known(self) -> bool:
@@ -58,31 +46,8 @@ def group_bootstrap(
     too narrow. The interval is the studentised one (Efron & Tibshirani 1993, chapter 12.5; over
     groups: Cameron, Gelbach & Miller 2008, doi:10.1162/rest.90.3.414): for scores with many
     misses, percentile and BCa intervals of 20 to 60 groups hold the truth in 87 to 94 % of trials
-    instead of 95 %, this one in 94 to 97 %. It is cut at the lowest and highest value.
-
-    Parameters
-    ----------
-    values : array-like of float
-        (n,) one score an image.
-    groups : array-like of str
-        (n,) the group of each image; an image that stands alone has a group of its own.
-    level : float
-        Confidence, in (0, 1).
-    draws : int
-        Number of bootstrap samples.
-    seed : int
-        Of the random numbers; the same seed gives the same interval.
-
-    Returns
-    -------
-    Interval
-        Without limits (nan) when there are fewer than 20 groups, or all agree: nothing is known of
-        the spread then.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, a value is not finite, or `level` is not in (0, 1).
+    instead of 95 %, this one in 94 to 97 %. It is cut at the lowest and highest value. There
+    are no limits for fewer than 20 groups, or when all agree: nothing is known of the spread then.
     """
     values, groups = _checked(values, groups, level)
     sums, sizes = _by_group(values, groups)
@@ -115,24 +80,8 @@ def share_interval(
     n divided by how much the grouping widens the variance, and by the t quantile for few groups
     (Korn & Graubard 1998, Survey Methodology 24:193). Bootstraps fail for shares near 0 or 1. All
     hits or no hit at all: the exact binomial interval of as many trials as there are groups
-    (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404); it needs no minimum of groups.
-
-    Parameters
-    ----------
-    hits : array-like of bool
-        (n,) whether the image counts.
-    groups, level
-        As in `group_bootstrap`.
-
-    Returns
-    -------
-    Interval
-        Without limits (nan) when there are fewer than 10 groups that do not all agree.
-
-    Raises
-    ------
-    ValueError
-        As `group_bootstrap`.
+    (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404); it needs no minimum of groups. There
+    are no limits for fewer than 10 groups that do not all agree.
     """
     values, groups = _checked(np.asarray(hits, dtype=float), groups, level)
     sums, sizes = _by_group(values, groups)

@@ -122,23 +122,10 @@ class CaseTable:
         return sum((case.counts for case in self), PixelCounts())
 
     def column(self, name: str) -> np.ndarray:
-        """Return a text, a count or a score of every image, in the order of the table.
+        """Return a field or score of every image, for example "dice", in the order of the table.
 
-        Parameters
-        ----------
-        name : str
-            A field of `CaseScore` or one of its scores, for example "dice".
-
-        Returns
-        -------
-        np.ndarray
-            (n,) str for names, int64 for counts, float64 for scores (nan where the empty-mask
-            rule says so), bool for flags.
-
-        Raises
-        ------
-        ValueError
-            If there is no such column; the message lists those that exist.
+        (n,) of str for texts, int64 for counts, float64 for scores (nan where the empty-mask rule
+        says so), bool for flags. ValueError: there is no such column; it lists those that exist.
         """
         kinds = dict.fromkeys(TEXTS, str) | dict.fromkeys(COUNTS, np.int64)
         kinds |= dict.fromkeys(DERIVED + MEASURED, np.float64) | dict.fromkeys(FLAGS, bool)
@@ -174,11 +161,7 @@ class CaseTable:
         """Read a table written by `to_csv`; equal to the table that was written.
 
         Measured scores may be absent, as in tables of earlier versions; they are nan then.
-
-        Raises
-        ------
-        ValueError
-            If columns are missing or unknown or a line cannot be read; names file and line.
+        ValueError: columns are missing or unknown, or a line cannot be read; names file and line.
         """
         with Path(path).open(**ENCODING) as file:
             reader = csv.DictReader(file, restkey="more", restval="")
