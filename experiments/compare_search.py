@@ -78,16 +78,15 @@ def main(folder: Path) -> None:
         print(f"| {name} | {result['threshold']} | {shown[0]} | {empty} | {shown[1]} |")
     spreads = [np.std(values, ddof=1) for values in seeds.values() if len(values) > 1]
     spread = float(np.mean(spreads)) if spreads else math.nan
-    print(
-        f"\nSpread (standard deviation) of the base over its seeds, on the other set: {spread:.4f}"
-    )
-    print("\n| candidate | BUSI to BUS-BRA | BUS-BRA to BUSI | mean of both (95 % interval) |")
+    print(f"\nStandard deviation of the base's seeds on the other set: {spread:.4f}")
+    print("\n| candidate | BUSI to BUS-BRA | BUS-BRA to BUSI | mean of the ways (95 % interval) |")
     print("|---|---|---|---|")
     for candidate in dict.fromkeys(c for c, _, _ in trainings if c != "base"):
-        ways = difference(trainings, candidate)
+        if not (ways := difference(trainings, candidate)):
+            continue
         cells = [f"{ways[h][0].mean():+.4f}" if h in ways else "-" for h in OTHER]
-        both = interval(ways, 0.0 if math.isnan(spread) else spread) if len(ways) == 2 else None
-        cells.append(f"{both.mean:+.4f} ({both.low:+.4f} to {both.high:+.4f})" if both else "-")
+        mean = interval(ways, 0.0 if math.isnan(spread) else spread)
+        cells.append(f"{mean.mean:+.4f} ({mean.low:+.4f} to {mean.high:+.4f})")
         print(f"| {candidate} | {' | '.join(cells)} |")
 
 
