@@ -19,6 +19,12 @@ LONGEST = 560  # pixels of the longer side of a picture on the page
 QUALITY = 85  # of its JPEG; only for looking at, scores are made before
 
 
+MISSED = "lesion images without a true pixel predicted; largest first"
+ALARMS = "images without a lesion that are marked all the same; largest area first"
+WORST = "found lesions; those with the lowest Dice"
+MEDIAN = "lesion images; those with a Dice nearest to the median of"
+
+
 class Kind(NamedTuple):
     """Images of one kind: what they are and in which order, and whether all are to be named."""
 
@@ -30,37 +36,19 @@ class Kind(NamedTuple):
 
 def kinds_of_cases(table: CaseTable) -> list[Kind]:
     """Choose the images to look at; a kind without images is left out."""
-    lesions = table.lesion_cases
-    missed = sorted(
-        lesions.subset(lambda case: case.missed), key=lambda case: (-case.lesion_share, case.name)
-    )
-    alarms = table.normal_cases.subset(lambda case: not case.predicted_empty)
+    lesions, normals = table.lesion_cases, table.normal_cases
     middle = float(np.median(lesions.column("dice"))) if len(lesions) else 0.0
+    missed = [case for case in lesions if case.missed]
+    missed.sort(key=lambda case: (-case.lesion_share, case.name))
+    alarms = normals.subset(lambda case: not case.predicted_empty)
+    alarms = alarms.sorted("false_positive_area", descending=True)
+    worst = lesions.subset(lambda case: not case.missed).sorted("dice")
+    median = sorted(lesions, key=lambda case: (abs(case.dice - middle), case.name))
     kinds = [
-        Kind(
-            "Missed lesions",
-            "lesion images without a true pixel predicted; largest first",
-            True,
-            missed,
-        ),
-        Kind(
-            "False alarms",
-            "images without a lesion that are marked all the same; largest area first",
-            True,
-            alarms.sorted("false_positive_area", descending=True).cases,
-        ),
-        Kind(
-            "Worst found lesions",
-            "found lesions; those with the lowest Dice",
-            False,
-            lesions.subset(lambda case: not case.missed).sorted("dice").cases,
-        ),
-        Kind(
-            "Median cases",
-            f"lesion images; those with a Dice nearest to the median of {middle:.3f}",
-            False,
-            sorted(lesions, key=lambda case: (abs(case.dice - middle), case.name)),
-        ),
+        Kind("Missed lesions", MISSED, True, missed),
+        Kind("False alarms", ALARMS, True, alarms.cases),
+        Kind("Worst found lesions", WORST, False, worst.cases),
+        Kind("Median cases", f"{MEDIAN} {middle:.3f}", False, median),
     ]
     return [kind for kind in kinds if kind.cases]
 
