@@ -5,15 +5,9 @@ import fcntl
 import itertools
 import json
 import os
-import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import keras
@@ -47,7 +41,6 @@ from unet_lib.training.threshold import CLEANINGS, THRESHOLDS, _choose, _score_s
 from unet_lib.weights import WeightsError, save_segmenter
 
 pytestmark = pytest.mark.keras
-ROOT = Path(__file__).parent.parent
 TINY = UNetConfig(filters=4, depth=1)
 
 
@@ -167,62 +160,6 @@ def test_two_runs_in_one_folder_and_a_run_killed_before_it_began(split, tmp_path
         claim_folder(folder, recipe, split, Provenance(), False)
     claim_folder(folder, recipe, split, Provenance(), True)
     assert (folder / "settings.json").is_file()
-
-
-CHILD = """
-import sys
-from unet_lib.dataset import Folds, find_cases
-from tests.test_training import small_recipe
-from unet_lib.training import train
-cases = find_cases(sys.argv[1])
-split = Folds.read(sys.argv[2]).split(cases, 0)
-train(split, sys.argv[3], small_recipe(epochs=14, batch_size=2), resume=True, progress=False)
-"""
-
-
-def start_child(split, folder, split_csv):
-    data = split.train[0].image_path.parents[1]
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(data), str(split_csv), str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_new_state(child, folder, before):
-    """Wait until the child has saved an epoch of its own."""
-    for _ in range(3000):
-        state = folder / "state.npz"
-        if state.exists() and state.stat().st_mtime_ns != before:
-            return
-        assert child.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.1)
-    raise AssertionError("no epoch within five minutes")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the state is the same code")
-def test_killed_at_five_random_moments_and_resumed_gives_the_same_weights(split, tmp_path):
-    split_csv = Folds.of_split(split).save(tmp_path / "split.csv")
-    child = start_child(split, tmp_path / "whole", split_csv)
-    assert child.wait(timeout=600) == 0, child.stderr.read()
-    whole = load_run(tmp_path / "whole")
-    epoch = float(np.median([row["seconds"] for row in whole.history]))
-    folder, rng = tmp_path / "killed", random.Random(0)
-    for _ in range(5):
-        before = (folder / "state.npz").stat().st_mtime_ns if folder.exists() else None
-        child = start_child(split, folder, split_csv)
-        wait_for_new_state(child, folder, before)
-        time.sleep(rng.uniform(0, epoch))
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-    child = start_child(split, folder, split_csv)
-    assert child.wait(timeout=600) == 0, child.stderr.read()
-    killed = load_run(folder)
-    assert same_weights(whole, killed) and losses(whole) == losses(killed)
 
 
 @pytest.mark.jax

@@ -8,8 +8,8 @@ from unet_lib.training.folds import (
     recipe_digest,
     train_on_all,
 )
-from unet_lib.training.loop import TrainingError, compile_network, fit
-from unet_lib.training.recipe import Recipe, TrainingConfig
+from unet_lib.training.loop import compile_network, fit
+from unet_lib.training.recipe import Recipe, TrainingConfig, TrainingError
 from unet_lib.training.run import train
 from unet_lib.training.threshold import Candidate, ThresholdChoice, tune_threshold
 

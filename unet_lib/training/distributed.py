@@ -14,13 +14,14 @@ With one device, and on other backends, all of this does nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
 import importlib
 import os
+import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ import keras
 import numpy as np
 
 from unet_lib.batches import Batches
-from unet_lib.training.recipe import TrainingConfig
+from unet_lib.training.recipe import TrainingConfig, TrainingError
 
 __all__ = ["SharedBatches", "joined"]
 
@@ -42,8 +43,8 @@ _VARIABLES = [
 def joined() -> Iterator[None]:
     """Be one of the processes that train together, as ``KERAS_DISTRIBUTION_...`` tell.
 
-    An error ends this process at once, with its traceback and code 1: JAX would wait at its exit
-    for processes that are gone, and those that wait for this one see their connection break.
+    An error ends this process at once after its message: JAX would wait at its exit for processes
+    that are gone. Those that wait for this one see their connection break.
     """
     backend = keras.backend.backend()
     if backend != "jax":
@@ -60,15 +61,21 @@ def joined() -> Iterator[None]:
     keras.distribution.initialize()
     try:
         yield
-    except BaseException:
-        traceback.print_exc()
-        print(
-            "unet_lib: this process has ended, and so will the others. The same command with "
-            "--resume goes on after the last whole epoch, with any number of processes.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
+    except BaseException as error:
+        atexit.register(_exit_at_once, 130 if isinstance(error, KeyboardInterrupt) else 1)
+        if not re.search("gloo|nccl|coordination", str(error), re.IGNORECASE):
+            raise
+        raise TrainingError(
+            f"this process lost its connection to another one ({str(error).splitlines()[0]}), "
+            "whose own terminal tells more. The same command with --resume goes on after the last "
+            "whole epoch, with any number of processes."
+        ) from error
+
+
+def _exit_at_once(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _jax() -> Any:

@@ -22,16 +22,12 @@ from unet_lib.batches import Batches
 from unet_lib.files import atomic_path
 from unet_lib.objectives import LesionDice, make_loss
 from unet_lib.training import distributed
-from unet_lib.training.recipe import TrainingConfig
+from unet_lib.training.recipe import TrainingConfig, TrainingError
 from unet_lib.weights import save_weights_file
 
-__all__ = ["STATE", "Progress", "TrainingError", "compile_network", "fit"]
+__all__ = ["STATE", "Progress", "compile_network", "fit"]
 
 STATE, _BEST = "state.npz", "best{}.weights.h5"
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
 
 
 @dataclass

@@ -13,7 +13,11 @@ from unet_lib.model import UNetConfig
 from unet_lib.objectives import LOSSES
 from unet_lib.settings import Settings
 
-__all__ = ["Recipe", "TrainingConfig"]
+__all__ = ["Recipe", "TrainingConfig", "TrainingError"]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
