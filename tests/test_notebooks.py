@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from unet_lib.metrics.scores import SCORES
 from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
 
@@ -186,13 +187,12 @@ def test_the_printed_table_is_the_one_in_the_files(executed):
     row = summary["per_image"][0]
     assert row["means"]["dice"]["mean"] > 0.01  # else most numbers were 0.000 in any case
     cells = row_of(printed, "mean (95 % interval)", row["label"])
-    for column in ("Dice", "IoU", "precision", "recall"):
-        assert cells[column].split()[0] == number(row["means"][column.lower()]["mean"])
+    for score in ("dice", "iou", "precision", "recall"):
+        assert cells[SCORES[score].title].split()[0] == number(row["means"][score]["mean"])
     row = summary["pooled"][0]
     cells = row_of(printed, "pooled pixels of", row["label"])
-    columns = {"lesion IoU": "iou", "Mean IoU": "mean_iou", "F1": "f1"}
-    for column in ("precision", "recall", *columns):
-        assert cells[column] == number(row["scores"][columns.get(column, column)])
+    for score in ("precision", "recall", "f1", "iou", "mean_iou"):
+        assert cells[SCORES[score].title] == number(row["scores"][score])
     assert cells["ROC AUC"] == number(row["auc"], 4)
     assert cells["images"] == str(summary["images"])
 
