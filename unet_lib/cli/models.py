@@ -155,7 +155,7 @@ def _add_settings(sub: Any, short: Iterable[str]) -> None:
 def read_recipe(options: argparse.Namespace) -> Any:
     """Return the recipe of the options: --recipe, what is short for --set, --set."""
     from unet_lib.training import Recipe
-    from unet_lib.training.start import settings_of
+    from unet_lib.training.run import settings_of
 
     values: dict[str, Any] = {}
     if options.recipe is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from unet_lib.backend import (
     recommended_precision,
 )
 from unet_lib.batches import PreparedCases
-from unet_lib.dataset import Folds, Split, TrainingImages
+from unet_lib.dataset import Folds, Split, TrainingImages, content_hash, load_case
 from unet_lib.files import folder_lock, sha256, write_atomic
+from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
-from unet_lib.model import build_unet
+from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance
 from unet_lib.shift import fit_monitor
@@ -35,12 +37,12 @@ from unet_lib.training.folder import (
 )
 from unet_lib.training.loop import STATE, Progress, compile_network, fit, remove_weights
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.start import refuse_seen, starting_model
 from unet_lib.training.threshold import tune_threshold
-from unet_lib.weights import load_weights_file, save_segmenter
-from unet_lib.weights.folder import WEIGHTS
+from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+from unet_lib.weights.folder import SETTINGS as MODEL_SETTINGS
+from unet_lib.weights.folder import WEIGHTS, find_folder, read_settings
 
-__all__ = ["train"]
+__all__ = ["settings_of", "train"]
 
 
 def train(
@@ -101,9 +103,9 @@ def train(
     kind = phantom_kind(case.image_path for case in split.train)
     known = Provenance.of(provenance).but(**kind)
     # A finished run is returned as it is, whether the model it started from is still there or not.
-    start = None if (folder / RESULT).is_file() else starting_model(recipe)
+    start = None if (folder / RESULT).is_file() else _starting_model(recipe)
     if start:
-        refuse_seen(start, split, known.data)
+        _refuse_seen(start, split, known.data)
         model = start.provenance
         known = known.but(started_from=f"{model.name} (SHA-256 {model.weights_sha256})")
     first = distributed.is_first()
@@ -126,6 +128,48 @@ def train(
         (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
         remove_weights(folder)
         return load_run(folder) if finished else run
+
+
+def settings_of(model: str) -> tuple[UNetConfig, Preprocessing]:
+    """Return network and preprocessing of a model, for a recipe that starts from it."""
+    stored = read_settings(find_folder(model) / MODEL_SETTINGS)
+    network = UNetConfig.from_dict(stored["network"])
+    return replace(network, encoder_weights=None), Preprocessing.from_dict(stored["preprocessing"])
+
+
+def _starting_model(recipe: Recipe) -> Segmenter | None:
+    """Load the model that a recipe starts from; None when it starts from random weights."""
+    name = recipe.training.start_from
+    if not name:
+        return None
+    theirs = settings_of(name)[0].to_dict()
+    ours = replace(recipe.network, encoder_weights=None).to_dict()
+    differ = [f"{k}: {theirs[k]!r} there, {v!r} here" for k, v in ours.items() if theirs[k] != v]
+    if differ:
+        raise ValueError(
+            f"start_from {name}: has another network ({'; '.join(differ)}). Take its settings, or "
+            "start without it."
+        )
+    return load_segmenter(name)
+
+
+def _refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
+    """Refuse a starting model that has seen images that are to choose or to test.
+
+    One that does not say what it was trained on passes; its record stays unknown.
+    """
+    record = TrainingImages.from_provenance(start.provenance)
+    for part in ("validation", "test") if record else ():
+        cases = getattr(split, part)
+        overlap = record.overlap(data, cases, [content_hash(load_case(case)[0]) for case in cases])
+        seen = [*overlap["in_training"], *overlap["near_duplicates"]]
+        if seen:
+            raise ValueError(
+                f"start_from {start.provenance.name}: was trained on {len(seen)} of the "
+                f"{len(cases)} {part} images or on near-duplicates of them (first {seen[0]!r}); "
+                "their scores would be too good. Start from a model that has not seen them, or "
+                "divide the images otherwise."
+            )
 
 
 def _check_parts(split: Split, operating_point: tuple[float, Cleaning] | None) -> None:
