@@ -15,9 +15,9 @@ case $folder in /*) VIRTUAL_ENV=$folder ;; esac
 "$folder/bin/python" -m pip list --disable-pip-version-check --format=freeze |
   grep -iE "^(keras|tensorflow|numpy|scipy|opencv|pillow|matplotlib|scikit-learn|h5py|pydicom)[a-z-]*=="
 # An error that a compiled package swallows is a failure: SciPy 1.11 swallowed one over wrong groups.
-"$folder/bin/python" -m pytest -q -p no:cacheprovider \
+"$folder/bin/python" -m pytest -q -p no:cacheprovider -m "not slow" \
   -W error::pytest.PytestUnraisableExceptionWarning \
-  tests/test_images.py tests/test_dicom.py tests/test_metrics.py tests/test_augment.py \
-  tests/test_dataset.py tests/test_phantoms.py tests/test_plots.py tests/test_report.py \
-  tests/test_duplicates.py tests/test_source.py tests/test_honesty.py \
+  tests/test_images.py tests/test_dicom.py tests/test_metrics.py tests/test_evaluation.py \
+  tests/test_augment.py tests/test_dataset.py tests/test_phantoms.py tests/test_plots.py \
+  tests/test_report.py tests/test_duplicates.py tests/test_source.py tests/test_honesty.py \
   tests/test_shift.py tests/test_model.py tests/test_inference.py tests/test_weights.py
