@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     for fold, committed in folds.evaluations("test").items():
         source = open_dataset(options.data, fold=fold)
         segmenter = load_segmenter(options.experiment / f"fold{fold}")
-        about = {**source.provenance, "part": "test"}
-        evaluations[fold] = evaluate_cases(segmenter, source.split.test, provenance=about)
+        data = source.provenance.but(part="test")
+        evaluations[fold] = evaluate_cases(segmenter, source.split.test, provenance=data)
         equal, change = compare(evaluations[fold], committed)
         differences += change
         same, images = same + equal, images + len(evaluations[fold].table)

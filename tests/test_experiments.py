@@ -55,7 +55,7 @@ def test_only_validation_is_scored_until_it_is_final(folds_run, data):
     for fold in folds_run.folds:
         expected = {c.name for c in folds.split(cases, fold.fold).validation}
         assert {c.name for c in fold.validation.table} == expected
-        assert fold.validation.provenance["threshold"] == fold.result["threshold"]
+        assert fold.validation.provenance.threshold == fold.result["threshold"]
 
 
 @pytest.mark.keras
@@ -81,8 +81,8 @@ def test_model_on_all_images_takes_the_folds_threshold(data, folds_run, tmp_path
     threshold, cleaning = folds_run.operating_point()
     assert threshold == np.median([fold.result["threshold"] for fold in folds_run.folds])
     assert (run.segmenter.threshold, run.segmenter.cleaning) == (threshold, cleaning)
-    assert run.segmenter.provenance["trained_on"] == sorted(c.name for c in cases)
-    assert run.segmenter.provenance["validated_on"] == []
+    assert run.segmenter.provenance.trained_on == sorted(c.name for c in cases)
+    assert run.segmenter.provenance.validated_on == []
     assert run.result["best_epoch"] == RECIPE.training.epochs
     assert "val_dice" not in run.history[0]
     one = replace(folds_run, folds=folds_run.folds[:1])
@@ -106,12 +106,12 @@ def test_command(data, tmp_path, capsys):
     final = load_crossvalidation(tmp_path / "a")
     names = [c.name for one in final.evaluations("test").values() for c in one.table]
     assert sorted(names) == sorted(c.name for c in cases)  # every image once
-    assert not any(fold.test.provenance["seen_in_training"] for fold in final.folds)
+    assert not any(fold.test.provenance.seen_in_training for fold in final.folds)
     capsys.readouterr()
     random = ["--random-split", "3", "--out", str(tmp_path / "r"), "--folds", "1"]
     assert main(["crossvalidate", *options, *random]) == 0
     parted = load_crossvalidation(tmp_path / "r")
-    assert parted.provenance["split"] == "random split 3, near-duplicates parted"
+    assert parted.provenance.split == "random split 3, near-duplicates parted"
     assert parted.digest != final.digest
 
 

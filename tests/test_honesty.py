@@ -287,7 +287,7 @@ def recorded(cases, chosen):
 
 
 def seen(segmenter, cases):
-    return evaluate_cases(segmenter, cases, progress=False).provenance["seen_in_training"]
+    return evaluate_cases(segmenter, cases, progress=False).provenance.seen_in_training
 
 
 def test_a_threshold_is_not_tuned_on_test_images(cases):
@@ -338,7 +338,7 @@ def test_an_evaluation_says_what_chose_its_threshold(cases):
     def told(run, threshold=0.5):
         segmenter.provenance = segmenter.provenance.but(training=run)
         segmenter.threshold = threshold
-        return evaluate_cases(segmenter, cases[4:], progress=False).provenance["threshold_chosen"]
+        return evaluate_cases(segmenter, cases[4:], progress=False).provenance.threshold_chosen
 
     run = {"threshold": 0.5, "cleaning": Cleaning().to_dict()}
     assert told(None).startswith("not recorded")
@@ -355,8 +355,8 @@ def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
             "data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}  # fmt: skip
     segmenter = replace(recorded(cases, cases[:1]), threshold=0.3, cleaning=Cleaning(0.1))
     about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).provenance
-    assert {key for key, value in lies.items() if about.get(key) == value} == set()
-    assert (about["threshold"], about["cleaning"]["minimum_area"]) == (0.3, 0.1)
+    assert {key for key, value in lies.items() if getattr(about, key) == value} == set()
+    assert (about.threshold, about.cleaning["minimum_area"]) == (0.3, 0.1)
     assert about.banner == f"{PHANTOM_BANNER}\n{SEEN_BANNER}"
 
 
@@ -364,16 +364,16 @@ def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
     for case in cases:
         write_png(tmp_path / f"{case.name}_pred.png", load_case(case)[1].astype("uint8") * 255)
     about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).provenance
-    assert about["threshold"] == "that of the given masks" and about["seen_in_training"] is None
-    assert about["threshold_chosen"].startswith("not recorded")
+    assert about.threshold == "that of the given masks" and about.seen_in_training is None
+    assert about.threshold_chosen.startswith("not recorded")
     assert about.banner == PHANTOM_BANNER  # found by itself
     first = evaluate_cases(recorded(cases, []), cases, progress=False).provenance
-    assert about["data_sha256"] == first["data_sha256"] and len(about["predictions_sha256"]) == 64
+    assert about.data_sha256 == first.data_sha256 and len(about.predictions_sha256) == 64
     write_png(tmp_path / f"{cases[0].name}_pred.png", 0 * load_case(cases[0])[1].astype("uint8"))
     again = find_predictions(tmp_path, cases).evaluate(progress=False).provenance
-    assert again["data_sha256"] == about["data_sha256"]
-    assert again["predictions_sha256"] != about["predictions_sha256"]
-    assert {"numpy", "opencv-python-headless", "python"} <= set(about["versions"])
+    assert again.data_sha256 == about.data_sha256
+    assert again.predictions_sha256 != about.predictions_sha256
+    assert {"numpy", "opencv-python-headless", "python"} <= set(about.versions)
 
 
 def test_merged_folds_keep_the_banner_of_one():
@@ -400,8 +400,8 @@ def test_a_model_is_scored_with_its_own_settings(folder, cases):
     about = evaluate_cases(segmenter, cases, progress=False).provenance
     stored = json.loads((folder / "segmenter.json").read_text())
     for key in ("preprocessing", "threshold", "cleaning"):
-        assert about[key] == stored[key]
-    assert about["preprocessing"] == {"size": 16, "keep_aspect": False}
+        assert getattr(about, key) == stored[key]
+    assert about.preprocessing == {"size": 16, "keep_aspect": False}
 
 
 def test_settings_changed_by_hand_are_noticed(folder, tmp_path):

@@ -232,15 +232,15 @@ def test_evaluation_equals_one_case_at_a_time(segmenter, cases):
         # batched and single predictions may differ in the last bit: allow one pixel
         assert abs(row.tp - expected.tp) <= 1 and abs(row.fp - expected.fp) <= 1
     assert evaluation.histogram().n == evaluation.table.pooled().n
-    assert evaluation.provenance["seen_in_training"] is None
-    assert evaluation.provenance["engine"] == "keras, float32"
+    assert evaluation.provenance.seen_in_training is None
+    assert evaluation.provenance.engine == "keras, float32"
     with pytest.raises(ValueError, match="received no cases"):
         evaluate_cases(segmenter, [], progress=False)
 
 
 def seen(segmenter, cases, data="phantoms"):
     about = evaluate_cases(segmenter, cases, provenance={"data": data}, progress=False).provenance
-    return about["seen_in_training"], about.get("training_overlap", {}).get("in_training")
+    return about.seen_in_training, (about.training_overlap or {}).get("in_training")
 
 
 def test_images_seen_in_training_are_found_by_content(segmenter, cases, tmp_path):

@@ -121,7 +121,7 @@ def test_one_part_of_a_split_is_scored(tiny_busi, cases, tmp_path):
     assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
     saved = Evaluation.load(tmp_path / "out")
     assert [case.name for case in saved.table] == [case.name for case in test]
-    assert (saved.provenance["fold"], saved.provenance["part"]) == (
+    assert (saved.provenance.fold, saved.provenance.part) == (
         1,
         "test",
     ) and not saved.histograms
@@ -158,7 +158,7 @@ def test_another_size_is_refused_or_stretched(tiny_busi, cases, tmp_path, capsys
     np.save(folder / "benign (1)_prob.npy", np.full((20, 20), 0.25))
     assert main(["score", *map(str, arguments), "--resize"]) == 0
     saved = Evaluation.load(tmp_path / "out")
-    assert saved.table[0].dice == 1 and "stretched" in saved.provenance["resized"]
+    assert saved.table[0].dice == 1 and "stretched" in saved.provenance.resized
     share = truth.mean()
     assert saved.table[0].brier == pytest.approx(share * 0.75**2 + (1 - share) * 0.25**2)
     refused(capsys, arguments, "benign (1)_pred.png")

@@ -209,7 +209,7 @@ def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(network
     # Not of the configured network: read as what it is, never passed over for the run.
     segmenter, why = choose_model(config=UNetConfig(filters=8, depth=2), **options)
     assert "found out from the file" in why and "Training images unknown" in why
-    assert segmenter.provenance["architecture"]["widths"] == [4, 8, 16]
+    assert segmenter.provenance.more["architecture"]["widths"] == [4, 8, 16]
     (tmp_path / "model.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n cut")
     with pytest.raises(WeightsError, match="damaged HDF5 file"):
         choose_model(config=CONFIG, **options)

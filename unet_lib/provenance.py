@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -22,11 +22,10 @@ _FOLD = re.compile(r", fold \d+$")
 
 
 @dataclass(frozen=True)
-class Provenance(Mapping):
+class Provenance:
     """What is known of data, model and evaluation.
 
     Every field may be unknown (None). Of merged folds that differ, the values are joined as text.
-    Reading it like a mapping is for the move of the house only and goes at its end.
     """
 
     # the data
@@ -153,19 +152,6 @@ class Provenance(Mapping):
         if model and self.scored and self.seen_in_training is None:
             parts.append("training images unknown")
         return " · ".join([*parts, *(part for part in more if part)])
-
-    # Like a mapping, until every room has changed.
-    def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
-
-    def __or__(self, other: Mapping[str, Any]) -> Provenance:
-        return Provenance.from_dict({**self, **other})
 
 
 def package_versions(

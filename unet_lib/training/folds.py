@@ -207,9 +207,9 @@ def train_on_all(
     )
 
 
-def _claim(folder: Path, recipe: Recipe, known: Mapping[str, Any]) -> None:
+def _claim(folder: Path, recipe: Recipe, data: Provenance) -> None:
     """Write what the folder holds, or check that it holds this."""
-    wanted = {"recipe": recipe.to_dict(), **known}
+    wanted = {"recipe": recipe.to_dict()} | data.to_dict()
     path = folder / DESCRIPTION
     if path.is_file():
         stored = read_settings(path)
