@@ -145,7 +145,7 @@ def crossvalidate(
         own_split=given.own_split,
     )
     with folder_lock(folder, wait=True):  # its folds may be trained by several processes
-        _claim(folder, recipe, known.to_dict())
+        _claim(folder, recipe, known)
     for fold in chosen:
         split = folds.split(cases, fold)
         trained = folds.split(cases, fold, normals=normals)
