@@ -197,7 +197,7 @@ def itk_distances(truth, prediction, spacing):
 @pytest.mark.parametrize("spacing", [None, (0.11, 0.07)])
 def test_contours_and_components_equal_simpleitk(spacing):
     tolerance = TOLERANCE_PX if spacing is None else TOLERANCE_MM
-    for truth, prediction, _ in chosen(True, True)[:: 2 if spacing is None else 10]:
+    for truth, prediction, _ in chosen(True, True)[:: 4 if spacing is None else 12]:
         score = score_case(truth, prediction, name="x", spacing=spacing)
         joined = np.concatenate(itk_distances(truth, prediction, spacing or (1.0, 1.0)))
         assert score.hd95 == pytest.approx(np.percentile(joined, 95), rel=1e-6, abs=1e-6)

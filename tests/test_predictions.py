@@ -47,6 +47,7 @@ def refused(capsys, arguments, *words):
 
 
 @pytest.mark.keras
+@pytest.mark.slow
 def test_masks_of_segment_and_evaluate_give_the_same_table_to_the_last_digit(
     tiny_busi, cases, tmp_path
 ):

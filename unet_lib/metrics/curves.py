@@ -72,8 +72,8 @@ class Calibration:
         p = check_probabilities(truth, probabilities).ravel().astype(float)
         truth = truth.ravel()
         index = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-        weights = (None, truth, p, (p - truth) ** 2)
-        return cls([np.bincount(index, w, BINS) for w in weights])
+        pixels, lesion = (np.bincount(part, minlength=BINS) for part in (index, index[truth]))
+        return cls([pixels, lesion, *(np.bincount(index, w, BINS) for w in (p, (p - truth) ** 2))])
 
     def __add__(self, other: Calibration) -> Calibration:
         """Merge two into a new one."""
@@ -145,9 +145,11 @@ class ProbabilityHistogram:
         truth = check_mask(truth, "the true mask")
         probabilities = check_probabilities(truth, probabilities)
         index, near = bin_index(probabilities), contour_band(truth)
-        counts = (np.bincount(index[chosen], minlength=BIN_COUNT) for chosen in (truth, ~truth))
+        counts = (np.bincount(index[part], minlength=BIN_COUNT) for part in (truth, ~truth))
         pairs = (truth, probabilities), (truth[near], probabilities[near])
-        return cls(*counts, *(Calibration.of(*pair).sums for pair in pairs))
+        return cls(
+            *(c.view(np.uint64) for c in counts), *(Calibration.of(*pair).sums for pair in pairs)
+        )
 
     def add(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
         """Add the pixels of one image, as `of` takes it; nothing is added when it is refused."""
@@ -213,12 +215,12 @@ class ProbabilityHistogram:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the four arrays that make a histogram, for `numpy.savez`."""
-        counts = {"lesion": self.lesion, "background": self.background}
+        counts = {"lesion": self.lesion.copy(), "background": self.background.copy()}
         return counts | {"calibration": self.calibration.sums, "band": self.band.sums}
 
 
 def _counts(values: np.ndarray | None) -> np.ndarray:
-    counts = np.zeros(BIN_COUNT, np.uint64) if values is None else np.array(values, np.uint64)
+    counts = np.zeros(BIN_COUNT, np.uint64) if values is None else np.asarray(values, np.uint64)
     if counts.shape != (BIN_COUNT,):
         raise ValueError(f"a histogram has {BIN_COUNT} bins, got an array of shape {counts.shape}")
     return counts

@@ -101,7 +101,10 @@ class Evaluation:
         )
         self.table.add(score)
         key = label if score.has_lesion else f"{label}{NO_LESION}"
-        self.histograms.setdefault(key, ProbabilityHistogram()).__iadd__(pixels)
+        if key in self.histograms:
+            self.histograms[key] += pixels
+        else:
+            self.histograms[key] = pixels
         self._pools.clear()
         return score
 
