@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -230,6 +231,31 @@ def test_without_cases_defaults_are_listed(tmp_path):
     assert (
         "| encoder level 1, convolution 1 | conv2d | conv2d | (3, 3, 1, 8), (8,) |" in found.table()
     )
+
+
+@pytest.mark.parametrize("name", ["keras-unet custom_unet, deconv", "added skips"])
+def test_an_activation_that_is_no_layer_is_a_convolutions_argument(name, tmp_path):
+    """It cannot come after the normalisation then; a named input changes nothing."""
+    model = LOADED[name](32)
+    shake(model, 11)
+    model.save_weights(tmp_path / "x.weights.h5")
+    found = load_foreign_weights(tmp_path / "x.weights.h5", progress=False)
+    batch = np.random.default_rng(0).random((2, 32, 32, 1), dtype="float32")
+    np.testing.assert_allclose(
+        found.network.predict_on_batch(batch), model.predict_on_batch(batch), atol=1e-5
+    )
+    assert "where skips start" in {point.point for point in found.assumed}
+
+
+def test_a_named_input_leaves_the_list_of_layers_complete(tmp_path):
+    path = tmp_path / "old.h5"
+    shutil.copy(OLD / "keras-2.15.1-norm-legacy.h5", path)
+    with h5py.File(path, "r+") as file:
+        names = [str(name) for name in file.attrs["layer_names"]]
+        file.move(names[0], "picture")
+        file.attrs["layer_names"] = [b"picture", *(name.encode() for name in names[1:])]
+    found = load_foreign_weights(path, size=16, progress=False)
+    assert "kind of pooling" not in {point.point for point in found.assumed}
 
 
 def test_the_size_is_found_on_validation_cases(tmp_path):

@@ -217,6 +217,8 @@ def _legacy(contents: Contents, root: str) -> StoredLayers:
             used.add(path)
             arrays[leaf] = contents.arrays[path]
         layers.append(_legacy_layer(name, arrays))
+    if layers and not layers[0].arrays:  # whatever its name
+        layers[0] = StoredLayer("input_layer", layers[0].label)
     ignored = ("optimizer_weights/", f"{prefix}top_level_model_weights/")
     left = [p for p in contents.arrays if p not in used and not p.startswith(ignored)]
     if left:

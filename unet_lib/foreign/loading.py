@@ -256,6 +256,7 @@ def _fixed(style: dict[str, Any], stored: StoredLayers) -> list[Assumption]:
         "Lambda layers (their code is not in the file)": (
             "scaling only" if stored.count("lambda") else None
         ),
+        "where skips start": "after the last layer of a block",
         "operations that are no layers, such as +": "none",
         "padding, dilation": "same, 1",
     }

@@ -36,6 +36,7 @@ class Match:
 
     style: Style
     nodes: list[Node]
+    direct: bool  # activations that are no layers follow a convolution, whose argument they can be
 
     @property
     def widths(self) -> dict[str, set[int]]:
@@ -63,10 +64,10 @@ def find_matches(stored: StoredLayers) -> list[Match]:
     matches: dict[object, Match] = {}
     nearest = 0.0, f"no U-Net known here has these numbers of layers: {stored.summary()}"
     for style in possible_styles(stored):
-        for nodes in _filled(style, stored):
+        for nodes, direct in _filled(style, stored):
             fits, reason = _check_shapes(nodes)
             if not reason:
-                matches.setdefault(_meaning(nodes), Match(style, nodes))
+                matches.setdefault(_meaning(nodes), Match(style, nodes, direct))
                 break
             nearest = max(nearest, (fits, reason))
     if not matches:
@@ -74,8 +75,8 @@ def find_matches(stored: StoredLayers) -> list[Match]:
     channels = next(iter(matches.values())).channels
     if channels not in (1, 3):
         raise UnknownNetwork(f"its first convolution takes {channels} channels; images have 1 or 3")
-    regular = [m for m in matches.values() if all(len(w) == 1 for w in m.widths.values())]
-    return regular or list(matches.values())
+    usual = sorted(matches.values(), key=lambda match: not match.direct)
+    return [m for m in usual if all(len(w) == 1 for w in m.widths.values())] or usual
 
 
 def _check_classes(stored: StoredLayers) -> None:
@@ -90,7 +91,7 @@ def _check_classes(stored: StoredLayers) -> None:
             )
 
 
-def _filled(style: Style, stored: StoredLayers) -> Iterator[list[Node]]:
+def _filled(style: Style, stored: StoredLayers) -> Iterator[tuple[list[Node], bool]]:
     """Give a layout its arrays in the file's order, which depends on what is no layer of its own.
 
     Activations are layers or arguments, all of one role alike.
@@ -109,7 +110,8 @@ def _filled(style: Style, stored: StoredLayers) -> Iterator[list[Node]]:
         for position in _stored_order(nodes, separate):
             if queues.get(nodes[position].kind):
                 nodes[position].stored = queues[nodes[position].kind].pop(0)
-        yield nodes
+        arguments = [n for n in nodes if n.kind == "act" and n.role not in (*separate, "head")]
+        yield nodes, all(nodes[node.inputs[0]].kind in CONVOLUTIONS for node in arguments)
 
 
 def _stored_order(nodes: Sequence[Node], separate: set[str]) -> list[int]:
