@@ -50,6 +50,7 @@ class Provenance:
     operating_point_from: str | None = None
     results: str | None = None
     weights_sha256: str | None = None
+    not_settled: str | None = None  # why a network from elsewhere may have been misread
     # the evaluation
     model: str | None = None
     model_sha256: str | None = None
@@ -132,6 +133,8 @@ class Provenance:
             lines.append(SEEN_BANNER)
         if self.own_split and not self.own_split.startswith("0 of"):
             lines.append(f"LEAKING SPLIT of the data set's authors: {self.own_split}")
+        if self.not_settled:
+            lines.append(f"NETWORK FROM ELSEWHERE, {self.not_settled}")
         return "\n".join(lines)
 
     def describe(self, *more: str, model: bool = True) -> str:

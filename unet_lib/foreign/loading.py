@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
@@ -15,12 +18,12 @@ from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_f
 from unet_lib.foreign.matching import find_matches, variant_of
 from unet_lib.foreign.settling import (
     DEFAULT_SIZE,
-    SCALES,
     SIZES,
     Assumption,
     Network,
     Variant,
     frame,
+    input_values,
     lesion_map,
     load_lesions,
     settle,
@@ -31,6 +34,9 @@ from unet_lib.inference import Segmenter
 from unet_lib.weights.hdf5 import WeightsError
 
 __all__ = ["ForeignWeights", "load_foreign_weights"]
+
+_LEAST_DICE, _LEAST_MARGIN = 0.7, 0.01  # below which a reading is not settled
+_HARMLESS = ("activation function", "interpolation of resizing")  # where Dice is nearly the same
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,9 @@ class ForeignWeights:
     preprocessing : Preprocessing
         Size and fit of the input.
     scale : str
-        Values of the input: "unit" [0, 1], "bytes" [0, 255], "symmetric" [-1, 1].
+        Values of the input: "unit" [0, 1], "bytes" [0, 255], "symmetric" [-1, 1]; "imagenet"
+        (less mean, by deviation), "caffe" (bytes less mean, BGR); "image" (less its own mean, by
+        its own deviation), "set M D" (less M, by D, of the data set).
     lesion : int
         The output that is the lesion; -1: all but the first.
     name : str
@@ -58,6 +66,8 @@ class ForeignWeights:
         What makes probabilities of the network's outputs: "none", "sigmoid", "softmax".
     calibrated_on : tuple of str
         `content_hash` of the cases that settled what is assumed: they are no test.
+    not_settled : str or None
+        Why what is assumed may be wrong; None where the cases settled it.
     """
 
     network: keras.Model
@@ -69,14 +79,13 @@ class ForeignWeights:
     name: str
     head: str = field(default="none", repr=False)
     calibrated_on: tuple[str, ...] = field(default=(), repr=False)
+    not_settled: str | None = None
 
     def segmenter(self) -> Segmenter:
         """Return a segmenter: input in [0, 1], the lesion's probability, threshold .5."""
         side, channels = self.preprocessing.size, self.network.input_shape[-1]
-        x = inputs = keras.Input((side, side, channels), name="image")
-        if self.scale != "unit":
-            x = keras.layers.Rescaling(*SCALES[self.scale])(x)
-        x = self.network(x)
+        inputs = keras.Input((side, side, channels), name="image")
+        x = self.network(input_values(inputs, self.scale))
         if self.head != "none":
             x = keras.layers.Activation(self.head)(x)
         if self.network.output_shape[-1] > 1:
@@ -86,6 +95,7 @@ class ForeignWeights:
             "architecture": {k: v for k, v in self.architecture.items() if k != "layers"},
             "assumed": [asdict(point) for point in self.assumed],
             TUNED_ON: list(self.calibrated_on),
+            "not_settled": self.not_settled,
         }
         return Segmenter(keras.Model(inputs, x), self.preprocessing, 0.5, provenance=about)
 
@@ -111,6 +121,9 @@ def load_foreign_weights(
     *,
     size: int | None = None,
     keep_aspect: bool | None = None,
+    scale: str | None = None,
+    channels: int | None = None,
+    head: str | None = None,
     progress: bool = True,
 ) -> ForeignWeights:
     """Find out a U-Net's architecture from its weights file, rebuild it and load it.
@@ -132,6 +145,13 @@ def load_foreign_weights(
         Side of the input in pixels, where you know it.
     keep_aspect : bool, optional
         Whether images were padded (True) or squeezed (False), where you know it.
+    scale : str, optional
+        Values of the input, where you know them; see `ForeignWeights`. "set" alone measures mean
+        and deviation on `calibrate_on`.
+    channels : int, optional
+        The network's, where they are neither 1 nor 3: the grey picture is repeated for all.
+    head : {"sigmoid", "softmax"}, optional
+        What makes probabilities of values without an activation, where you know it.
     progress : bool
         Show progress bars.
 
@@ -145,9 +165,15 @@ def load_foreign_weights(
     WeightsError
         The file is damaged, unsafe, or no network known here; says which part and what was found.
     ValueError
-        No case to calibrate on has a lesion, or a size does not fit.
+        No case to calibrate on has a lesion, or an argument does not fit.
+
+    Warns
+    -----
+    UserWarning
+        What is assumed was not settled: see ``not_settled``.
     """
-    used = tuple(content_hash(load_case(case)[0]) for case in calibrate_on or ())
+    images = [load_case(case)[0] for case in calibrate_on or ()]
+    used = tuple(map(content_hash, images))
     try:
         contents, config = read_file(path)
         stored = read_layers(contents)
@@ -155,20 +181,27 @@ def load_foreign_weights(
             variants, sizes, sides = _from_arrays(path, stored, size)
         else:
             variants, sizes, sides = _from_topology(path, build_topology(config, stored), size)
+        count = variants[0].channels
+        if count not in (1, 3, channels):
+            raise UnknownNetwork(
+                f"it takes {count} channels; a grey picture is repeated for 1 or 3. Give "
+                f"channels={count} to repeat it for all of them"
+            )
+        variants = [_narrow(path, v, images, scale, head) for v in variants]
         loaded = load_lesions(calibrate_on) if calibrate_on else []
         chosen, points = settle(variants, loaded, sides, bool(keep_aspect), progress)
     except UnknownNetwork as error:
         raise WeightsError(f"{path}: {str(error).rstrip('.')}. Nothing was loaded.") from error
     variant, reading = variants[chosen.variant], chosen.reading
-    network, head = variant.build(), reading.head
+    network, outside = variant.build(), reading.head
     network.read(reading)
-    preprocessing, framing = frame(
+    preprocessing, framing, dice = frame(
         lambda images: lesion_map(network.values(images, reading.scale)[reading.scale], reading),
         loaded, sizes, size, keep_aspect, progress,
     )  # fmt: skip
     model = network.model
     if config is None:  # built with a linear head
-        model.layers[-1].activation, head = keras.activations.get(reading.head), "none"
+        model.layers[-1].activation, outside = keras.activations.get(reading.head), "none"
         points += _fixed(variant.style, stored)
     elif model.input_shape[1]:  # the size is in the file
         framing = framing[1:]
@@ -188,11 +221,64 @@ def load_foreign_weights(
             for part, layer in network.parts
         ],
     }
+    given = {"values of the input": scale, "activation of the output": head}
+    points += [Assumption(name, value, "user") for name, value in given.items() if value]
     assumed = (*points, *framing, Assumption("threshold", 0.5))
+    not_settled = _not_settled(points, dice)
+    if dice is not None:
+        assumed = (
+            Assumption("mean Dice on the validation cases", round(dice, 3), "validation"),
+            *assumed,
+        )
+        if not_settled:
+            warnings.warn(f"{path}: {not_settled}", stacklevel=2)
     return ForeignWeights(
         model, architecture, assumed, preprocessing, reading.scale, reading.lesion,
-        Path(path).name, head, used,
+        Path(path).name, outside, used, not_settled,
     )  # fmt: skip
+
+
+def _narrow(
+    path: str | Path,
+    variant: Variant,
+    images: list[np.ndarray],
+    scale: str | None,
+    head: str | None,
+) -> Variant:
+    """Add the data set's mean and deviation to what is tried, and keep what the user states."""
+    options = dict(variant.options)
+    if images and len(options["scale"]) > 1:
+        mean = np.mean([image.mean() for image in images])
+        square = np.mean([(image.astype(np.float64) ** 2).mean() for image in images])
+        measured = f"set {mean:.6g} {max(np.sqrt(square - mean**2), 1e-7):.6g}"
+        options["scale"] = (*options["scale"], measured)
+    for name, value in (("scale", scale), ("head", head)):
+        if value is None:
+            continue
+        fits = [option for option in options.get(name, ()) if value in (option, option.split()[0])]
+        if name == "scale" and re.fullmatch(r"set [-+.e\d]+ [-+.e\d]+", value):
+            fits = [value]
+        if not fits:
+            raise ValueError(
+                f"{path}: {name} can be {', '.join(options.get(name, ())) or 'nothing else'} here; "
+                f"received {value!r}."
+            )
+        options[name] = tuple(fits)
+    return replace(variant, options=options)
+
+
+def _not_settled(points: list[Assumption], dice: float | None) -> str | None:
+    """Say why what was assumed may be wrong."""
+    if dice is None:
+        return "not settled: without validation cases all that the file leaves open is a default"
+    if dice < _LEAST_DICE:
+        return f"not settled: the best reading has a Dice of {dice:.2f} on the validation cases"
+    close = [
+        str(p)
+        for p in points
+        if p.margin is not None and p.margin < _LEAST_MARGIN and p.point not in _HARMLESS
+    ]
+    return f"not settled, Dice hardly differs: {'; '.join(close)}" if close else None
 
 
 _Tried = tuple[list[Variant], list[int], list[int]]  # networks, sizes, sizes that compare networks

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLayers, UnknownNetwork
-from unet_lib.foreign.settling import SCALES, Network, Variant
+from unet_lib.foreign.settling import Network, Variant, scale_options
 from unet_lib.foreign.styles import COUNTED, Node, Style, draft, possible_styles
 
 __all__ = ["Match", "find_matches", "variant_of"]
@@ -72,9 +72,6 @@ def find_matches(stored: StoredLayers) -> list[Match]:
             nearest = max(nearest, (fits, reason))
     if not matches:
         raise UnknownNetwork(f"this network is not known here: {nearest[1]}")
-    channels = next(iter(matches.values())).channels
-    if channels not in (1, 3):
-        raise UnknownNetwork(f"its first convolution takes {channels} channels; images have 1 or 3")
     usual = sorted(matches.values(), key=lambda match: not match.direct)
     return [m for m in usual if all(len(w) == 1 for w in m.widths.values())] or usual
 
@@ -235,7 +232,7 @@ def variant_of(match: Match, stored: StoredLayers) -> Variant:
             groups for groups in (32, 16, 8, 4, 2, 1) if all(size % groups == 0 for size in sizes)
         )
     options["rescaling"] = ("unit", "symmetric") if scaled else ("none",)
-    options["scale"] = ("bytes",) if scaled else tuple(SCALES)
+    options["scale"] = ("bytes",) if scaled else scale_options(match.channels)
     outputs = _outputs(match.nodes[-2])
     options["head"] = ("sigmoid",) if outputs == 1 else ("softmax", "sigmoid")
     options["lesion"] = (0,) if outputs == 1 else (-1, *range(outputs))
@@ -244,7 +241,9 @@ def variant_of(match: Match, stored: StoredLayers) -> Variant:
         for part, width in match.widths.items()
         if part.startswith(("encoder", "bottleneck"))
     ]
-    return Variant(lambda: _build(match, options), options, asdict(match.style), widths)
+    return Variant(
+        lambda: _build(match, options), match.channels, options, asdict(match.style), widths
+    )
 
 
 def _build(match: Match, options: dict[str, tuple[Any, ...]]) -> Network:

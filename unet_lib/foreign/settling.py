@@ -18,11 +18,21 @@ from unet_lib.metrics import count_pixels
 
 __all__ = [
     "DEFAULT_SIZE", "SCALES", "SIZES", "Assumption", "Network", "Reading", "Variant", "frame",
-    "lesion_map", "load_lesions", "settle",
+    "input_values", "lesion_map", "load_lesions", "scale_options", "settle",
 ]  # fmt: skip
 
-SCALES = {"unit": (1.0, 0.0), "bytes": (255.0, 0.0), "symmetric": (2.0, -1.0)}
-"""Values that the network wants, as factor and offset of [0, 1]."""
+_MEANS, _DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SCALES: dict[str, tuple[Any, Any]] = {
+    "unit": (1.0, 0.0),
+    "bytes": (255.0, 0.0),
+    "symmetric": (2.0, -1.0),
+    "imagenet": (1 / _DEVIATIONS, -_MEANS / _DEVIATIONS),
+    "caffe": (255.0, -np.array([103.939, 116.779, 123.68])),
+}
+"""Values that the network wants, as factor and offset of [0, 1].
+
+The last two are the modes torch and caffe (BGR) of Keras' ``imagenet_utils.preprocess_input``.
+"""
 
 DEFAULT_SIZE = 256
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
@@ -83,10 +93,38 @@ class Reading:
     activation: str = "relu"  # of the blocks; a slope after "leaky_relu"
     interpolation: str = "nearest"  # of resizing layers
     groups: int = 32  # of group normalisation
-    scale: str = "unit"  # of `SCALES`
+    scale: str = "unit"  # see `input_values`
     rescaling: str = "none"  # of `SCALES`: what a scaling layer of the file makes of bytes
     head: str = "none"  # what makes probabilities of the network's values
     lesion: int = 0  # output; -1: all but the first together
+
+
+def input_values(images: Any, scale: str) -> Any:
+    """Turn images (N, S, S, C) in [0, 1] into the values that a network wants.
+
+    Of `SCALES`, or "image": less its own mean, by its standard deviation; "set M D": by the data
+    set's.
+    """
+    name, *numbers = scale.split()
+    if name == "unit":
+        return images
+    if name == "image":
+        mean = keras.ops.mean(images, axis=(1, 2, 3), keepdims=True)
+        return (images - mean) / (keras.ops.std(images, axis=(1, 2, 3), keepdims=True) + 1e-7)
+    mean, deviation = map(float, numbers or (0, 1))
+    factor, offset = SCALES.get(name, (1 / deviation, -mean / deviation))
+    return images * np.float32(factor) + np.float32(offset)
+
+
+def scale_options(channels: int) -> tuple[str, ...]:
+    """Return the input values that are tried, the default first."""
+    return (
+        "unit",
+        "bytes",
+        "symmetric",
+        *(("imagenet", "caffe") if channels == 3 else ()),
+        "image",
+    )
 
 
 @dataclass
@@ -96,6 +134,7 @@ class Network:
     model: keras.Model
     parts: list[tuple[str, StoredLayer]]
     settings: list[tuple[Any, str]]  # a layer, and the field of `Reading` that it depends on
+    head: str = "linear"  # the last activation
 
     def read(self, reading: Reading) -> None:
         """Give every open setting its value, in place."""
@@ -114,8 +153,7 @@ class Network:
     def values(self, images: np.ndarray, *scales: str) -> dict[str, np.ndarray]:
         """Return what it makes of grey images (N, S, S, 1) in [0, 1]: (N, S, S, outputs)."""
         images = np.repeat(images, self.model.input_shape[-1], axis=-1)
-        inputs = [images * np.float32(SCALES[s][0]) + np.float32(SCALES[s][1]) for s in scales]
-        batch = np.concatenate(inputs)
+        batch = np.concatenate([np.asarray(input_values(images, scale)) for scale in scales])
         step = max(1, _PIXELS // batch[0, ..., 0].size)
         parts = [
             self.model(batch[i : i + step], training=False) for i in range(0, len(batch), step)
@@ -129,6 +167,7 @@ class Variant:
     """One network that a file may hold."""
 
     build: Callable[[], Network]
+    channels: int
     options: dict[str, tuple[Any, ...]]  # what fields of `Reading` may be, the default first
     style: dict[str, Any] = field(default_factory=dict)  # how it is laid out, if found out
     widths: list[int] = field(default_factory=list)
@@ -275,8 +314,8 @@ def frame(
     size: int | None,
     keep_aspect: bool | None,
     progress: bool,
-) -> tuple[Preprocessing, list[Assumption]]:
-    """Settle size and aspect ratio by the mean Dice at the images' own size.
+) -> tuple[Preprocessing, list[Assumption], float | None]:
+    """Settle size and aspect ratio by the mean Dice at the images' own size, which comes last.
 
     `maps` turns images (N, S, S, 1) in [0, 1] into probabilities (N, S, S).
     """
@@ -284,9 +323,7 @@ def frame(
     default = size or (DEFAULT_SIZE if DEFAULT_SIZE in sizes else sizes[-1])
     pairs = list(product(sizes, aspects))
     scores: dict[tuple[int, bool], float] = {}
-    for pair in tqdm(
-        pairs if loaded and len(pairs) > 1 else [], "image size", disable=not progress
-    ):
+    for pair in tqdm(pairs if loaded else [], "image size", disable=not progress):
         preparation = Preprocessing(*pair)
         prepared = [preparation.apply(image) for image, _ in loaded]
         values = maps(np.stack([p.image for p in prepared])).astype(np.float32)
@@ -306,7 +343,8 @@ def frame(
         value, *others = [words[v] if place else v for v in (chosen[place], *others)]
         return Assumption(name, value, by, tuple(others), margin)
 
-    return Preprocessing(*chosen), [
+    points = [
         point("image size", 0, size, list(sizes)),
         point("aspect ratio", 1, keep_aspect, aspects),
     ]
+    return Preprocessing(*chosen), points, scores.get(chosen)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from unet_lib.foreign.layouts import StoredLayer, StoredLayers, UnknownNetwork
-from unet_lib.foreign.settling import SCALES, Network, Variant
+from unet_lib.foreign.settling import Network, Variant, scale_options
 
 __all__ = ["build_topology", "topology_variant"]
 
@@ -32,6 +32,11 @@ _INPUT = ("batch_shape", "batch_input_shape")
 _IGNORED = ("dtype", "trainable", "momentum", "renorm_momentum", "fused", "virtual_batch_size")
 _IGNORED_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_config", *_INPUT)
 _MOST_LAYERS = 2_000
+_ACTIVATIONS = ("relu", "leakyrelu", "elu", "prelu", "softmax", "sigmoid", "tanh", "relu6", "silu")
+_PASSING = (
+    "Activation", "Average", "Concatenate", "Cropping2D", "Dropout", "Identity", "Maximum",
+    "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D",
+)  # fmt: skip
 
 
 def build_topology(config: dict[str, Any], stored: StoredLayers) -> Network:
@@ -58,7 +63,12 @@ def build_topology(config: dict[str, Any], stored: StoredLayers) -> Network:
     parts = _fill(model, entries, stored)
     if len(model.inputs) == len(model.outputs) == 1:  # old files wrap them in lists
         model = keras.Model(model.inputs[0], model.outputs[0], name="foreign_unet")
-    return Network(model, parts, [(model.get_layer(name), "rescaling") for name in scalings])
+    by_name = {entry["name"]: entry for entry in entries}
+    last = set().union(
+        *(_last_activations(by_name, n) for n in _sources(config["config"]["output_layers"]))
+    )
+    settings = [(model.get_layer(name), "rescaling") for name in scalings]
+    return Network(model, parts, settings, " and ".join(sorted(last)))
 
 
 def _scalings(entries: list[dict[str, Any]]) -> set[str]:
@@ -165,17 +175,37 @@ def _fill(
     return parts
 
 
+def _last_activations(entries: dict[str, dict[str, Any]], name: str) -> set[str]:
+    """Return the activations that a layer's output went through last."""
+    kind, settings = entries[name]["class_name"], entries[name]["config"]
+    if kind.lower() in _ACTIVATIONS:
+        return {kind.lower()}
+    if settings.get("activation", "linear") not in ("linear", None):
+        return {str(settings["activation"])}
+    if kind.endswith(("Normalization", "Dense")) or "Conv2D" in kind:
+        return {"linear"}
+    taken = set().union(
+        *(_last_activations(entries, one) for one in _sources(entries[name]["inbound_nodes"]))
+    )
+    return taken if kind in _PASSING or taken == {"linear"} else {kind}
+
+
 def topology_variant(network: Network) -> Variant:
     """Return a whole network with what its file leaves open, the defaults first."""
     model = network.model
-    outputs, last = model.output_shape[-1], model.layers[-1]
-    rescales = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers[1:3])
-    options: dict[str, tuple[Any, ...]] = {"scale": tuple(SCALES)}
+    outputs, channels = model.output_shape[-1], model.input_shape[-1]
+    options: dict[str, tuple[Any, ...]] = {"scale": scale_options(channels)}
     if network.settings:  # a Lambda layer, what it does settled in its place
         options = {"rescaling": ("unit", "symmetric"), "scale": ("bytes",)}
-    elif rescales:
-        options["scale"] = ("bytes", "unit", "symmetric")
-    if "conv2d" in type(last).__name__.lower() and last.activation is keras.activations.linear:
+    elif any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers[1:3]):
+        options["scale"] = tuple(dict.fromkeys(("bytes", *options["scale"])))
+    if network.head == "linear":
         options["head"] = ("sigmoid",) if outputs == 1 else ("softmax", "sigmoid")
-    options["lesion"] = (0,) if outputs == 1 else (-1, *range(outputs))
-    return Variant(lambda: network, options)
+    elif network.head not in ("sigmoid", "softmax") or (network.head, outputs) == ("softmax", 1):
+        raise UnknownNetwork(
+            f"its {outputs} outputs go through {network.head}; expected sigmoid, softmax (of two "
+            "or more), or values without an activation"
+        )
+    alone = outputs == 1 or network.head == "sigmoid"  # outputs that do not exclude one another
+    options["lesion"] = tuple(range(outputs)) if alone else (-1, *range(outputs))
+    return Variant(lambda: network, channels, options)

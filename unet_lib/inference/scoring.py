@@ -68,6 +68,7 @@ def evaluate_cases(
     data = data.but(
         model=data.model or model.name or "unnamed",
         model_sha256=model.weights_sha256,
+        not_settled=model.not_settled,
         threshold=segmenter.threshold,
         threshold_chosen=_threshold_chosen(segmenter),
         cleaning=segmenter.cleaning.to_dict(),
