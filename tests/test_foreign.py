@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import warnings
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -12,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_png
-from foreign_zoo import LOADED, REFUSED, classic
+from foreign_zoo import LOADED, REFUSED, classic, general
 
 from unet_lib.dataset import Case
 from unet_lib.foreign import load_foreign_weights
@@ -217,6 +219,202 @@ def test_logits_of_several_classes_go_through_softmax(ending, tmp_path):
     )
     head = next(p for p in found.assumed if p.point == "activation of the output")
     assert head.value == "softmax" and head.settled_by == "validation"
+
+
+def framed(x):
+    return keras.layers.ZeroPadding2D(1)(keras.layers.Cropping2D(1)(x))
+
+
+HEADS = {
+    "sigmoid": ("sigmoid", lambda x: x),
+    "softmax": ("softmax", lambda x: x),
+    "linear": ("linear", lambda x: x),
+    "sigmoid layer": ("sigmoid", keras.layers.Activation("sigmoid")),
+    "softmax layer": ("softmax", keras.layers.Softmax()),
+    "linear layer": ("linear", keras.layers.Activation("linear")),
+    "linear, padded": ("linear", framed),
+    "sigmoid, padded": ("sigmoid", framed),
+    "tanh": ("tanh", lambda x: x),
+    "relu": ("relu", lambda x: x),
+    "tanh layer": ("tanh", keras.layers.Activation("tanh")),
+    "relu layer": ("relu", keras.layers.ReLU()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_and_channels(name, channels, tmp_path):
+    kind, after = HEADS[name]
+    outputs = 2 if "softmax" in name else 1 + len(name) % 3
+    image = keras.Input((32, 32, channels))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    x = keras.layers.Conv2D(outputs, 1, activation=None if "layer" in name else kind)(x)
+    model = keras.Model(image, after(x))
+    shake(model, 12)
+    model.save(tmp_path / "m.keras")
+    if kind in ("tanh", "relu"):
+        with pytest.raises(WeightsError, match=f"outputs go through {kind}; expected sigmoid"):
+            load_foreign_weights(tmp_path / "m.keras", progress=False)
+        return
+    if channels not in (1, 3):
+        with pytest.raises(WeightsError, match=f"takes {channels} channels.*Give channels="):
+            load_foreign_weights(tmp_path / "m.keras", progress=False)
+    found = load_foreign_weights(tmp_path / "m.keras", channels=channels, progress=False)
+    grey = np.random.default_rng(0).random((32, 32, 1), dtype="float32")
+    values = model.predict_on_batch(np.repeat(grey, channels, -1)[None])[0]
+    points = {point.point: point for point in found.assumed}
+    assert ("activation of the output" in points) == (kind == "linear")
+    if kind == "linear" and outputs > 1:
+        values = np.exp(values) / np.exp(values).sum(-1, keepdims=True)
+    elif kind == "linear":
+        values = 1 / (1 + np.exp(-values))
+    if outputs > 1:
+        lesion = points["output that is the lesion (-1: all but the first)"]
+        assert (-1 in (lesion.value, *lesion.alternatives)) == (kind != "sigmoid")
+        values = 1 - values[..., :1] if lesion.value < 0 else values
+    expected = values[..., 0]
+    np.testing.assert_allclose(found.segmenter().probabilities(grey), expected, atol=1e-5)
+
+
+def speckle(side):
+    """Pictures with a dark ellipse (N, S, S, 1) in [0, 255], and their masks."""
+    rng = np.random.default_rng(3)
+    pictures = rng.rayleigh(60, (12, side, side)).clip(0, 255)
+    y, x = np.mgrid[:side, :side]
+    masks = np.stack([
+        ((y - rng.integers(20, 44)) / rng.integers(7, 15)) ** 2
+        + ((x - rng.integers(20, 44)) / rng.integers(7, 15)) ** 2 < 1
+        for _ in pictures
+    ])  # fmt: skip
+    return np.where(masks, 0.3 * pictures, pictures).astype("u1"), masks
+
+
+MEANS, DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SCALINGS = {
+    "unit": lambda x: x / 255,
+    "bytes": lambda x: x,
+    "symmetric": lambda x: x / 127.5 - 1,
+    "imagenet": lambda x: (x / 255 - MEANS) / DEVIATIONS,
+    "caffe": lambda x: x - np.array([103.939, 116.779, 123.68]),
+    "set": lambda x: (x - x.mean()) / x.std(),
+    "image": lambda x: (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True),
+}
+NETWORKS = {
+    "plain": lambda channels: classic(64, (8, 16), channels=channels),
+    "added skips": lambda channels: general(64, merge="add", channels=channels),
+    "residual": lambda channels: general(64, shortcut=True, channels=channels),
+    "resized": lambda channels: general(64, up="resize", channels=channels),
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "scaling"),
+    [
+        pytest.param(n, s, marks=[] if n == "plain" and s in ("set", "caffe") else pytest.mark.slow)
+        for n in NETWORKS for s in SCALINGS
+    ],
+)  # fmt: skip
+def test_input_values_are_settled_or_said_not_to_be(network, scaling, tmp_path):
+    keras.utils.set_random_seed(1)
+    pictures, masks = speckle(64)
+    batch = pictures[..., None].astype("float32")
+    if scaling in ("imagenet", "caffe"):
+        batch = np.repeat(batch, 3, -1)
+    batch = SCALINGS[scaling](batch).astype("float32")
+    model = NETWORKS[network](batch.shape[-1])
+    model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy")
+    model.fit(batch, masks[..., None].astype("float32"), batch_size=4, epochs=40, verbose=0)
+    cases = []
+    for index, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+        image = write_png(tmp_path / f"{index}.png", picture)
+        truth = write_png(tmp_path / f"{index}_mask.png", np.uint8(255 * mask))
+        cases.append(Case(str(index), "benign", image, (truth,), str(index)))
+    model.save(tmp_path / "m.keras")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = load_foreign_weights(tmp_path / "m.keras", cases, keep_aspect=False, progress=False)
+    own = dice(model.predict_on_batch(batch)[..., 0] >= 0.5, masks)
+    segmenter = found.segmenter()
+    here = dice(np.stack([segmenter.segment(c.image_path).mask for c in cases]), masks)
+    assert here > own - 0.02 or found.not_settled
+    assert here > own - 0.02 or network != "plain"
+    assert bool(found.not_settled) == any("not settled" in str(w.message) for w in seen)
+    assert (found.not_settled or "NETWORK") in segmenter.provenance.banner or not found.not_settled
+
+
+def dice(ours, truths):
+    both = (ours & truths).sum((1, 2))
+    return np.mean(2 * both / (ours.sum((1, 2)) + truths.sum((1, 2))))
+
+
+def test_what_is_stated_is_not_tried(tmp_path):
+    model = classic(32, (8, 16), channels=3)
+    model.save_weights(tmp_path / "m.weights.h5")
+    load = partial(load_foreign_weights, tmp_path / "m.weights.h5", progress=False)
+    found = load(scale="caffe")
+    assert found.scale == "caffe"
+    assert [p.settled_by for p in found.assumed if p.point == "values of the input"] == ["user"]
+    assert load(scale="set 0.3 0.2").scale == "set 0.3 0.2"
+    for given in ({"scale": "set"}, {"scale": "percent"}, {"head": "softmax"}):
+        with pytest.raises(ValueError, match=r"m.weights.h5: (scale|head) can be .*; received"):
+            load(**given)
+
+
+def test_layers_that_do_nothing_when_applied_and_operators_are_loaded(tmp_path):
+    image = keras.Input((32, 32, 1))
+    x = keras.layers.RandomFlip()(image)
+    x = keras.layers.RandomRotation(0.1)(x) / 255.0
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    model = keras.Model(image, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+    model.save(tmp_path / "m.keras")
+    found = load_foreign_weights(tmp_path / "m.keras", progress=False)
+    batch = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
+    np.testing.assert_allclose(
+        found.network.predict_on_batch(batch), model.predict_on_batch(batch), atol=1e-5
+    )
+
+
+@keras.saving.register_keras_serializable("theirs")
+class Squeeze(keras.layers.Layer):
+    """A layer of somebody's own."""
+
+    def call(self, x):
+        return x / 2
+
+
+def own_class(side):
+    base = classic(side, (8, 16))
+    return keras.Model(base.input, Squeeze()(base.output))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (own_class, "of class 'Squeeze', which is none of Keras 3; its code is not in the file"),
+        (REFUSED["a model within the model"][0], "a model within the model"),
+    ],
+)
+def test_reasons_name_the_layer(build, message, tmp_path):
+    build(32).save(tmp_path / "m.keras")
+    with pytest.raises(WeightsError, match=f"m.keras: layer '.*' is {message}"):
+        load_foreign_weights(tmp_path / "m.keras", progress=False)
+
+
+def test_files_of_others_are_named(tmp_path):
+    pointer = tmp_path / "m.h5"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises(WeightsError, match="m.h5: it is a Git LFS pointer.*git lfs pull"):
+        load_foreign_weights(pointer)
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        archive.writestr("m/data.pkl", "x")
+    with pytest.raises(WeightsError, match="m.pt: it is an archive of PyTorch"):
+        load_foreign_weights(tmp_path / "m.pt")
+    model = classic(32, (8, 16))
+    model.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.attrs["keras_version"] = "1.2.2"
+    with pytest.raises(WeightsError, match="old.h5: it was saved by Keras 1.2.2"):
+        load_foreign_weights(tmp_path / "old.h5")
 
 
 def test_without_cases_defaults_are_listed(tmp_path):

@@ -102,12 +102,19 @@ def read_file(path: str | Path) -> tuple[Contents, dict[str, Any] | None]:
     """Read a file's arrays, and the topology that it brings along (None: weights alone)."""
     try:
         with open(path, "rb") as file:
-            packed = file.read(4) == b"PK\x03\x04"
+            start = file.read(24)
+        packed = start.startswith(b"PK\x03\x04")
+        if start == b"version https://git-lfs.":
+            raise UnknownNetwork(
+                "it is a Git LFS pointer, not the file itself; fetch that by `git lfs pull`"
+            )
         if not packed:
             contents = read_hdf5(path)
             text = contents.texts.get("@model_config")
             return contents, _object(text[0], "attribute 'model_config'") if text else None
         with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/data.pkl") for name in archive.namelist()):
+                raise UnknownNetwork("it is an archive of PyTorch; only files of Keras are read")
             text = _member(archive, "config.json", _MOST_CONFIG)
             weights = _member(archive, "model.weights.h5", MOST_BYTES)
         return read_hdf5(path, weights), _object(text, "config.json")

@@ -176,11 +176,12 @@ def load_foreign_weights(
     used = tuple(map(content_hash, images))
     try:
         contents, config = read_file(path)
+        network = build_topology(config, contents) if config is not None else None
         stored = read_layers(contents)
-        if config is None:
+        if network is None:
             variants, sizes, sides = _from_arrays(path, stored, size)
         else:
-            variants, sizes, sides = _from_topology(path, build_topology(config, stored), size)
+            variants, sizes, sides = _from_topology(path, network, size)
         count = variants[0].channels
         if count not in (1, 3, channels):
             raise UnknownNetwork(

@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
-from unet_lib.foreign.layouts import StoredLayer, StoredLayers, UnknownNetwork
+from unet_lib.foreign.layouts import StoredLayer, StoredLayers, UnknownNetwork, read_layers
 from unet_lib.foreign.settling import Network, Variant, scale_options
+from unet_lib.weights.hdf5 import Contents
 
 __all__ = ["build_topology", "topology_variant"]
 
@@ -39,8 +40,14 @@ _PASSING = (
 )  # fmt: skip
 
 
-def build_topology(config: dict[str, Any], stored: StoredLayers) -> Network:
+def build_topology(config: dict[str, Any], contents: Contents) -> Network:
     """Build the network of a topology with the arrays of its file."""
+    version = contents.texts.get("@keras_version", ("",))[0]
+    if version.startswith("1."):
+        raise UnknownNetwork(
+            f"it was saved by Keras {version}, which wrote other layers; load and save it with "
+            "TF-Keras 2"
+        )
     try:
         if config["class_name"] not in ("Functional", "Model"):
             raise UnknownNetwork(
@@ -60,7 +67,7 @@ def build_topology(config: dict[str, Any], stored: StoredLayers) -> Network:
         raise UnknownNetwork(
             f"Keras cannot build its topology ({type(error).__name__}: {first})"
         ) from error
-    parts = _fill(model, entries, stored)
+    parts = _fill(model, entries, read_layers(contents))
     if len(model.inputs) == len(model.outputs) == 1:  # old files wrap them in lists
         model = keras.Model(model.inputs[0], model.outputs[0], name="foreign_unet")
     by_name = {entry["name"]: entry for entry in entries}
@@ -108,14 +115,26 @@ def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
         and entry.get("registered_name") in (None, entry["class_name"])
         and getattr(layer, "__module__", "").startswith(_SAFE)
     ):
-        what = "code in a file is never run" if kind == "Lambda" else "it is not rebuilt here"
-        raise UnknownNetwork(f"layer {name!r} is of class {kind!r}; {what}")
+        raise UnknownNetwork(f"layer {name!r} is {_name_class(entry, layer)}")
     if not operation:
         module, settings = "keras.layers", _settings(layer, settings, name)
     return {
         "module": module, "class_name": kind, "config": settings, "registered_name": None,
         "name": name, "inbound_nodes": nodes,
     }  # fmt: skip
+
+
+def _name_class(entry: dict[str, Any], layer: type | None) -> str:
+    kind = entry["class_name"]
+    if kind in ("Functional", "Model", "Sequential"):
+        return "a model within the model; only plain layers are rebuilt"
+    if kind.endswith("OpLambda"):
+        return f"an operator on a tensor ({kind} of TF-Keras), which Keras 3 cannot rebuild"
+    if kind == "Lambda":
+        return "of class 'Lambda'; code in a file is never run"
+    if layer is None or entry.get("registered_name") not in (None, kind):
+        return f"of class {kind!r}, which is none of Keras 3; its code is not in the file"
+    return f"of class {kind!r}; it is not rebuilt here"
 
 
 def _settings(layer: type, settings: dict[str, Any], name: str) -> dict[str, Any]:
@@ -157,8 +176,11 @@ def _fill(
     for layer in stored.layers:
         waiting[layer.label if legacy else layer.kind.replace("_", "")].append(layer)
     parts: list[tuple[str, StoredLayer]] = []
+    layers = {layer.name: layer for layer in model.layers}
     for entry in entries:
-        layer = model.get_layer(entry["name"])
+        layer = layers.get(entry["name"])
+        if layer is None:  # an operator
+            continue
         queue = waiting[entry["name"] if legacy else entry["class_name"].lower()]
         given = queue.pop(0) if queue else StoredLayer("", "")
         expected = [tuple(weight.shape) for weight in layer.weights]
