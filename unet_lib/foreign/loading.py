@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_file, read_layers
 from unet_lib.foreign.matching import find_matches, variant_of
+from unet_lib.foreign.networks import Network, Variant, input_values
 from unet_lib.foreign.settling import (
     DEFAULT_SIZE,
     SIZES,
     Assumption,
-    Network,
-    Variant,
+    explain_doubt,
     frame,
-    input_values,
     lesion_map,
     load_lesions,
+    narrow,
     settle,
 )
 from unet_lib.foreign.topology import build_topology, topology_variant
@@ -34,9 +32,6 @@ from unet_lib.inference import Segmenter
 from unet_lib.weights.hdf5 import WeightsError
 
 __all__ = ["ForeignWeights", "load_foreign_weights"]
-
-_LEAST_DICE, _LEAST_MARGIN = 0.7, 0.01  # below which a reading is not settled
-_HARMLESS = ("activation function", "interpolation of resizing")  # where Dice is nearly the same
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ def load_foreign_weights(
                 f"it takes {count} channels; a grey picture is repeated for 1 or 3. Give "
                 f"channels={count} to repeat it for all of them"
             )
-        variants = [_narrow(path, v, images, scale, head) for v in variants]
+        variants = [narrow(path, v, images, scale, head) for v in variants]
         loaded = load_lesions(calibrate_on) if calibrate_on else []
         chosen, points = settle(variants, loaded, sides, bool(keep_aspect), progress)
     except UnknownNetwork as error:
@@ -225,7 +220,7 @@ def load_foreign_weights(
     given = {"values of the input": scale, "activation of the output": head}
     points += [Assumption(name, value, "user") for name, value in given.items() if value]
     assumed = (*points, *framing, Assumption("threshold", 0.5))
-    not_settled = _not_settled(points, dice)
+    not_settled = explain_doubt(points, dice)
     if dice is not None:
         assumed = (
             Assumption("mean Dice on the validation cases", round(dice, 3), "validation"),
@@ -237,49 +232,6 @@ def load_foreign_weights(
         model, architecture, assumed, preprocessing, reading.scale, reading.lesion,
         Path(path).name, outside, used, not_settled,
     )  # fmt: skip
-
-
-def _narrow(
-    path: str | Path,
-    variant: Variant,
-    images: list[np.ndarray],
-    scale: str | None,
-    head: str | None,
-) -> Variant:
-    """Add the data set's mean and deviation to what is tried, and keep what the user states."""
-    options = dict(variant.options)
-    if images and len(options["scale"]) > 1:
-        mean = np.mean([image.mean() for image in images])
-        square = np.mean([(image.astype(np.float64) ** 2).mean() for image in images])
-        measured = f"set {mean:.6g} {max(np.sqrt(square - mean**2), 1e-7):.6g}"
-        options["scale"] = (*options["scale"], measured)
-    for name, value in (("scale", scale), ("head", head)):
-        if value is None:
-            continue
-        fits = [option for option in options.get(name, ()) if value in (option, option.split()[0])]
-        if name == "scale" and re.fullmatch(r"set [-+.e\d]+ [-+.e\d]+", value):
-            fits = [value]
-        if not fits:
-            raise ValueError(
-                f"{path}: {name} can be {', '.join(options.get(name, ())) or 'nothing else'} here; "
-                f"received {value!r}."
-            )
-        options[name] = tuple(fits)
-    return replace(variant, options=options)
-
-
-def _not_settled(points: list[Assumption], dice: float | None) -> str | None:
-    """Say why what was assumed may be wrong."""
-    if dice is None:
-        return "not settled: without validation cases all that the file leaves open is a default"
-    if dice < _LEAST_DICE:
-        return f"not settled: the best reading has a Dice of {dice:.2f} on the validation cases"
-    close = [
-        str(p)
-        for p in points
-        if p.margin is not None and p.margin < _LEAST_MARGIN and p.point not in _HARMLESS
-    ]
-    return f"not settled, Dice hardly differs: {'; '.join(close)}" if close else None
 
 
 _Tried = tuple[list[Variant], list[int], list[int]]  # networks, sizes, sizes that compare networks

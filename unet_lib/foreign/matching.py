@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLayers, UnknownNetwork
-from unet_lib.foreign.settling import Network, Variant, scale_options
+from unet_lib.foreign.networks import Network, Variant, scale_options
 from unet_lib.foreign.styles import COUNTED, Node, Style, draft, possible_styles
 
 __all__ = ["Match", "find_matches", "variant_of"]

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
-from unet_lib.foreign.layouts import StoredLayer
+from unet_lib.foreign.networks import Reading, Variant
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import count_pixels
 
 __all__ = [
-    "DEFAULT_SIZE", "SCALES", "SIZES", "Assumption", "Network", "Reading", "Variant", "frame",
-    "input_values", "lesion_map", "load_lesions", "scale_options", "settle",
+    "DEFAULT_SIZE", "SIZES", "Assumption", "Candidate", "explain_doubt", "frame", "lesion_map",
+    "load_lesions", "narrow", "settle",
 ]  # fmt: skip
-
-_MEANS, _DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-SCALES: dict[str, tuple[Any, Any]] = {
-    "unit": (1.0, 0.0),
-    "bytes": (255.0, 0.0),
-    "symmetric": (2.0, -1.0),
-    "imagenet": (1 / _DEVIATIONS, -_MEANS / _DEVIATIONS),
-    "caffe": (255.0, -np.array([103.939, 116.779, 123.68])),
-}
-"""Values that the network wants, as factor and offset of [0, 1].
-
-The last two are the modes torch and caffe (BGR) of Keras' ``imagenet_utils.preprocess_input``.
-"""
 
 DEFAULT_SIZE = 256
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
 _MOST_CASES, _FIRST_CASES, _LEAST_KEPT, _KEPT = 12, 3, 8, 0.1
-_PIXELS = 12 * 192 * 192  # of a batch
+_LEAST_DICE, _LEAST_MARGIN = 0.7, 0.01  # below which a reading is not settled
+_HARMLESS = ("activation function", "interpolation of resizing")  # where Dice is nearly the same
 _POINTS = {
     "merge": "order of concatenation",
     "activation_first": "activation before normalisation",
@@ -84,93 +73,6 @@ class Assumption:
             text += f", Dice {self.margin:+.3f} over the best alternative"
         others = ", ".join(map(str, self.alternatives))
         return f"{text}{f'; could be {others}' if others else ''})"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One answer to what the file leaves open."""
-
-    activation: str = "relu"  # of the blocks; a slope after "leaky_relu"
-    interpolation: str = "nearest"  # of resizing layers
-    groups: int = 32  # of group normalisation
-    scale: str = "unit"  # see `input_values`
-    rescaling: str = "none"  # of `SCALES`: what a scaling layer of the file makes of bytes
-    head: str = "none"  # what makes probabilities of the network's values
-    lesion: int = 0  # output; -1: all but the first together
-
-
-def input_values(images: Any, scale: str) -> Any:
-    """Turn images (N, S, S, C) in [0, 1] into the values that a network wants.
-
-    Of `SCALES`, or "image": less its own mean, by its standard deviation; "set M D": by the data
-    set's.
-    """
-    name, *numbers = scale.split()
-    if name == "unit":
-        return images
-    if name == "image":
-        mean = keras.ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        return (images - mean) / (keras.ops.std(images, axis=(1, 2, 3), keepdims=True) + 1e-7)
-    mean, deviation = map(float, numbers or (0, 1))
-    factor, offset = SCALES.get(name, (1 / deviation, -mean / deviation))
-    return images * np.float32(factor) + np.float32(offset)
-
-
-def scale_options(channels: int) -> tuple[str, ...]:
-    """Return the input values that are tried, the default first."""
-    return (
-        "unit",
-        "bytes",
-        "symmetric",
-        *(("imagenet", "caffe") if channels == 3 else ()),
-        "image",
-    )
-
-
-@dataclass
-class Network:
-    """A network, the stored layer of each of its parts, and what is open in it."""
-
-    model: keras.Model
-    parts: list[tuple[str, StoredLayer]]
-    settings: list[tuple[Any, str]]  # a layer, and the field of `Reading` that it depends on
-    head: str = "linear"  # the last activation
-
-    def read(self, reading: Reading) -> None:
-        """Give every open setting its value, in place."""
-        for layer, name in self.settings:
-            value = getattr(reading, name)
-            if name == "rescaling":
-                factor, layer.offset = SCALES[value]
-                layer.scale = factor / 255
-            elif isinstance(layer, keras.layers.LeakyReLU):
-                layer.negative_slope = float(value.split()[1])
-            elif name == "activation":
-                layer.activation = keras.activations.get(value.split()[0])
-            else:
-                setattr(layer, name, value)
-
-    def values(self, images: np.ndarray, *scales: str) -> dict[str, np.ndarray]:
-        """Return what it makes of grey images (N, S, S, 1) in [0, 1]: (N, S, S, outputs)."""
-        images = np.repeat(images, self.model.input_shape[-1], axis=-1)
-        batch = np.concatenate([np.asarray(input_values(images, scale)) for scale in scales])
-        step = max(1, _PIXELS // batch[0, ..., 0].size)
-        parts = [
-            self.model(batch[i : i + step], training=False) for i in range(0, len(batch), step)
-        ]
-        values = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
-        return dict(zip(scales, np.split(values, len(scales)), strict=True))
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One network that a file may hold."""
-
-    build: Callable[[], Network]
-    channels: int
-    options: dict[str, tuple[Any, ...]]  # what fields of `Reading` may be, the default first
-    style: dict[str, Any] = field(default_factory=dict)  # how it is laid out, if found out
-    widths: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -348,3 +250,46 @@ def frame(
         point("aspect ratio", 1, keep_aspect, aspects),
     ]
     return Preprocessing(*chosen), points, scores.get(chosen)
+
+
+def narrow(
+    path: str | Path,
+    variant: Variant,
+    images: list[np.ndarray],
+    scale: str | None,
+    head: str | None,
+) -> Variant:
+    """Add the data set's mean and deviation to what is tried, and keep what the user states."""
+    options = dict(variant.options)
+    if images and len(options["scale"]) > 1:
+        mean = np.mean([image.mean() for image in images])
+        square = np.mean([(image.astype(np.float64) ** 2).mean() for image in images])
+        measured = f"set {mean:.6g} {max(np.sqrt(square - mean**2), 1e-7):.6g}"
+        options["scale"] = (*options["scale"], measured)
+    for name, value in (("scale", scale), ("head", head)):
+        if value is None:
+            continue
+        fits = [option for option in options.get(name, ()) if value in (option, option.split()[0])]
+        if name == "scale" and re.fullmatch(r"set [-+.e\d]+ [-+.e\d]+", value):
+            fits = [value]
+        if not fits:
+            raise ValueError(
+                f"{path}: {name} can be {', '.join(options.get(name, ())) or 'nothing else'} here; "
+                f"received {value!r}."
+            )
+        options[name] = tuple(fits)
+    return replace(variant, options=options)
+
+
+def explain_doubt(points: list[Assumption], dice: float | None) -> str | None:
+    """Say why what was assumed may be wrong."""
+    if dice is None:
+        return "not settled: without validation cases all that the file leaves open is a default"
+    if dice < _LEAST_DICE:
+        return f"not settled: the best reading has a Dice of {dice:.2f} on the validation cases"
+    close = [
+        str(p)
+        for p in points
+        if p.margin is not None and p.margin < _LEAST_MARGIN and p.point not in _HARMLESS
+    ]
+    return f"not settled, Dice hardly differs: {'; '.join(close)}" if close else None

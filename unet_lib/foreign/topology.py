@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from unet_lib.foreign.layouts import StoredLayer, StoredLayers, UnknownNetwork, read_layers
-from unet_lib.foreign.settling import Network, Variant, scale_options
+from unet_lib.foreign.networks import Network, Variant, scale_options
 from unet_lib.weights.hdf5 import Contents
 
 __all__ = ["build_topology", "topology_variant"]
