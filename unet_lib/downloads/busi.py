@@ -19,7 +19,7 @@ from unet_lib.dataset import (
     unlike_busi,
 )
 from unet_lib.downloads.fetch import DownloadError, fetch
-from unet_lib.files import draft_folder
+from unet_lib.files import draft_folder, folder_lock, sha256
 
 CITATION = (
     "Data: Al-Dhabyani W, Gomaa M, Khaled H, Fahmy A. Dataset of breast ultrasound images. Data in "
@@ -104,14 +104,23 @@ def download_busi(
         path = fetch(known.url, to / known.file, known.digest, link=known.page, progress=progress)
         how = f"Unpack it: python -m lab.medsegbench {path}"
         return path, f"{known.digest} as published. {known.what}. {how}"
-    target = to / BUSI_NAME
+    with folder_lock(to, wait=True):  # what a killed download was writing goes
+        return to / BUSI_NAME, _get(to, known, source, progress)
+
+
+def _get(to: Path, known: Source | None, source: str | Path, progress: bool) -> str:
+    """Install BUSI where it is not there yet; returns what was checked."""
+    target, archive = to / BUSI_NAME, to / known.file if known else None
     if target.exists():
         try:
-            return target, f"Already there. {check_busi(target, progress=progress)}"
+            checked = check_busi(target, progress=progress)
         except DownloadError as error:
             raise DownloadError(
                 f"{error} It is not replaced: move {target} away and run this again."
             ) from error
+        if archive and archive.is_file() and f"sha256:{sha256(archive)}" == known.digest:
+            archive.unlink()  # of a download that was killed after its installation
+        return f"Already there. {checked}"
     if not known:
         path = Path(source).expanduser()
         if not path.exists():
@@ -119,16 +128,15 @@ def download_busi(
                 f"--source {source}: neither a file or folder of yours nor a known source. Known: "
                 f"{', '.join(SOURCES)}."
             )
-        return target, _install(path, target, progress)
+        return _install(path, target, progress)
     advice = (
-        f"Then: python -m unet_lib download busi --to {to} --source {to / known.file} (any "
-        f"archive of BUSI will do, such as Kaggle's: {_KAGGLE})."
+        f"Then: python -m unet_lib download busi --to {to} --source {archive} (any archive of "
+        f"BUSI will do, such as Kaggle's: {_KAGGLE})."
     )
-    path, link = to / known.file, known.page
-    fetch(known.url, path, known.digest, link=link, advice=advice, progress=progress)
-    checked = _install(path, target, progress)  # what is fetched stays until this has ended well
-    path.unlink()
-    return target, f"The authors' archive by its SHA-256. {checked}"
+    fetch(known.url, archive, known.digest, link=known.page, advice=advice, progress=progress)
+    checked = _install(archive, target, progress)  # the archive stays until this has ended well
+    archive.unlink()
+    return f"The authors' archive by its SHA-256. {checked}"
 
 
 def _install(source: Path, target: Path, progress: bool) -> str:
