@@ -46,10 +46,8 @@ _LEAVES = {
     ("gamma", "beta"): "layer_normalization",
     ("alpha",): "p_re_lu",
 }
-_ORDER = (
-    "depthwise_kernel", "pointwise_kernel", "kernel", "bias", "gamma", "beta", "moving_mean",
-    "moving_variance", "alpha",
-)  # fmt: skip
+_ORDER = ("depthwise_kernel", "pointwise_kernel", "kernel", "bias", "gamma", "beta")
+_ORDER = (*_ORDER, "moving_mean", "moving_variance", "alpha")
 _WITHOUT_WEIGHTS = re.compile(
     "input|input_layer|max_pooling2d|average_pooling2d|up_sampling2d|concatenate|add|multiply|"
     "activation|re_lu|leaky_re_lu|elu|softmax|dropout|spatial_dropout2d|lambda|rescaling|"
@@ -122,9 +120,7 @@ def read_file(path: str | Path) -> tuple[Contents, dict[str, Any] | None]:
         raise
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (
-        zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, RecursionError,
-    ) as error:  # fmt: skip
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
         raise WeightsError(f"{path}: damaged .keras archive ({error}). Fetch it again.") from error
 
 

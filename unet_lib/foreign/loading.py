@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,8 @@ from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.training_images import TUNED_ON
 from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_file, read_layers
 from unet_lib.foreign.matching import find_matches, variant_of
-from unet_lib.foreign.networks import Network, Variant, input_values
-from unet_lib.foreign.settling import (
-    DEFAULT_SIZE,
-    SIZES,
-    Assumption,
-    explain_doubt,
-    frame,
-    lesion_map,
-    load_lesions,
-    narrow,
-    settle,
-)
+from unet_lib.foreign.networks import DEFAULT_SIZE, SIZES, Network, Variant, input_values
+from unet_lib.foreign.settling import Assumption, explain_doubt, frame, load_lesions, narrow, settle
 from unet_lib.foreign.topology import build_topology, topology_variant
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
@@ -192,9 +182,8 @@ def load_foreign_weights(
     network, outside = variant.build(), reading.head
     network.read(reading)
     preprocessing, framing, dice = frame(
-        lambda images: lesion_map(network.values(images, reading.scale)[reading.scale], reading),
-        loaded, sizes, size, keep_aspect, progress,
-    )  # fmt: skip
+        network, reading, loaded, sizes, size, keep_aspect, progress
+    )
     model = network.model
     if config is None:  # built with a linear head
         model.layers[-1].activation, outside = keras.activations.get(reading.head), "none"
@@ -220,18 +209,17 @@ def load_foreign_weights(
     given = {"values of the input": scale, "activation of the output": head}
     points += [Assumption(name, value, "user") for name, value in given.items() if value]
     assumed = (*points, *framing, Assumption("threshold", 0.5))
-    not_settled = explain_doubt(points, dice)
+    doubt = explain_doubt(points, dice)
     if dice is not None:
-        assumed = (
-            Assumption("mean Dice on the validation cases", round(dice, 3), "validation"),
-            *assumed,
-        )
-        if not_settled:
-            warnings.warn(f"{path}: {not_settled}", stacklevel=2)
-    return ForeignWeights(
-        model, architecture, assumed, preprocessing, reading.scale, reading.lesion,
-        Path(path).name, outside, used, not_settled,
-    )  # fmt: skip
+        point = Assumption("mean Dice on the validation cases", round(dice, 3), "validation")
+        assumed = (point, *assumed)
+        if doubt:
+            warnings.warn(f"{path}: {doubt}", stacklevel=2)
+    name = Path(path).name
+    foreign = ForeignWeights(
+        model, architecture, assumed, preprocessing, reading.scale, reading.lesion, name
+    )
+    return replace(foreign, head=outside, calibrated_on=used, not_settled=doubt)
 
 
 _Tried = tuple[list[Variant], list[int], list[int]]  # networks, sizes, sizes that compare networks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,17 +18,17 @@ from unet_lib.foreign.styles import COUNTED, Node, Style, draft, possible_styles
 __all__ = ["Match", "find_matches", "variant_of"]
 
 ACTIVATIONS = ("activation", "re_lu", "leaky_re_lu", "elu", "softmax")
-_INACTIVE = (
-    "input_layer", "input", "dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise",
-    "random_flip", "random_rotation", "random_zoom", "random_translation", "random_contrast",
-    "random_brightness",
-)  # fmt: skip
+_INACTIVE = re.compile("input|input_layer|dropout|spatial_dropout2d|gaussian_.*|random_.*|")
 _MOST_OUTPUTS = 4  # of a head with a 3 x 3 kernel: else a block's convolution would pass for one
 _KERNELS = {
-    "block": (3, 5, 7), "tail": (1, 3), "head": (1, 3), "shortcut": (1, 3), "entry": (3,),
-    "up": (1, 2, 3, 4), "down": (2, 3), "gate": (1,), "psi": (1,), "gate signal": (1,),
-    "gate result": (1,), "gate stride": (1, 2, 3), "gate transposed": (2, 3),
-}  # fmt: skip
+    (3, 5, 7): ("block",),
+    (1, 3): ("tail", "head", "shortcut"),
+    (3,): ("entry",),
+    (1, 2, 3, 4): ("up",),
+    (2, 3): ("down", "gate transposed"),
+    (1,): ("gate", "psi", "gate signal", "gate result"),
+    (1, 2, 3): ("gate stride",),
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,11 @@ def find_matches(stored: StoredLayers) -> list[Match]:
 
 def _check_classes(stored: StoredLayers) -> None:
     """Name a part that no layout here has."""
-    without = (*ACTIVATIONS, *_INACTIVE, *COUNTED, "rescaling", "lambda", "")
+    without = (*ACTIVATIONS, *COUNTED, "rescaling", "lambda")
     numbers = {**dict.fromkeys(without, (0,)), **CONVOLUTIONS, **NORMS}
     for layer in stored.layers:
-        if len(layer.arrays) not in numbers.get(layer.kind, ()):
+        usual = numbers.get(layer.kind) or ((0,) if _INACTIVE.fullmatch(layer.kind) else ())
+        if len(layer.arrays) not in usual:
             raise UnknownNetwork(
                 f"this network is not known here: {layer.label}: a layer of class {layer.kind!r} "
                 f"with {layer.shapes} is unknown here"
@@ -184,7 +186,8 @@ def _through(node: Node, taken: list[int], uses: dict[str, tuple[int, int]]) -> 
             f"{stored.label} takes {inputs} channels ({stored.shapes}), expected {taken[0]}"
         )
     use = kernel[0], len(arrays)
-    if kernel[0] not in _KERNELS[node.role] or use != uses.setdefault(node.role + node.kind, use):
+    usual = any(kernel[0] in sizes and node.role in roles for sizes, roles in _KERNELS.items())
+    if not usual or use != uses.setdefault(node.role + node.kind, use):
         raise UnknownNetwork(
             f"{stored.label} has {stored.shapes}, unlike the others of its kind or what is known"
         )

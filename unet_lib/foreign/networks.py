@@ -11,8 +11,18 @@ import numpy as np
 
 from unet_lib.foreign.layouts import StoredLayer
 
-__all__ = ["SCALES", "Network", "Reading", "Variant", "input_values", "scale_options"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "SIZES",
+    "Network",
+    "Reading",
+    "Variant",
+    "input_values",
+    "scale_options",
+]
 
+DEFAULT_SIZE = 256
+SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
 _MEANS, _DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALES: dict[str, tuple[Any, Any]] = {
     "unit": (1.0, 0.0),
@@ -61,13 +71,8 @@ def input_values(images: Any, scale: str) -> Any:
 
 def scale_options(channels: int) -> tuple[str, ...]:
     """Return the input values that are tried, the default first."""
-    return (
-        "unit",
-        "bytes",
-        "symmetric",
-        *(("imagenet", "caffe") if channels == 3 else ()),
-        "image",
-    )
+    colour = ("imagenet", "caffe") if channels == 3 else ()
+    return ("unit", "bytes", "symmetric", *colour, "image")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -13,17 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, load_case
-from unet_lib.foreign.networks import Reading, Variant
+from unet_lib.foreign.networks import DEFAULT_SIZE, Network, Reading, Variant
 from unet_lib.images import Preprocessing
 from unet_lib.metrics import count_pixels
 
-__all__ = [
-    "DEFAULT_SIZE", "SIZES", "Assumption", "Candidate", "explain_doubt", "frame", "lesion_map",
-    "load_lesions", "narrow", "settle",
-]  # fmt: skip
+__all__ = ["Assumption", "explain_doubt", "frame", "lesion_map", "load_lesions", "narrow", "settle"]
 
-DEFAULT_SIZE = 256
-SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
 _MOST_CASES, _FIRST_CASES, _LEAST_KEPT, _KEPT = 12, 3, 8, 0.1
 _LEAST_DICE, _LEAST_MARGIN = 0.7, 0.01  # below which a reading is not settled
 _HARMLESS = ("activation function", "interpolation of resizing")  # where Dice is nearly the same
@@ -210,17 +205,15 @@ def _open_points(
 
 
 def frame(
-    maps: Callable[[np.ndarray], np.ndarray],
+    network: Network,
+    reading: Reading,
     loaded: Sequence[LoadedCase],
     sizes: Sequence[int],
     size: int | None,
     keep_aspect: bool | None,
     progress: bool,
 ) -> tuple[Preprocessing, list[Assumption], float | None]:
-    """Settle size and aspect ratio by the mean Dice at the images' own size, which comes last.
-
-    `maps` turns images (N, S, S, 1) in [0, 1] into probabilities (N, S, S).
-    """
+    """Settle size and aspect ratio by the mean Dice at the images' own size, which comes last."""
     aspects = [False, True] if keep_aspect is None else [keep_aspect]
     default = size or (DEFAULT_SIZE if DEFAULT_SIZE in sizes else sizes[-1])
     pairs = list(product(sizes, aspects))
@@ -228,9 +221,10 @@ def frame(
     for pair in tqdm(pairs if loaded else [], "image size", disable=not progress):
         preparation = Preprocessing(*pair)
         prepared = [preparation.apply(image) for image, _ in loaded]
-        values = maps(np.stack([p.image for p in prepared])).astype(np.float32)
+        values = network.values(np.stack([p.image for p in prepared]), reading.scale)
+        maps = lesion_map(values[reading.scale], reading).astype(np.float32)
         dice = []
-        for item, value, (_, truth) in zip(prepared, values, loaded, strict=True):
+        for item, value, (_, truth) in zip(prepared, maps, loaded, strict=True):
             full = preparation.restore(value, item.geometry)
             dice.append(count_pixels(truth, full >= 0.5).dice)
         scores[pair] = float(np.mean(dice))

@@ -12,14 +12,8 @@ from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLay
 
 __all__ = ["COUNTED", "Node", "Style", "draft", "possible_styles"]
 
-COUNTED = (
-    "max_pooling2d",
-    "average_pooling2d",
-    "up_sampling2d",
-    "concatenate",
-    "add",
-    "multiply",
-)
+COUNTED = ("max_pooling2d", "average_pooling2d", "up_sampling2d", "concatenate", "add", "multiply")
+_STRUCTURE = ("gate", "block", "down", "up", "convolutions", "tail", "convolution")
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,10 @@ def possible_styles(stored: StoredLayers) -> Iterator[Style]:
     """Yield the layouts whose numbers of layers are those of a file, the more usual first."""
     count, complete = stored.count, stored.complete
     pools = count("max_pooling2d", "average_pooling2d")
-    gates, ups = ("none", "additive", "strided", "signal"), ("transposed", "resize")
+    gates, ups = (
+        ("none", "additive", "strided", "signal"),
+        ("transposed", "resize", "resize_convolution"),
+    )
     blocks = ("residual", "plain") if count("add") else ("plain", "residual")
     downs = ("average",) if count("average_pooling2d") else ("max",)
     merges = ("up_skip", "skip_up") if count("concatenate") or not complete else ("add",)
@@ -84,13 +81,9 @@ def possible_styles(stored: StoredLayers) -> Iterator[Style]:
         base = Style(depth, block="entry", norm="each", norm_kind=norm)
         if count("separable_conv2d") and _fits(base, stored, *NORMS):
             yield base
-        for gate, block, down, up, number, tail, kind in product(
-            gates, blocks, downs, (*ups, "resize_convolution"), (2, 1, 3, 4), (0, 1, 2), kinds
-        ):
-            style = replace(
-                base, convolutions=number, convolution=kind, block=block, norm="none", down=down,
-                up=up, gate=gate, merge=merges[0], tail=tail,
-            )  # fmt: skip
+        for values in product(gates, blocks, downs, ups, (2, 1, 3, 4), (0, 1, 2), kinds):
+            chosen = dict(zip(_STRUCTURE, values, strict=True))
+            style = replace(base, norm="none", merge=merges[0], **chosen)
             if _fits(style, stored):
                 yield from _details(style, stored, merges)
 

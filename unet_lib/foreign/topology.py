@@ -8,6 +8,7 @@ a file is never run. Not `keras.models.load_model`: of TF-Keras 2.15 it reads ne
 from __future__ import annotations
 
 import inspect
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -20,24 +21,21 @@ from unet_lib.weights.hdf5 import Contents
 __all__ = ["build_topology", "topology_variant"]
 
 # Where in Keras the layers are that neither run code of a file nor open other files.
-_SAFE = tuple(
-    f"keras.src.layers.{name}"
-    for name in (
-        "activations.", "attention.", "convolutional.", "core.dense", "core.identity", "merging.",
-        "core.input_layer", "normalization.", "pooling.", "preprocessing.image_preprocessing.",
-        "preprocessing.normalization", "preprocessing.rescaling", "regularization.", "reshaping.",
-    )
-)  # fmt: skip
+_SAFE = re.compile(
+    r"keras\.src\.layers\.(activations|attention|convolutional|core\.(dense|identity|input_layer)|"
+    r"merging|normalization|pooling|preprocessing\.(image_preprocessing|normalization|rescaling)|"
+    r"regularization|reshaping)\b.*"
+)
 _INPUT = ("batch_shape", "batch_input_shape")
 # Settings of other versions that change nothing in what a layer computes when it is applied.
 _IGNORED = ("dtype", "trainable", "momentum", "renorm_momentum", "fused", "virtual_batch_size")
 _IGNORED_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_config", *_INPUT)
 _MOST_LAYERS = 2_000
 _ACTIVATIONS = ("relu", "leakyrelu", "elu", "prelu", "softmax", "sigmoid", "tanh", "relu6", "silu")
-_PASSING = (
-    "Activation", "Average", "Concatenate", "Cropping2D", "Dropout", "Identity", "Maximum",
-    "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D",
-)  # fmt: skip
+_PASSING = re.compile(
+    "Activation|Average|Concatenate|Cropping2D|(Spatial)?Dropout(2D)?|Identity|Maximum|UpSampling2D|"
+    "ZeroPadding2D"
+)
 
 
 def build_topology(config: dict[str, Any], contents: Contents) -> Network:
@@ -113,15 +111,13 @@ def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
     if not operation and not (
         module.startswith("keras.")
         and entry.get("registered_name") in (None, entry["class_name"])
-        and getattr(layer, "__module__", "").startswith(_SAFE)
+        and _SAFE.fullmatch(getattr(layer, "__module__", ""))
     ):
         raise UnknownNetwork(f"layer {name!r} is {_name_class(entry, layer)}")
     if not operation:
         module, settings = "keras.layers", _settings(layer, settings, name)
-    return {
-        "module": module, "class_name": kind, "config": settings, "registered_name": None,
-        "name": name, "inbound_nodes": nodes,
-    }  # fmt: skip
+    plain = {"module": module, "class_name": kind, "config": settings, "registered_name": None}
+    return plain | {"name": name, "inbound_nodes": nodes}
 
 
 def _name_class(entry: dict[str, Any], layer: type | None) -> str:
@@ -209,7 +205,7 @@ def _last_activations(entries: dict[str, dict[str, Any]], name: str) -> set[str]
     taken = set().union(
         *(_last_activations(entries, one) for one in _sources(entries[name]["inbound_nodes"]))
     )
-    return taken if kind in _PASSING or taken == {"linear"} else {kind}
+    return taken if _PASSING.fullmatch(kind) or taken == {"linear"} else {kind}
 
 
 def topology_variant(network: Network) -> Variant:
