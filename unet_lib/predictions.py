@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, content_hash, data_hash, load_case, pixel_sizes
-from unet_lib.images import IMAGE_SUFFIXES, read_image, read_masks
+from unet_lib.images import IMAGE_SUFFIXES, MaskSet, read_image, read_masks
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import NUMERIC, Provenance, package_versions
@@ -38,10 +39,16 @@ class Predictions:
     probabilities: dict[str, Path]  # of all cases or of none
     resize: bool = False
 
+    @cached_property
+    def mask_set(self) -> MaskSet:
+        """The masks, which are judged together."""
+        return MaskSet(self.masks.values())
+
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """Return image, truth and mask bool (H, W), and probabilities float32 (H, W) or None."""
         image, truth = load_case(case)
-        mask = self._fitted(read_masks(self.masks[case.name]), truth, self.masks[case.name])
+        path = self.masks[case.name]
+        mask = self._fitted(read_masks(path, mask_set=self.mask_set), truth, path)
         if not self.probabilities:
             return image, truth, mask, None
         path = self.probabilities[case.name]

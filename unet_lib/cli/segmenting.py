@@ -20,15 +20,16 @@ _RESULT_OR_MASK = re.compile(
 )
 
 _SEGMENT = """\
-Segment images of any size (PNG, JPEG, BMP, TIFF, DICOM). For each, --out gets NAME_pred.png (0 and
-255) and NAME_overlay.png (the outline drawn into the image), both at the size of the image, and
-lesions.csv lists the lesions of all images of this call: area, box and mean probability, and
-millimetres where a DICOM file says how large its pixels are; lesion 0 stands for an image in which
-nothing was found. Of a file with several frames every frame is segmented: NAME_frame001_pred.png
-and so on. An image unlike the training images (no ultrasound, inverted, colour overlay, mostly
-text) is segmented with a warning and its distance from them. Nothing of a DICOM header goes into
-the results, but their names are those of the files. Of a folder, the images lying in it are taken,
-not those of folders within; masks (*_mask) and earlier results (*_pred, *_overlay) are passed over.
+Segment images of any size (PNG, JPEG, BMP, TIFF, WebP, GIF, DICOM). For each, --out gets
+NAME_pred.png (0 and 255) and NAME_overlay.png (the outline drawn into the image), both at the size
+of the image, and lesions.csv lists the lesions of all images of this call: area, box and mean
+probability, and millimetres where a DICOM file says how large its pixels are; lesion 0 stands for
+an image in which nothing was found. Of a file with several frames every frame is segmented:
+NAME_frame001_pred.png and so on. An image unlike the training images (no ultrasound, inverted,
+colour overlay, mostly text) is segmented with a warning and its distance from them. Nothing of a
+DICOM header goes into the results, but their names are those of the files. Of a folder, the images
+lying in it are taken, not those of folders within; masks (*_mask) and earlier results (*_pred,
+*_overlay) are passed over.
 An image that cannot be read is named at the end and in lesions.csv, with the reason; all others are
 done. The exit code is 1 then.
 """

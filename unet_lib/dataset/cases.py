@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from unet_lib.files import read_rows
 from unet_lib.folders import USER_FOLDER
-from unet_lib.images import read_frame, read_image, read_masks
+from unet_lib.images import MaskSet, read_frame, read_image, read_masks
 
 LABELS = ("benign", "malignant", "normal", "unknown")
 """Classes of a case; ``unknown`` where the folder does not tell."""
@@ -43,6 +43,8 @@ class Case:
         Empty where the folder does not tell.
     colour_coded : bool
         Masks are read by :func:`unet_lib.images.as_colour_mask`.
+    mask_set : MaskSet, optional
+        All masks of the data set, which judge a doubtful one.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Case:
     group: str
     patient: str = ""
     colour_coded: bool = False
+    mask_set: MaskSet | None = field(default=None, compare=False, repr=False)
 
     @property
     def has_twins(self) -> bool:
@@ -87,6 +90,7 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
         image.shape[:2],
         image_path=case.image_path,
         colour_coded=case.colour_coded,
+        mask_set=case.mask_set,
     )
     return image, mask
 

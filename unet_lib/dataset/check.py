@@ -13,13 +13,23 @@ from tqdm import tqdm
 
 from unet_lib.dataset.cases import LABELS, Case
 from unet_lib.dataset.training_images import content_hash
-from unet_lib.images import ImageError, as_colour_mask, as_grey, as_image, as_mask, read_pixels
+from unet_lib.images import (
+    ImageError,
+    MaskSet,
+    as_colour_mask,
+    as_grey,
+    as_image,
+    covers_most,
+    read_pixels,
+)
 
 KINDS = {
     "unreadable": ("error", "files that cannot be read"),
     "size_mismatch": ("error", "masks of another size than their image"),
     "mask_values": ("error", "masks with other values or colours than expected"),
     "no_mask": ("error", "lesion images without a mask"),
+    "no_lesion": ("error", "only empty masks in the whole data set"),
+    "mask_covers_most": ("warning", "masks of most of the picture or of its border"),
     "empty_lesion_mask": ("warning", "empty masks on lesion images"),
     "lesion_on_normal": ("warning", "normal images with a lesion in the mask"),
     "exact_duplicate": ("warning", "pictures stored more than once, pixel for pixel"),
@@ -117,16 +127,22 @@ def check_cases(
     sizes: list[tuple[int, int]] = []
     same: dict[str, list[Case]] = defaultdict(list)
     findings: list[Finding] = []
+    lesions: list[bool] = []
     with ThreadPoolExecutor(workers or min(32, os.cpu_count() or 1)) as pool:
         steps = tqdm(
             pool.map(_examine, cases), "check", len(cases), unit="image", disable=not progress
         )
-        for case, (size, digest, remarks) in zip(cases, steps, strict=True):
+        for case, (size, digest, remarks, found) in zip(cases, steps, strict=True):
+            lesions += found
             findings += [Finding(kind, (case.name,), message) for kind, message in remarks]
             if size:
                 sizes.append(size)
                 same[digest].append(case)
     findings += [_duplicate(together) for together in same.values() if len(together) > 1]
+    if lesions and not any(lesions) and any(case.label != "normal" for case in cases):
+        folder = next(case.mask_paths[0].parent for case in cases if case.mask_paths)
+        text = f"{folder}: none of {len(lesions)} masks marks anything: were they saved as labels?"
+        findings.append(Finding("no_lesion", (), text))
     findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: cases stay in order
     twins = [c.group for c in cases if c.has_twins]
     counts = {
@@ -141,8 +157,8 @@ def check_cases(
     return CheckReport(counts, _statistics(sizes), tuple(findings))
 
 
-def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, str]]]:
-    """Return the size of the image (None: unreadable), its hash, and kinds and messages."""
+def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, str]], list[bool]]:
+    """Return the image's size (None: unreadable) and hash, kinds and messages, masks that mark."""
     remarks: list[tuple[str, str]] = []
     size, digest = None, ""
     try:
@@ -159,7 +175,9 @@ def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, s
         if brightest < _DARK:
             text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
             remarks.append(("dark", text))
-    return size, digest, [*remarks, *_examine_masks(case, size)]
+    lesions: list[bool] = []
+    remarks += _examine_masks(case, size, lesions)
+    return size, digest, remarks, lesions
 
 
 def _coloured_share(pixels: np.ndarray) -> float:
@@ -170,8 +188,11 @@ def _coloured_share(pixels: np.ndarray) -> float:
     return float((spread > _COLOURED * full).mean())
 
 
-def _examine_masks(case: Case, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
-    lesions: list[bool] = []
+def _examine_masks(
+    case: Case, size: tuple[int, int] | None, lesions: list[bool]
+) -> Iterator[tuple[str, str]]:
+    """Give kinds and messages; `lesions` gets, of each mask that is one, whether it marks any."""
+    together = case.mask_set or MaskSet(case.mask_paths)
     for path in case.mask_paths:
         try:
             stored = read_pixels(path)
@@ -186,11 +207,13 @@ def _examine_masks(case: Case, size: tuple[int, int] | None) -> Iterator[tuple[s
                 f"is {size[0]} x {size[1]} (height x width)",
             )
         try:
-            mask = as_colour_mask(stored, path) if case.colour_coded else as_mask(pixels, path)
+            mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
         except ImageError as error:
             yield "mask_values", str(error)
             continue
         lesions.append(bool(mask.any()))
+        if much := covers_most(mask):
+            yield "mask_covers_most", f"{path}: {much}"
         if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
             yield "smoothed_mask", f"{path}: {len(np.unique(pixels))} values"
     if len(case.mask_paths) > 1:

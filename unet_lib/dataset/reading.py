@@ -16,7 +16,7 @@ from unet_lib.dataset.layouts import (
     recognised,
     refuse,
 )
-from unet_lib.images import IMAGE_SUFFIXES
+from unet_lib.images import IMAGE_SUFFIXES, MaskSet
 
 _VARIABLE = "BUSI_DIR"
 _KAGGLE = Path("/kaggle/input/breast-ultrasound-images-dataset")
@@ -87,6 +87,8 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
     cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
     if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
         cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
+    together = MaskSet(path for case in cases for path in case.mask_paths if path.is_file())
+    cases = [replace(case, mask_set=together) for case in cases]
     return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
 
 

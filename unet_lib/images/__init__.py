@@ -14,29 +14,23 @@ from unet_lib.images.decode import (
     read_size,
 )
 from unet_lib.images.frames import Frame, ImageError, Region, pixel_size
+from unet_lib.images.masks import MaskSet, as_colour_mask, covers_most, read_masks
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
-from unet_lib.images.reading import (
-    as_colour_mask,
-    as_grey,
-    as_image,
-    as_mask,
-    read_image,
-    read_masks,
-    write_image,
-)
+from unet_lib.images.reading import as_grey, as_image, read_image, write_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Frame",
     "Geometry",
     "ImageError",
+    "MaskSet",
     "Prepared",
     "Preprocessing",
     "Region",
     "as_colour_mask",
     "as_grey",
     "as_image",
-    "as_mask",
+    "covers_most",
     "is_dicom",
     "name_of",
     "pixel_size",

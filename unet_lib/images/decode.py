@@ -1,7 +1,7 @@
 """Decode image files to arrays, or say what is wrong with the file.
 
-Pillow decodes PNG, JPEG, BMP and TIFF, because it refuses damaged files; OpenCV takes only what
-Pillow would cut down (16-bit colour). DICOM: see ``dicom.py``.
+Pillow decodes PNG, JPEG, BMP, TIFF, WebP and GIF, because it refuses damaged files; OpenCV takes
+only what Pillow would cut down (16-bit colour). DICOM: see ``dicom.py``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from PIL import Image, UnidentifiedImageError
 
 from unet_lib.images.frames import Frame, ImageError, PathLike
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
+_SUFFIXES = ".png .jpg .jpeg .jfif .bmp .tif .tiff .webp .gif .dcm .dicom"
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 """Lower-case file endings that count as images."""
 
 _COLOURS = ("LA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK")  # of Pillow, for 8 and for 16 bits
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 _MAX_PIXELS = 32_000_000  # 16-bit RGBA of this size takes 0.8 GB to decode; larger is a mistake
 _MAX_BYTES = 400_000_000  # of a file that is read at once: the largest picture, not compressed
 _MAX_FRAMES = 10_000
@@ -67,13 +68,14 @@ def read_frames(source: Any) -> Iterator[Frame]:
 
     Transparency is ignored and the colours are taken as stored. Where these are one single value
     and the transparency is not, the drawing is in the transparency, and that is returned as the
-    grey picture.
+    grey picture, as it is where a picture of one value is wholly transparent.
 
     Parameters
     ----------
     source : path-like, bytes, binary file, PIL image or ndarray
-        PNG, JPEG, BMP, TIFF (also with several pages) or DICOM (also with several frames; known
-        by its content, whatever the file is called). Arrays are taken as pixels: (H, W), (H, W, 1)
+        PNG, JPEG, BMP, TIFF (also with several pages), WebP, GIF (of both the first picture) or
+        DICOM (also with several frames); known by its content, whatever the file is called. Arrays
+        are taken as pixels: (H, W), (H, W, 1)
         or RGB (H, W, 3) of uint8, uint16 or float in [0, 1].
 
     Raises
@@ -126,8 +128,9 @@ def _decode(name: str, source: bytes | Image.Image) -> Iterator[Frame]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{name}: not an image that can be read; expected PNG, JPEG, BMP, TIFF or DICOM. "
-            "Colours in floating point are not read. If it opens elsewhere, save it as PNG."
+            f"{name}: not an image that can be read; expected PNG, JPEG, BMP, TIFF, WebP, "
+            "GIF or DICOM. Colours in floating point are not read. If it opens elsewhere, save it "
+            "as PNG."
         ) from error
     except Exception as error:  # a damaged file makes Pillow raise many unrelated types
         raise ImageError(
@@ -203,8 +206,9 @@ def _read_bytes(path: Path) -> bytes:
 
 def _count(name: str, picture: Image.Image) -> int:
     frames = getattr(picture, "n_frames", 1)
-    # MPO is a JPEG from a camera or phone with previews after the picture: the first is meant.
-    if picture.format == "MPO":
+    # MPO is a JPEG from a camera or phone with previews after the picture: the first is meant. Of
+    # GIF and WebP it is taken too: their frames may be parts of a picture.
+    if picture.format in ("MPO", "GIF", "WEBP"):
         return 1
     if frames > (_MAX_FRAMES if picture.format == "TIFF" else 1):
         raise ImageError(
@@ -263,9 +267,9 @@ def _integers(name: str, picture: Image.Image) -> np.ndarray:
 
 
 def _without_alpha(values: np.ndarray) -> np.ndarray:
-    """Drop the last channel (alpha), unless it alone holds the drawing."""
+    """Drop the last channel (alpha), unless it alone holds the drawing, which may be empty."""
     colours, alpha = values[..., :-1], values[..., -1]
-    if _is_constant(colours) and not _is_constant(alpha):
+    if _is_constant(colours) and (not _is_constant(alpha) or not alpha.any()):
         return alpha
     return colours[..., 0] if colours.shape[-1] == 1 else colours
 

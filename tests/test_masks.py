@@ -1,0 +1,224 @@
+"""Whatever way a mask is stored in, it is read as it was drawn or refused, alone and in its set."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_lib.dataset import check_cases, find_cases, load_case
+from unet_lib.images import ImageError, MaskSet, read_masks
+
+BLACK = (0, 0, 0)
+
+
+def coloured(mask, background, lesion):
+    return np.where(mask[..., None], np.uint8(lesion), np.uint8(background))
+
+
+def grey(low, high, ending="png", dtype=np.uint8, **more):
+    def write(path, mask, rng):
+        values = np.where(mask, dtype(high), dtype(low))
+        Image.fromarray(values).save(path.with_suffix(f".{ending}"), **more)
+
+    return write
+
+
+def colours(background, lesion, ending="png", **more):
+    def write(path, mask, rng):
+        picture = Image.fromarray(coloured(mask, background, lesion))
+        picture.save(path.with_suffix(f".{ending}"), **more)
+
+    return write
+
+
+def jpeg(path, mask, rng):
+    quality = int(rng.integers(60, 101))
+    Image.fromarray(np.uint8(mask) * 255).save(path.with_suffix(".jpg"), quality=quality)
+
+
+def palette(*numbers_and_colours, numbers=(0, 1)):
+    def write(path, mask, rng):
+        picture = Image.fromarray(np.where(mask, *np.uint8(numbers[::-1])))
+        picture = picture.convert("P")
+        picture.putpalette(sum(map(list, numbers_and_colours), []))
+        picture.save(path.with_suffix(".png"))
+
+    return write
+
+
+def alpha(path, mask, rng):
+    values = np.full((*mask.shape, 4), 255, np.uint8)
+    values[..., 3] = np.uint8(mask) * 255
+    Image.fromarray(values).save(path.with_suffix(".png"))
+
+
+def one_bit(path, mask, rng):
+    Image.fromarray(mask).save(path.with_suffix(".png"))
+
+
+def soft(path, mask, rng):
+    """Write a probability map, of which the truth is what is above half."""
+    values = cv2.GaussianBlur(np.float32(mask), (0, 0), float(rng.uniform(4, 9)))
+    Image.fromarray(np.uint8(values * 255)).save(path.with_suffix(".png"))
+
+
+def smooth(path, mask, rng):
+    fine = cv2.resize(np.uint8(mask) * 255, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(fine, mask.shape[::-1], interpolation=cv2.INTER_AREA)
+    Image.fromarray(small).save(path.with_suffix(".png"))
+
+
+def with_another_label(*values, ring=False):
+    """Write the lesion beside a structure that is none, as label maps do."""
+
+    def write(path, mask, rng):
+        labels = np.zeros((*mask.shape, *np.shape(values[0])), np.uint8)
+        if ring:
+            other = cv2.dilate(np.uint8(mask), np.ones((5, 5), np.uint8)) > mask
+        else:
+            other = np.zeros_like(mask)
+            other[-16:-2, 2:40] = mask.any()  # alone, it could be a lesion as well
+        labels[other], labels[mask] = values
+        Image.fromarray(labels).save(path.with_suffix(".png"))
+
+    return write
+
+
+PURPLE, YELLOW = (68, 1, 84), (253, 231, 36)
+WAYS = {
+    "0 and 255": grey(0, 255),
+    "0 and 1": grey(0, 1),
+    "0 and 4": grey(0, 4),
+    "0 and 128": grey(0, 128, "bmp"),
+    "16 bit": grey(0, 65535, "tif", np.uint16),
+    "16 bit, 0 and 1": grey(0, 1, "png", np.uint16),
+    "float": grey(0, 1, "tif", np.float32),
+    "1 bit": one_bit,
+    "blue 1": colours(BLACK, (0, 0, 1)),
+    "green 2": colours(BLACK, (0, 2, 0), "tif"),
+    "red": colours(BLACK, (255, 0, 0)),
+    "viridis": colours(PURPLE, YELLOW),
+    "grey of three channels, JPEG": colours(BLACK, (255, 255, 255), "jpg", quality=75),
+    "JPEG": jpeg,
+    "GIF": grey(0, 255, "gif"),
+    "WebP": colours(BLACK, (255, 255, 255), "webp", lossless=True),
+    "WebP, lossy": colours(BLACK, (255, 255, 255), "webp", quality=80),
+    "palette": palette(BLACK, (128, 0, 0)),
+    "black palette": palette(BLACK, BLACK),
+    "white on transparent": alpha,
+    "smoothed": smooth,
+    "soft": soft,
+    "inverted": grey(255, 0),
+    "inverted, 0 and 1": grey(1, 0),
+    "inverted JPEG": grey(255, 0, "jpg", quality=90),
+    "inverted viridis": colours(YELLOW, PURPLE),
+    "inverted palette": palette((255, 255, 255), BLACK),
+    "1 and 2": grey(1, 2),
+    "128 and 255": grey(128, 255),
+    "labels 1 and 2": with_another_label(1, 2),
+    "labels 100 and 255": with_another_label(100, 255),
+    "labels 230 and 255": with_another_label(230, 255),
+    "labels in colours": with_another_label((128, 0, 0), (0, 128, 0)),
+    "labels in blue": with_another_label((0, 0, 1), (0, 0, 2)),
+    "void around": with_another_label(255, 1, ring=True),
+    "all white": lambda path, mask, rng: grey(255, 255)(path, mask, rng),
+}
+BLURRED = {"JPEG": 0, "smoothed": 0.03, "WebP, lossy": 0.03, "grey of three channels, JPEG": 0}
+MUST_BE_READ = {*list(WAYS)[: list(WAYS).index("soft")]} - {"JPEG", "WebP, lossy"}
+
+
+def draw_truth(rng, empty):
+    y, x = np.mgrid[:96, :112]
+    centre, radii = rng.uniform((36, 36), (60, 76)), rng.uniform((8, 8), (26, 34))
+    return (((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 1) & (not empty)
+
+
+def wrong(read, truth, way):
+    """Return the share of the truth by which a mask differs, above what blurring does."""
+    if read is None:
+        return 0
+    return max(0, (read ^ truth).sum() / max(1, truth.sum()) - BLURRED.get(way, 0))
+
+
+def read(paths, mask_set=None):
+    try:
+        return read_masks(paths, mask_set=mask_set)
+    except ImageError as error:
+        assert str(paths) in str(error)
+        return None
+
+
+def draws(number, folder, seed):
+    rng = np.random.default_rng(seed)
+    for draw in range(number):
+        way = list(WAYS)[draw % len(WAYS)]
+        truths = [draw_truth(rng, rng.random() < 0.25) for _ in range(rng.integers(2, 6))]
+        place = folder / str(draw)
+        place.mkdir()
+        for index, truth in enumerate(truths):
+            WAYS[way](place / f"{index}", truth, rng)
+        yield way, truths, sorted(place.iterdir())
+
+
+def check_draws(number, folder, seed):
+    for way, truths, paths in draws(number, folder, seed):
+        together = MaskSet(paths)
+        for truth, path in zip(truths, paths, strict=True):
+            alone, of_set = read(path), read(path, together)
+            if way == "all white":
+                assert alone is None and of_set is None
+            assert wrong(alone, truth, way) == wrong(of_set, truth, way) == 0, (way, path)
+            if way in MUST_BE_READ and (truth.any() or way != "viridis"):
+                assert alone is not None and of_set is not None, (way, path)
+
+
+def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
+    check_draws(72, tmp_path, seed=1)
+
+
+@pytest.mark.slow
+def test_a_mask_is_read_as_it_was_drawn_or_refused_500_times(tmp_path):
+    check_draws(504, tmp_path, seed=2)
+
+
+def write_set(folder, way, truths):
+    rng = np.random.default_rng(0)
+    for index, truth in enumerate(truths):
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        values = np.clip(rng.normal(90, 20, truth.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(values).save(folder / "images" / f"{index}.png")
+        WAYS[way](folder / "masks" / f"{index}", truth, rng)
+    return find_cases(folder)
+
+
+def test_empty_masks_in_colours_are_read_by_their_set(tmp_path):
+    rng = np.random.default_rng(3)
+    truths = [draw_truth(rng, index in (1, 4)) for index in range(6)]
+    for case, truth in zip(write_set(tmp_path, "viridis", truths), truths, strict=True):
+        np.testing.assert_array_equal(load_case(case)[1], truth)
+
+
+def test_a_large_lesion_is_read_where_the_set_is_clear_and_check_warns(tmp_path):
+    rng = np.random.default_rng(4)
+    truths = [draw_truth(rng, False) for _ in range(4)]
+    truths[2] = truths[2] | True
+    truths[2][:5] = False
+    cases = write_set(tmp_path, "0 and 255", truths)
+    np.testing.assert_array_equal(load_case(cases[2])[1], truths[2])
+    report = check_cases(cases)
+    assert report.ok and report.counts["mask_covers_most"] == 1
+    assert "2.png: marks 71 % of the border" in report.to_markdown()
+
+
+@pytest.mark.parametrize("way", ["inverted", "all white"])
+def test_a_set_of_negatives_is_refused_with_what_was_seen(tmp_path, way):
+    rng = np.random.default_rng(5)
+    report = check_cases(write_set(tmp_path, way, [draw_truth(rng, False) for _ in range(3)]))
+    assert not report.ok and report.counts["mask_values"] == 3
+    assert "of 3 masks 0 are clear, 3 doubtful" in report.to_markdown()
+
+
+def test_a_set_that_marks_nothing_is_an_error(tmp_path):
+    report = check_cases(write_set(tmp_path, "0 and 1", [np.zeros((20, 30), bool)] * 3))
+    assert [finding.kind for finding in report.problems] == ["no_lesion"] and not report.ok
