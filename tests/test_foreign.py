@@ -1,6 +1,7 @@
 """Weights of U-Nets built by others' code: loaded to the same outputs, or refused by name."""
 
 import json
+import random
 import re
 import shutil
 import warnings
@@ -18,6 +19,7 @@ from foreign_zoo import LOADED, REFUSED, classic, general
 
 from unet_lib.dataset import Case
 from unet_lib.foreign import load_foreign_weights
+from unet_lib.inference import evaluate_cases
 from unet_lib.weights import WeightsError
 
 OLD = Path(__file__).parent / "data" / "foreign"
@@ -339,7 +341,8 @@ def test_input_values_are_settled_or_said_not_to_be(network, scaling, tmp_path):
     assert here > own - 0.02 or found.not_settled
     assert here > own - 0.02 or network != "plain"
     assert bool(found.not_settled) == any("not settled" in str(w.message) for w in seen)
-    assert (found.not_settled or "NETWORK") in segmenter.provenance.banner or not found.not_settled
+    banner = evaluate_cases(segmenter, cases, progress=False).provenance.banner
+    assert ("NETWORK FROM ELSEWHERE" in banner) == bool(found.not_settled)
 
 
 def dice(ours, truths):
@@ -507,6 +510,25 @@ def test_an_archive_with_another_topology_is_refused(change, message, tmp_path):
     path = whole(classic(32, (8, 16)), tmp_path / "m.keras", change)
     with pytest.raises(WeightsError, match=rf"m\.keras: {message}"):
         load_foreign_weights(path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_topology_with_anything_else_in_it_is_refused_or_loaded(seed, tmp_path):
+    rng = random.Random(seed)
+
+    def change(config):
+        place, key = config, "config"
+        while isinstance(place[key], dict | list) and place[key] and rng.random() < 0.9:
+            place = place[key]
+            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        place[key] = rng.choice([None, "x", 0, -1, 1e9, [], {}, ["input", 0, 0]])
+        return config
+
+    path = whole(classic(32, (4, 6)), tmp_path / "m.keras", change)
+    try:
+        load_foreign_weights(path, progress=False)
+    except WeightsError as error:
+        assert str(error).startswith(str(path)), error
 
 
 def test_an_archive_without_its_parts_is_refused(tmp_path):

@@ -90,6 +90,7 @@ class ForeignWeights:
         lines = ["| | |", "|---|---|", *rows, ""]
         lines += ["| part | class | in the file | arrays |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(row.values())} |" for row in self.architecture["layers"]]
+        lines += ["", self.not_settled or "Settled on validation cases."]
         lines += ["", "Not in the file, assumed:", *(f"* {point}" for point in self.assumed)]
         return "\n".join(lines)
 

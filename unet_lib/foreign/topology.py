@@ -58,7 +58,7 @@ def build_topology(config: dict[str, Any], contents: Contents) -> Network:
         scalings = _scalings(entries)
         entries = [_entry(entry, scalings) for entry in entries]
         model = keras.Model.from_config({**config["config"], "layers": entries})
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if isinstance(error, UnknownNetwork):
             raise
         first = str(error).strip().split("\n")[0]
