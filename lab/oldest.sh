@@ -11,7 +11,8 @@ export VIRTUAL_ENV="$PWD/$folder"
 case $folder in /*) VIRTUAL_ENV=$folder ;; esac
 # In one call: the packages of the tests must not lift those of requirements.txt.
 "$folder/bin/uv" pip install --quiet --resolution lowest-direct -r requirements.txt \
-  'pytest>=8' 'hypothesis>=6.100' 'trustme>=1.2' 'pylibjpeg-libjpeg>=2.2'
+  'pytest>=8' 'hypothesis>=6.100' 'trustme>=1.2' 'pylibjpeg-libjpeg>=2.2' \
+  'medpy>=0.5.2' 'SimpleITK>=2.4'
 "$folder/bin/python" -m pip list --disable-pip-version-check --format=freeze |
   grep -iE "^(keras|tensorflow|numpy|scipy|opencv|pillow|matplotlib|scikit-learn|h5py|pydicom)[a-z-]*=="
 # An error that a compiled package swallows is a failure: SciPy 1.11 swallowed one over wrong groups.
