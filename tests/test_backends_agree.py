@@ -16,7 +16,6 @@ import pytest
 
 from unet_lib.phantoms import make_phantoms
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4
 CONFIGS = {

@@ -97,6 +97,7 @@ def test_many_damaged_files_in_bounded_memory(tmp_path):
     child = subprocess.run(
         [sys.executable, __file__, str(tmp_path), str(COUNT)],
         cwd=FOLDER.parents[2],
+        env=os.environ | {"PYTHONPATH": str(FOLDER.parents[2])},
         capture_output=True,
         text=True,
         timeout=1800,
