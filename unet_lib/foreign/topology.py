@@ -55,9 +55,10 @@ def build_topology(config: dict[str, Any], contents: Contents) -> Network:
         entries = config["config"]["layers"]
         if len(entries) > _MOST_LAYERS:
             raise UnknownNetwork(f"it has {len(entries):,} layers")
+        ends = {key: config["config"][key] for key in ("input_layers", "output_layers")}
         scalings = _scalings(entries)
         entries = [_entry(entry, scalings) for entry in entries]
-        model = keras.Model.from_config({**config["config"], "layers": entries})
+        model = keras.Model.from_config({"name": "foreign", "layers": entries, **ends})
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if isinstance(error, UnknownNetwork):
             raise
@@ -114,6 +115,8 @@ def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
         and _SAFE.fullmatch(getattr(layer, "__module__", ""))
     ):
         raise UnknownNetwork(f"layer {name!r} is {_name_class(entry, layer)}")
+    if not _harmless([nodes, settings if operation else {}]):
+        raise UnknownNetwork(f"layer {name!r} takes something else than outputs and numbers")
     if not operation:
         module, settings = "keras.layers", _settings(layer, settings, name)
     plain = {"module": module, "class_name": kind, "config": settings, "registered_name": None}
@@ -153,6 +156,14 @@ def _settings(layer: type, settings: dict[str, Any], name: str) -> dict[str, Any
         elif value not in (None, False, 1, [1, 1]):
             raise UnknownNetwork(f"layer {name!r} has the setting {key}={value!r}")
     return plain
+
+
+def _harmless(value: Any) -> bool:
+    """Whether nothing is named in connections that Keras would make an object or code of."""
+    if isinstance(value, dict):
+        named = value.get("class_name") in (None, "__keras_tensor__", "__tuple__", "__slice__")
+        return named and all(map(_harmless, value.values()))
+    return all(map(_harmless, value)) if isinstance(value, list) else True
 
 
 def _plain(value: Any) -> bool:
