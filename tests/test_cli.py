@@ -502,7 +502,7 @@ def test_table_agrees_with_the_masks(run, data, tmp_path, capsys):
     capsys.readouterr()
     assert main(["segment", "--model", str(run), "--out", str(out), *inputs]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"benign: \d+ masks or earlier results are passed over", shown)
+    assert re.search(r"Left out: \d+ masks or earlier results", shown)
     rows = lesions(out)
     pictures = {p.name for f in inputs for p in Path(f).iterdir() if "_mask" not in p.stem}
     assert {row["image"] for row in rows} == pictures
@@ -613,7 +613,7 @@ def test_masks_results_and_hidden_files_of_a_folder_are_passed_over(constant, tm
     out = tmp_path / "o"
     assert main(["segment", "--model", str(constant[0]), "--out", str(out), str(folder)]) == 0
     assert [row["image"] for row in lesions(out)] == ["a.png", *kept]
-    assert "4 masks or earlier results are passed over" in capsys.readouterr().out
+    assert "Left out: 4 masks or earlier results" in capsys.readouterr().out
     one = str(folder / "a_mask.png")  # named outright, it is what the user wants
     assert main(["segment", "--model", str(constant[0]), "--out", str(tmp_path / "q"), one]) == 0
     assert files(tmp_path / "q") == ["a_mask_overlay.png", "a_mask_pred.png", "lesions.csv"]

@@ -160,7 +160,7 @@ def test_wrong_folders_show_the_expected_tree(tmp_path):
     refuse(tmp_path / "picture.png", f"picture.png: is a file; a folder is needed{TREE}")
     refuse(tmp_path, f"no images found where they should be{TREE}")
     refuse(tmp_path / "empty", "hold no image")
-    refuse(tmp_path / "volumes", r"end with: \.nii(.|\n)*endings that are read: \.bmp")
+    refuse(tmp_path / "volumes", r"ending with \.nii(.|\n)*Endings that are read: \.bmp")
 
 
 def test_images_without_mask_masks_without_image_and_two_of_a_name(tiny_busi, tmp_path):

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, content_hash, data_hash, load_case, pixel_sizes
-from unet_lib.images import IMAGE_SUFFIXES, MaskSet, read_image, read_masks
+from unet_lib.dataset import Case, content_hash, data_hash, left_out, load_case, pixel_sizes
+from unet_lib.images import MaskSet, is_picture, picture_name, read_image, read_masks
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import NUMERIC, Provenance, package_versions
@@ -172,7 +172,8 @@ def find_predictions(
             raise PredictionError(
                 f"{folder}: {len(missing)} of {len(wanted)} images have no predicted {what}: "
                 f"{_some(sorted(missing))}. Predict them too (an image in which nothing was found "
-                "needs a black mask), or score the part that you predicted with --split, --fold."
+                "needs a black mask), or score the part that you predicted with --split, --fold. "
+                f"{left_out(folder, list(_files(folder))).text}".rstrip()
             )
     return Predictions(tuple(cases), masks, maps, resize)
 
@@ -180,7 +181,8 @@ def find_predictions(
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in {*IMAGE_SUFFIXES, ".npy"} and path.is_file() and not hidden:
+        npy = path.suffix.lower() == ".npy"
+        if path.is_file() and not hidden and (npy or is_picture(path)):
             yield path
 
 
@@ -188,10 +190,10 @@ def _owner(
     path: Path, names: set[str], masks: dict[str, Path], maps: dict[str, Path]
 ) -> tuple[str, dict[str, Path]]:
     """Return the case of a file ("" for none), and where it belongs: masks or maps."""
-    image = path.suffix.lower() in IMAGE_SUFFIXES
+    image, stem = path.suffix.lower() != ".npy", picture_name(path)
     for ending, matched in (("", masks), ("_pred", masks), ("_mask", masks), ("_prob", maps)):
-        name = path.stem.removesuffix(ending)
-        if path.stem.endswith(ending) and name in names and (image or matched is maps):
+        name = stem.removesuffix(ending)
+        if stem.endswith(ending) and name in names and (image or matched is maps):
             return name, matched
     return "", masks
 

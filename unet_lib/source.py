@@ -19,6 +19,7 @@ from unet_lib.dataset import (
     group_cases,
     locate_dataset,
     make_folds,
+    of_folder,
     own_split,
     read_folder,
     unlike_busi,
@@ -52,6 +53,7 @@ class DataSource:
     folds: Folds
     split: Split
     provenance: Provenance
+    left_out: str = ""  # files of the folder that belong to no case, by reason
 
     @property
     def message(self) -> str:
@@ -68,7 +70,7 @@ class DataSource:
                 " These are PHANTOMS, synthetic images: nothing here is a clinical result. For "
                 "real data see the README, section Data."
             )
-        return what
+        return " ".join(filter(None, (what, self.left_out)))
 
     def __repr__(self) -> str:
         # Also the plain text of a notebook's output: not every case with its path on this machine.
@@ -142,7 +144,8 @@ def open_dataset(
         parts={part: len(getattr(chosen, part)) for part in PARTS},
         own_split=leaks[fold] if leaks else None,
     )
-    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance)
+    left = of_folder(Path(folder), cases).text
+    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance, left)
 
 
 def open_folder(

@@ -53,11 +53,12 @@ def _phantoms(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from unet_lib.dataset import check_cases, find_cases
+    from unet_lib.dataset import check_cases, find_cases, of_folder
 
     cases = find_cases(options.folder, require_masks=False)  # a missing mask is a finding here
     report = check_cases(cases, progress=True)
     print(report.to_markdown())
+    print(of_folder(Path(options.folder), cases))
     return 0 if report.ok else 1
 
 

@@ -43,6 +43,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from unet_lib.dataset import left_out
     from unet_lib.files import folder_lock
     from unet_lib.predictions import find_predictions
     from unet_lib.report import write_report
@@ -64,16 +65,20 @@ def _score(options: argparse.Namespace) -> None:
         print(report.read_text(encoding="utf-8"))
         if other is not None:
             print(_compare(evaluation, other(), options).read_text("utf-8"))
+    used = [*predictions.masks.values(), *predictions.probabilities.values()]
+    print(left_out(options.predictions, used))
     print(f"report and figures: {options.out}")
 
 
 def _data(options: argparse.Namespace) -> tuple[Any, Sequence[Any], Sequence[Any]]:
     """Return provenance, the cases to score and all cases of the folder."""
+    from unet_lib.dataset import of_folder
     from unet_lib.source import open_folder
 
     if options.split is None and options.fold is None:
         cases, data = open_folder(options.folder)
         print(f"Data: {data.data}, all {len(cases)} images. Groups: {data.groups}.", flush=True)
+        print(of_folder(Path(options.folder), cases))
         return data.but(split="none", part="all images"), cases, cases
     source = open_data(options, fold=options.fold or 0)
     cases = getattr(source.split, options.part)

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,10 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
 
 def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:
     """Name the results of one frame; refuse a name that another file's frame already has."""
+    from unet_lib.images import picture_name
+
     digits = max(3, len(str(frame.count)))
-    name = path.stem + (f"_frame{frame.number:0{digits}}" if frame.count > 1 else "")
+    name = picture_name(path) + (f"_frame{frame.number:0{digits}}" if frame.count > 1 else "")
     if name in written:
         raise ValueError(
             f"{path} and {written[name]}: both would write {name}_pred.png. Segment them into "
@@ -158,19 +161,23 @@ def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 def _images(inputs: Sequence[Path]) -> list[Path]:
     """List the images to segment; refuse two that would write the same result."""
     paths = [path for item in inputs for path in _images_of(item)]
+    from unet_lib.images import picture_name
+
     stems: dict[str, Path] = {}
     for path in paths:
-        other = stems.setdefault(path.stem, path)
+        name = picture_name(path)
+        other = stems.setdefault(name, path)
         if other.resolve() != path.resolve():
             raise ValueError(
-                f"{path} and {other}: both would write {path.stem}_pred.png. Segment them into "
+                f"{path} and {other}: both would write {name}_pred.png. Segment them into "
                 "different folders."
             )
     return list(stems.values())
 
 
 def _images_of(item: Path) -> list[Path]:
-    from unet_lib.images import IMAGE_SUFFIXES, is_dicom
+    from unet_lib.dataset import left_out
+    from unet_lib.images import IMAGE_SUFFIXES, is_picture, picture_name
 
     if item.is_file():
         return [item]
@@ -178,17 +185,15 @@ def _images_of(item: Path) -> list[Path]:
         raise FileNotFoundError(f"{item}: no such image or folder.")
     files = sorted(path for path in item.iterdir() if path.is_file())
     files = [path for path in files if not path.name.startswith(".")]
-    # Archives name DICOM files without an ending, such as IM000001; DICOMDIR is their index.
-    bare = [path for path in files if not path.suffix and path.name.upper() != "DICOMDIR"]
-    dicom = {path for path in bare if is_dicom(path)}
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or path in dicom]
-    chosen = [path for path in images if not _RESULT_OR_MASK.fullmatch(path.stem)]
+    images = [path for path in files if is_picture(path)]
+    chosen = [path for path in images if not _RESULT_OR_MASK.fullmatch(picture_name(path))]
+    left = left_out(item, chosen, _RESULT_OR_MASK)
     if not chosen:
         raise ValueError(
             f"{item}: holds no image; expected files ending with "
             f"{', '.join(sorted(IMAGE_SUFFIXES))} (DICOM also without) that are no masks or "
-            "results; folders within are not searched."
+            "results; folders within are not searched. {left.text}".rstrip()
         )
-    if len(chosen) < len(images):
-        print(f"{item}: {len(images) - len(chosen)} masks or earlier results are passed over.")
+    replace(left, lost=[path for path in left.lost if path.parent == item]).refuse_half()
+    print(left)
     return chosen

@@ -17,7 +17,14 @@ from unet_lib.dataset.groups import (
     unlike_busi,
 )
 from unet_lib.dataset.layouts import BUSI_NAME, LAYOUTS, Layout, from_table, pictures
-from unet_lib.dataset.reading import find_cases, find_root, locate_dataset, read_folder
+from unet_lib.dataset.left_out import left_out
+from unet_lib.dataset.reading import (
+    find_cases,
+    find_root,
+    locate_dataset,
+    of_folder,
+    read_folder,
+)
 from unet_lib.dataset.splits import (
     BUSI_FOLDS,
     OWN_SPLIT,
@@ -55,6 +62,7 @@ __all__ = [
     "from_table",
     "group_cases",
     "join_groups",
+    "left_out",
     "load_case",
     "locate_dataset",
     "make_folds",
@@ -64,5 +72,6 @@ __all__ = [
     "pixel_sizes",
     "read_audit",
     "read_folder",
+    "of_folder",
     "unlike_busi",
 ]

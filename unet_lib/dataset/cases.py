@@ -10,7 +10,7 @@ import numpy as np
 
 from unet_lib.files import read_rows
 from unet_lib.folders import USER_FOLDER
-from unet_lib.images import MaskSet, read_frame, read_image, read_masks
+from unet_lib.images import MaskSet, is_dicom, read_frame, read_image, read_masks
 
 LABELS = ("benign", "malignant", "normal", "unknown")
 """Classes of a case; ``unknown`` where the folder does not tell."""
@@ -102,7 +102,7 @@ def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
     """
     sizes: dict[str, tuple[float, float]] = {}
     for case in cases:
-        if case.image_path.suffix.lower() not in (".dcm", ".dicom"):
+        if not is_dicom(case.image_path):
             return {}
         regions = [(r.row_mm, r.column_mm) for r in read_frame(case.image_path).regions]
         if not regions or not np.allclose(regions, regions[0], rtol=0.01, atol=0):

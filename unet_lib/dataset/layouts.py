@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_lib.dataset.cases import LABELS, Case, DatasetError, read_table
-from unet_lib.images import IMAGE_SUFFIXES
+from unet_lib.dataset.left_out import OUTPUT
+from unet_lib.images import is_picture, picture_name
 
 BUSI_NAME = "Dataset_BUSI_with_GT"
 
 _CLASSES = LABELS[:3]
 _BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
 _MASK = re.compile(r"(?P<image>.+)_mask(?:_\d+)?$", re.IGNORECASE)
-_OUTPUT = re.compile(r".+_(?:pred|overlay)$", re.IGNORECASE)
 _MANY = 5  # names shown in one message
 
 
@@ -71,10 +71,8 @@ def pictures(folder: Path) -> dict[str, Path]:
         )
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
-        stem = path.stem
-        if path.suffix.lower() not in IMAGE_SUFFIXES or stem.startswith("."):
-            continue
-        if _OUTPUT.match(stem) or not path.is_file():
+        stem = picture_name(path)
+        if stem.startswith(".") or OUTPUT.match(stem) or not path.is_file() or not is_picture(path):
             continue
         if stem in files:
             raise DatasetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from unet_lib.dataset.layouts import (
     natural_key,
     recognised,
     refuse,
+    subfolders,
 )
+from unet_lib.dataset.left_out import LeftOut, left_out
 from unet_lib.images import IMAGE_SUFFIXES, MaskSet
 
 _VARIABLE = "BUSI_DIR"
@@ -64,15 +67,22 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
     """List the cases of a folder that `find_root` gave, each in a group of its own."""
     layout = recognised(root)
     if layout is None:
-        raise DatasetError(f"{root}: no images found where they should be. {expected()}")
-    cases = layout.read(root)
-    if not cases:
-        endings = sorted({p.suffix.lower() for p in root.rglob("*") if p.is_file()} - {""})
         raise DatasetError(
-            f"{root}: the folders are there but hold no image (files there end with: "
-            f"{', '.join(endings) or 'there are none'}; endings that are read: "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}). {expected()}"
+            f"{root}: no images found where they should be. {left_out(root).text} {expected()}"
         )
+    try:
+        cases = layout.read(root)
+    except DatasetError as error:  # what is missing may be there, but not as expected
+        raise DatasetError(f"{error} {_unread(root)}".rstrip()) from error
+    if not cases:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DatasetError(
+            f"{root}: the folders are there but hold no image. {left_out(root).text} Endings that "
+            f"are read: {endings}. {expected()}"
+        )
+    labels = {case.label for case in cases}
+    without = {name for name in LABELS[:3] if name not in labels and name in subfolders(root)}
+    of_folder(root, cases).refuse_half(without)
     absent = {path for case in cases for path in case.mask_paths if not path.is_file()}
     if require_masks:
         lost = {p for c in cases if c.label != "normal" for p in c.mask_paths if p in absent}
@@ -90,6 +100,18 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
     together = MaskSet(path for case in cases for path in case.mask_paths if path.is_file())
     cases = [replace(case, mask_set=together) for case in cases]
     return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
+
+
+def _unread(root: Path) -> str:
+    """Say which files of a folder have endings that are not read."""
+    left = left_out(root)
+    return replace(left, reasons={r: p for r, p in left.reasons.items() if "ending" in r}).text
+
+
+def of_folder(folder: Path, cases: Sequence[Case]) -> LeftOut:
+    """Compare what lies in a data folder with its cases."""
+    taken = [path for case in cases for path in (case.image_path, *case.mask_paths)]
+    return left_out(find_root(folder), taken)
 
 
 def find_root(folder: Path) -> Path:
@@ -113,7 +135,7 @@ def find_root(folder: Path) -> Path:
         raise DatasetError(
             f"{folder}: holds several data sets, {', '.join(p.name for p in inner)}; name one."
         )
-    return inner[0] if inner else folder
+    return find_root(inner[0]) if inner and not recognised(folder) else folder
 
 
 def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
@@ -142,10 +164,11 @@ def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
         return None
     variable = os.environ.get(_VARIABLE, "").strip() if dataset == "auto" else ""
     if dataset == "auto" and not variable:
-        for place in (DATA_FOLDER, Path("data"), _KAGGLE, _COLAB):
+        mounted = sorted(_KAGGLE.parent.glob("datasets/*/*"))  # by owner and name, since 2026
+        for place in (DATA_FOLDER, Path("data"), _KAGGLE, *mounted, _COLAB):
             for folder in (place / BUSI_NAME, place / "archive" / BUSI_NAME):
-                if folder.is_dir() and recognised(folder):
-                    return folder
+                if folder.is_dir() and recognised(find_root(folder)):
+                    return find_root(folder)
         return None
     folder = Path(variable or dataset).expanduser()
     named = f"the environment variable {_VARIABLE}" if variable else f"dataset={str(dataset)!r}"

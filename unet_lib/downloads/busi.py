@@ -16,6 +16,7 @@ from unet_lib.dataset import (
     check_cases,
     find_cases,
     find_root,
+    of_folder,
     unlike_busi,
 )
 from unet_lib.downloads.fetch import DownloadError, fetch
@@ -150,7 +151,9 @@ def _install(source: Path, target: Path, progress: bool) -> str:
         put = shutil.copyfile if source.is_dir() else os.replace
         try:
             root = find_root(folder)
-            for case in find_cases(root):
+            cases = find_cases(root)
+            left = of_folder(root, cases).text
+            for case in cases:
                 for path in (case.image_path, *case.mask_paths):
                     new = draft / path.relative_to(root)
                     new.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +163,7 @@ def _install(source: Path, target: Path, progress: bool) -> str:
             text = str(error).replace(str(draft), str(source)).replace(str(folder), str(source))
             raise DownloadError(f"{text} Nothing was installed.") from error
         os.replace(draft, target)
-    return checked
+    return f"{checked} {left}".rstrip()
 
 
 def _unpack(archive: Path, folder: Path) -> Path:

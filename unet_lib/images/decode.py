@@ -174,6 +174,19 @@ def read_size(path: PathLike) -> tuple[int, int]:
         return read_pixels(path).shape[:2]
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file counts as a picture: by its ending, DICOM also without (``IM000001``)."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    bare = not path.suffix or path.suffix[1:].isdecimal()  # 1.2.840.113 has no ending either
+    return bare and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path)
+
+
+def picture_name(path: Path) -> str:
+    """Return what a picture is called without its ending, which a DICOM file may lack."""
+    return path.name if path.suffix[1:].isdecimal() else path.stem
+
+
 def is_dicom(path: PathLike) -> bool:
     """Whether a file is DICOM, by its content; ImageError for what cannot be opened."""
     path = Path(path)

@@ -12,7 +12,11 @@ from keras import layers
 
 from unet_lib.model.efficientnet_lite import LITE, lite_encoder
 
-__all__ = ["ENCODERS", "Encoder"]
+__all__ = ["ENCODERS", "Encoder", "PretrainedError"]
+
+
+class PretrainedError(RuntimeError):
+    """Weights from ImageNet cannot be had; the message says how to go on without."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,17 @@ def _application(name: str, scaling: str, inputs: Any, depth: int, weights: str 
         x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
     x = _SCALINGS[scaling](name="scale_input")(x)
     build = getattr(keras.applications, name)
-    backbone = build(include_top=False, input_tensor=x, weights=weights)
+    try:
+        backbone = build(include_top=False, input_tensor=x, weights=weights)
+    except Exception as error:  # Keras raises a bare one where it cannot download
+        if not weights or type(error) is not Exception and "corrupted" not in str(error):
+            raise
+        raise PretrainedError(
+            f"encoder {name}: its ImageNet weights cannot be had ({str(error).splitlines()[0]}). "
+            "Without internet: copy ~/.keras/models from a machine that has it (behind a proxy: set "
+            "HTTPS_PROXY), take the encoder EfficientNetLite0, whose weights come with the "
+            "project, or leave --imagenet out."
+        ) from error
     outputs = [layer.output for layer in backbone.layers if len(layer.output.shape) == 4]
     levels = {tuple(output.shape[1:3]): output for output in outputs}
     height, width = inputs.shape[1:3]
