@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from unet_lib.augment import Augmentation
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.files import write_errors
-from unet_lib.images import Preprocessing
+from unet_lib.images import Preprocessing, covers_most
 
 __all__ = ["Batches", "PreparedCases"]
 
@@ -55,10 +56,18 @@ class PreparedCases:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self.hashes = [""] * len(self.cases)
         self.mask_hashes = [""] * len(self.cases)
+        self.lesions = [False] * len(self.cases)  # whether the case has any
+        self._covered: list[str] = []
         with ThreadPoolExecutor(max(1, workers)) as pool:
             decoded = pool.map(self._decode, range(len(self.cases)))
             for _ in tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image"):
                 pass
+        if self._covered:
+            warnings.warn(
+                f"{len(self._covered)} masks cover much, first: {min(self._covered)}. Are they "
+                "negatives? The command check lists them.",
+                stacklevel=2,
+            )
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return image and mask at a position, which must not be changed."""
@@ -88,6 +97,9 @@ class PreparedCases:
         image, mask = load_case(self.cases[index])
         self.hashes[index] = content_hash(image)
         self.mask_hashes[index] = content_hash(mask[..., None])
+        self.lesions[index] = bool(mask.any())
+        if much := covers_most(mask):
+            self._covered.append(f"{self.cases[index].name} {much}")
         prepared = self.preprocessing.apply(image, mask)
         self._keep(index, prepared.image, prepared.mask)
 

@@ -76,7 +76,7 @@ def left_out(
             reasons["masks or earlier results"].append(path)
         elif is_picture(path):
             place = "/".join(parts[:-1]) or "the folder itself"
-            reasons[f"pictures in {place}, where they are not looked for"].append(path)
+            reasons[f"pictures in {place} that make no case"].append(path)
             lost.append(path)
         elif _NO_PICTURE.fullmatch(ending):
             reasons["texts, tables or the like"].append(path)

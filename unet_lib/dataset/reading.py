@@ -24,6 +24,7 @@ from unet_lib.images import IMAGE_SUFFIXES, MaskSet
 _VARIABLE = "BUSI_DIR"
 _KAGGLE = Path("/kaggle/input/breast-ultrasound-images-dataset")
 _COLAB = Path("/content")
+_EMPTY = "class folders that give no case"
 
 
 def find_cases(
@@ -72,17 +73,29 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
         )
     try:
         cases = layout.read(root)
-    except DatasetError as error:  # what is missing may be there, but not as expected
-        raise DatasetError(f"{error} {_unread(root)}".rstrip()) from error
+        absent = _masks_checked(cases, require_masks)
+    except DatasetError as error:  # what is missing may be there with an ending that is not read
+        text, tree, expected_tree = str(error).partition(" Expected one of")
+        raise DatasetError(f"{text} {_unread(root)}".rstrip() + tree + expected_tree) from error
     if not cases:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError(
-            f"{root}: the folders are there but hold no image. {left_out(root).text} Endings that "
-            f"are read: {endings}. {expected()}"
+            f"{root}: the folders ({', '.join(subfolders(root))}) are there but hold no image as "
+            f"{layout.name}. {left_out(root).text} Endings that are read: {endings}. {expected()}"
         )
-    labels = {case.label for case in cases}
-    without = {name for name in LABELS[:3] if name not in labels and name in subfolders(root)}
-    of_folder(root, cases).refuse_half(without)
+    left = of_folder(root, cases)
+    left.refuse_half([path.name.lower() for path in left.reasons.get(_EMPTY, ())])
+    # Where only some of an image's masks are missing they are left in: `check_cases` names them.
+    cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
+    if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
+        cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
+    together = MaskSet(path for case in cases for path in case.mask_paths if path.is_file())
+    cases = [replace(case, mask_set=together) for case in cases]
+    return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
+
+
+def _masks_checked(cases: Sequence[Case], require_masks: bool) -> set[Path]:
+    """Return the masks that a table names and that are not there, or refuse them."""
     absent = {path for case in cases for path in case.mask_paths if not path.is_file()}
     if require_masks:
         lost = {p for c in cases if c.label != "normal" for p in c.mask_paths if p in absent}
@@ -93,25 +106,27 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
             "image without a mask (only normal images may go without). Add its mask, or take the "
             f"image out. {expected()}",
         )
-    # Where only some of an image's masks are missing they are left in: `check_cases` names them.
-    cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
-    if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
-        cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
-    together = MaskSet(path for case in cases for path in case.mask_paths if path.is_file())
-    cases = [replace(case, mask_set=together) for case in cases]
-    return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
+    return absent
 
 
 def _unread(root: Path) -> str:
-    """Say which files of a folder have endings that are not read."""
+    """Say what in a folder has endings that are not read, or lies at different depths."""
     left = left_out(root)
-    return replace(left, reasons={r: p for r, p in left.reasons.items() if "ending" in r}).text
+    uneven = len({len(path.relative_to(root).parts) for path in left.lost}) > 1
+    wanted = ("files ending", "pictures in") if uneven else ("files ending",)
+    return replace(
+        left, reasons={r: p for r, p in left.reasons.items() if r.startswith(wanted)}
+    ).text
 
 
 def of_folder(folder: Path, cases: Sequence[Case]) -> LeftOut:
     """Compare what lies in a data folder with its cases."""
+    root, labels = find_root(folder), {case.label for case in cases}
     taken = [path for case in cases for path in (case.image_path, *case.mask_paths)]
-    return left_out(find_root(folder), taken)
+    left = left_out(root, taken)
+    classes = set(LABELS[:3]) - labels
+    empty = [path for name, path in subfolders(root).items() if name in classes]
+    return replace(left, reasons=left.reasons | {_EMPTY: empty}) if empty else left
 
 
 def find_root(folder: Path) -> Path:

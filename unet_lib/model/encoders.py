@@ -53,8 +53,8 @@ def _application(name: str, scaling: str, inputs: Any, depth: int, weights: str 
             raise
         raise PretrainedError(
             f"encoder {name}: its ImageNet weights cannot be had ({str(error).splitlines()[0]}). "
-            "Without internet: copy ~/.keras/models from a machine that has it (behind a proxy: set "
-            "HTTPS_PROXY), take the encoder EfficientNetLite0, whose weights come with the "
+            "Without internet: copy ~/.keras/models from a machine that has it (behind a proxy: "
+            "set HTTPS_PROXY), take the encoder EfficientNetLite0, whose weights come with the "
             "project, or leave --imagenet out."
         ) from error
     outputs = [layer.output for layer in backbone.layers if len(layer.output.shape) == 4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,16 +14,17 @@ from typing import Any
 
 from unet_lib.backend import describe_hardware
 from unet_lib.dataset import Folds, Split
-from unet_lib.files import read_json, write_atomic
+from unet_lib.files import WriteError, read_json, write_atomic
 from unet_lib.inference import Segmenter
 from unet_lib.provenance import Provenance, package_versions
 from unet_lib.training.recipe import Recipe
 from unet_lib.weights import load_segmenter
 
-__all__ = ["Run", "claim_folder", "load_run", "read_settings", "write_json"]
+__all__ = ["Run", "check_room", "claim_folder", "load_run", "read_settings", "write_json"]
 
 SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
 MODEL = "model"
+_BYTES = 44  # a parameter: state with moments and mean, twice while it is written; best, model
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,15 @@ def claim_folder(
     split_csv.save(folder / SPLIT)
     settings = {"recipe": recipe.to_dict(), "about": known.to_dict()}
     write_json(folder / SETTINGS, settings | _environment())
+
+
+def check_room(folder: Path, network: Any) -> None:
+    """Refuse a disk that has no room for what a run writes, before the first epoch."""
+    needed = _BYTES * network.count_params()
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        text = f"a run needs {needed / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free"
+        raise WriteError(folder, OSError(text))
 
 
 def _environment() -> dict[str, Any]:

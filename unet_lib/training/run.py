@@ -31,6 +31,7 @@ from unet_lib.training.folder import (
     MODEL,
     RESULT,
     Run,
+    check_room,
     claim_folder,
     load_run,
     write_json,
@@ -216,6 +217,14 @@ def _train(
         for cases in (split.train, split.validation)
         if cases
     ]
+    for part, ready in zip(("train", "validation"), prepared, strict=False):
+        if not any(ready.lesions):
+            raise ValueError(
+                f"train: none of the {len(ready)} images of the {part} part of {split.name} has a "
+                "lesion: nothing could be learned, or no threshold chosen, after all epochs. Take "
+                "another fold, divide the images otherwise (--split), or look at the masks (the "
+                "command check)."
+            )
     common = {"channels": recipe.network.input_channels, "workers": config.workers}
     batches = distributed.SharedBatches(
         prepared[0],
@@ -244,6 +253,8 @@ def _train(
         if start:
             network.set_weights(start.network.get_weights())
         compile_network(network, config, batches.updates)
+    if distributed.is_first():
+        check_room(folder, network)
     epochs = fit(network, batches, validation, config, folder, show_progress=progress)
     return epochs, {c: h for part in prepared for c, h in zip(part.cases, part.hashes, strict=True)}
 
