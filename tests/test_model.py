@@ -8,6 +8,7 @@ import pytest
 
 from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
 from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
+from unet_lib.model.encoders import PretrainedError
 
 pytestmark = [pytest.mark.keras, pytest.mark.jax]
 
@@ -122,6 +123,16 @@ def test_lite_encoder_starts_from_imagenet_only_when_asked():
     assert not np.array_equal(stem(), stem(pretrained=False))
     output = run(build_unet(config, (64, 48)), np.zeros((1, 64, 48, 1), "float32"))
     assert output.shape == (1, 64, 48, 1)
+
+
+def test_imagenet_weights_without_internet_say_the_way_out(monkeypatch):
+    def offline(**options):
+        raise Exception("URL fetch failure on https://somewhere: None -- [Errno 111] refused")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
+    config = UNetConfig(encoder="MobileNetV2", encoder_weights="imagenet", depth=3)
+    with pytest.raises(PretrainedError, match=r"MobileNetV2.*URL fetch.*EfficientNetLite0"):
+        build_unet(config, 32)
 
 
 def test_absent_imagenet_weights_are_named():

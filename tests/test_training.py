@@ -17,7 +17,7 @@ import scipy.ndimage
 
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Folds, TrainingImages, content_hash, find_cases, load_case, make_split
-from unet_lib.files import FolderInUse
+from unet_lib.files import FolderInUse, WriteError
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.metrics import score_case
@@ -92,6 +92,35 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
     ours, theirs = finished.segmenter, loaded.segmenter
     assert ours.provenance.to_dict() == theirs.provenance.to_dict()
     assert (ours.threshold, ours.cleaning) == (theirs.threshold, theirs.cleaning)
+
+
+def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp_path, monkeypatch):
+    empty = tmp_path / "empty.png"
+    cv2.imwrite(str(empty), np.zeros(load_case(split.train[0])[1].shape, np.uint8))
+    for part in ("train", "validation"):
+        bare = [
+            replace(case, mask_paths=(empty,), image_path=split.train[0].image_path)
+            for case in getattr(split, part)
+        ]
+        with pytest.raises(ValueError, match=f"the {part} part of .* has a lesion.*another fold"):
+            train(replace(split, **{part: tuple(bare)}), tmp_path / part, small_recipe())
+        assert not (tmp_path / part / "state.npz").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 1000))
+    with pytest.raises(
+        WriteError, match=r"full: cannot be written \(a run needs \d+ MB there, 0 MB"
+    ):
+        train(split, tmp_path / "full", small_recipe(), progress=False)
+    assert not (tmp_path / "full" / "state.npz").exists()
+
+
+def test_masks_that_cover_much_are_named_again_before_training(split, tmp_path):
+    case = split.train[0]
+    white = np.full(load_case(case)[1].shape, 255, np.uint8)
+    white[20:40, 20:40] = 0
+    cv2.imwrite(str(tmp_path / "negative.png"), white)
+    covered = replace(case, mask_paths=(tmp_path / "negative.png",))
+    with pytest.warns(UserWarning, match=f"1 masks cover much, first: .*{re.escape(case.name)}"):
+        PreparedCases([covered], Preprocessing(size=32))
 
 
 def same_weights(one, other):
