@@ -20,6 +20,7 @@ from unet_lib.images import (
     as_grey,
     as_image,
     covers_most,
+    read_mask_pixels,
     read_pixels,
 )
 
@@ -195,7 +196,7 @@ def _examine_masks(
     together = case.mask_set or MaskSet(case.mask_paths)
     for path in case.mask_paths:
         try:
-            stored = read_pixels(path)
+            stored = read_mask_pixels(path)
         except ImageError as error:
             yield "unreadable", str(error)
             continue

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from unet_lib.dataset.cases import LABELS, Case, DatasetError, read_table
 from unet_lib.dataset.left_out import OUTPUT
-from unet_lib.images import is_picture, picture_name
+from unet_lib.images import IMAGE_SUFFIXES, is_outline, is_picture, outlines_in, picture_name
 
 BUSI_NAME = "Dataset_BUSI_with_GT"
 
 _CLASSES = LABELS[:3]
 _BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
-_MASK = re.compile(r"(?P<image>.+)_mask(?:_\d+)?$", re.IGNORECASE)
+_MASK = re.compile(r"(?P<image>.+)_(?:masks?|segmentation)(?:_\d+)?$", re.IGNORECASE)
+_IMAGES = ("images", "image", "imgs", "jpegimages")  # also as of VOC, CVAT and labelme2voc
+_MASKS = ("masks", "mask", "segmentationclass", "segmentationclasspng")
 _MANY = 5  # names shown in one message
 
 
@@ -39,8 +41,9 @@ def expected() -> str:
 def recognised(root: Path) -> Layout | None:
     """Return the layout of a folder; images beside masks only where nothing else is marked."""
     marked = [layout for layout in LAYOUTS if layout.recognise(root)]
-    if len(marked) > 1 and _PAIR in marked:
-        marked.remove(_PAIR)
+    for weak in (_ONE_FOLDER, _PAIR):
+        if len(marked) > 1 and weak in marked:
+            marked.remove(weak)
     if len(marked) > 1:
         raise DatasetError(
             f"{root}: has the marks of {' and of '.join(one.name for one in marked)}; which is "
@@ -111,20 +114,22 @@ def _class(folder: Path, label: str) -> list[Case]:
     files = pictures(folder)
     masks = {stem: path for stem, path in files.items() if _MASK.match(stem)}
     images = {stem: path for stem, path in files.items() if stem not in masks}
-    return _matched(images, masks, label)
+    return _matched(images, masks, outlines_in(folder), label)
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:
     children = subfolders(folder)
-    images = children.get("images") or children.get("image")
-    masks = children.get("masks") or children.get("mask")
-    return (images, masks) if images and masks else None
+    images = [children[name] for name in _IMAGES if name in children]
+    masks = [children[name] for name in _MASKS if name in children]
+    return (images[0], masks[0]) if images and masks else None
 
 
 def _images_and_masks(folder: Path, label: str = "") -> list[Case]:
     """Read ``images`` and ``masks``; the class is in the names where all are named as in BUSI."""
     images, masks = _pair(folder)
-    cases = _matched(pictures(images), pictures(_class_of_masks(masks)), label or "unknown")
+    masks = _class_of_masks(masks)
+    outlines = outlines_in(images) | outlines_in(masks)
+    cases = _matched(pictures(images), pictures(masks), outlines, label or "unknown")
     named = [_BUSI_NAMES.fullmatch(case.name) for case in cases]
     if label or not all(named):
         return cases
@@ -145,15 +150,27 @@ def _class_of_masks(folder: Path) -> Path:
     return numbered[0]
 
 
-def _matched(images: dict[str, Path], masks: dict[str, Path], label: str) -> list[Case]:
-    """Give every image its masks: of its own name, or with ``_mask``, ``_mask_1`` after it."""
+def _matched(
+    images: dict[str, Path], masks: dict[str, Path], outlines: dict[str, Path], label: str
+) -> list[Case]:
+    """Give every image its masks, or else its outlines: ``NAME``, ``NAME.jpg``, ``NAME_mask_1``.
+
+    Capitals are told apart only where two images differ in them alone.
+    """
     owned: dict[str, list[Path]] = {stem: [] for stem in images}
-    orphans = []
+    lower = {stem.casefold(): stem for stem in images}
+    orphans = [path for stem, path in outlines.items() if stem not in images]
     for stem, path in masks.items():
         match = _MASK.match(stem)
         owner = match["image"] if match and stem not in images else stem
+        if owner not in images and Path(owner).suffix.lower() in IMAGE_SUFFIXES:
+            owner = Path(owner).stem
+        if owner not in images and len(lower) == len(images):
+            owner = lower.get(owner.casefold(), owner)
         owned.get(owner, orphans).append(path)
     _refuse_orphans(orphans)
+    for stem in outlines.keys() - {stem for stem, paths in owned.items() if paths}:
+        owned[stem].append(outlines[stem])
     return [Case(stem, label, path, tuple(owned[stem]), stem) for stem, path in images.items()]
 
 
@@ -276,6 +293,12 @@ _PAIR = Layout(
     lambda root: _pair(root) is not None,
     _images_and_masks,
 )
+_ONE_FOLDER = Layout(
+    "one folder",
+    "NAME.png + NAME_mask.png, or + NAME.json of LabelMe, in the folder itself",
+    lambda root: any(_MASK.match(p.stem) or is_outline(p) for p in root.iterdir() if p.is_file()),
+    lambda root: _class(root, "unknown"),
+)
 LAYOUTS = [
     Layout(
         "class folders",
@@ -287,6 +310,7 @@ LAYOUTS = [
         BUSI_NAME,
     ),
     _PAIR,
+    _ONE_FOLDER,
     Layout(
         "BUS-BRA",
         "bus_data.csv + Images/bus_NNNN-l.png + Masks/mask_NNNN-l.png (BUS-BRA)",

@@ -17,6 +17,7 @@ from unet_lib.images.decode import (
 )
 from unet_lib.images.frames import Frame, ImageError, Region, pixel_size
 from unet_lib.images.masks import MaskSet, as_colour_mask, covers_most, read_masks
+from unet_lib.images.outlines import is_outline, outlines_in, read_mask_pixels
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
 from unet_lib.images.reading import as_grey, as_image, read_image, write_image
 
@@ -34,13 +35,16 @@ __all__ = [
     "as_image",
     "covers_most",
     "is_dicom",
+    "is_outline",
     "is_picture",
     "name_of",
+    "outlines_in",
     "picture_name",
     "pixel_size",
     "read_frame",
     "read_frames",
     "read_image",
+    "read_mask_pixels",
     "read_masks",
     "read_pixels",
     "read_size",

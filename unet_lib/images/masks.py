@@ -25,8 +25,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from unet_lib.images.decode import read_pixels
 from unet_lib.images.frames import ImageError, PathLike
+from unet_lib.images.outlines import read_mask_pixels
 from unet_lib.images.reading import as_grey
 
 _NEAR = 0.2  # near 0, or near the maximum: within this share of the maximum
@@ -82,7 +82,7 @@ def read_masks(
     joined = None if shape is None else np.zeros(shape, bool)
     among = mask_set or MaskSet(files)
     for path in files:
-        pixels = read_pixels(path)
+        pixels = read_mask_pixels(path)
         mask = as_colour_mask(pixels, path) if colour_coded else among.mask(pixels, path)
         if joined is None:
             joined, owner = mask, str(path)
@@ -162,7 +162,7 @@ class MaskSet:
 
 def _glance(path: Path) -> _Colours | None:
     try:
-        pixels = read_pixels(path)
+        pixels = read_mask_pixels(path)
         return _seen(pixels, *_read(pixels, path))
     except ImageError:  # refused where it is read itself
         return None

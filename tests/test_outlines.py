@@ -1,0 +1,115 @@
+"""Outlines of LabelMe are read as masks; names that annotation tools give are matched."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from unet_lib.dataset import check_cases, find_cases, load_case
+from unet_lib.images import ImageError, read_masks
+
+SIZE = (48, 64)
+CORNERS = [[10.4, 8.0], [40.6, 12.2], [30.0, 36.9]]
+
+
+def picture(path: Path, number: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, SIZE, np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def mask(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = Image.new("L", SIZE[::-1])
+    ImageDraw.Draw(drawn).polygon([tuple(p) for p in CORNERS], fill=255, outline=255)
+    drawn.save(path)
+    return path
+
+
+def outline(path: Path, *shapes, **changes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shapes = shapes or ({"points": CORNERS},)
+    drawn = [{"label": "lesion", "shape_type": "polygon", "flags": {}} | s for s in shapes]
+    height, width = SIZE
+    data = {"version": "5.2.1", "flags": {}, "shapes": drawn, "imagePath": "1.png"}
+    data |= {"imageData": None, "imageHeight": height, "imageWidth": width} | changes
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn", "label"),
+    [
+        ("1.png", "1.json", "unknown"),
+        ("benign/1.png", "benign/1.json", "benign"),
+        ("images/1.png", "masks/1.json", "unknown"),
+        ("1.png", "1_mask.png", "unknown"),  # Roboflow
+        ("imgs/1.png", "masks/1.png", "unknown"),
+        ("JPEGImages/1.png", "SegmentationClass/1.png", "unknown"),  # VOC, CVAT, labelme2voc
+        ("images/1.png", "masks/1.png.png", "unknown"),  # Supervisely
+        ("images/1.png", "masks/1_segmentation.png", "unknown"),  # ISIC
+        ("images/IMG_1.png", "masks/img_1.png", "unknown"),
+    ],
+)
+def test_what_annotation_tools_write_is_read(image, drawn, label, tmp_path):
+    picture(tmp_path / image)
+    (outline if drawn.endswith("json") else mask)(tmp_path / drawn)
+    (case,) = find_cases(tmp_path)
+    assert case.label == label
+    expected = read_masks(mask(tmp_path / "expected" / "1.png"))
+    np.testing.assert_array_equal(load_case(case)[1], expected)
+    assert check_cases([case]).ok
+
+
+def test_every_shape_that_has_an_area_is_filled(tmp_path):
+    part = BytesIO()
+    Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8)).save(part, "PNG")
+    shapes = [
+        {"shape_type": "rectangle", "points": [[20, 10], [12, 6]]},  # drawn from below
+        {"shape_type": "circle", "points": [[40, 30], [40, 34]]},
+        {
+            "shape_type": "mask",
+            "points": [[50, 40], [51, 41]],
+            "mask": base64.b64encode(part.getvalue()).decode(),
+        },
+    ]
+    drawn = read_masks(outline(tmp_path / "1.json", *shapes))
+    assert drawn[6:11, 12:21].all() and drawn[30, 36:45].all()
+    assert drawn[40:42, 50:52].tolist() == [[False, True], [True, True]]
+    assert drawn.sum() == 5 * 9 + 3 + drawn[26:35, 36:45].sum()
+    nothing = outline(tmp_path / "2.json", shapes=[])
+    assert not read_masks(nothing).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "words"),
+    [
+        ({"shape_type": "linestrip", "points": CORNERS}, {}, "linestrip"),
+        ({"shape_type": "point", "points": [[3, 4]]}, {}, "point"),
+        ({"points": CORNERS[:2]}, {}, "2 points"),
+        ({"points": "far"}, {}, "cannot be filled"),
+        ({"points": CORNERS}, {"imageHeight": None}, "None x 64"),
+        ({"points": CORNERS}, {"imageHeight": 10**9}, "1000000000 x 64"),
+        ({"points": CORNERS}, {"shapes": 3}, "no outlines of LabelMe"),
+    ],
+)
+def test_what_is_no_area_is_refused_by_name(shape, changes, words, tmp_path):
+    with pytest.raises(ImageError, match=words):
+        read_masks(outline(tmp_path / "1.json", shape, **changes))
+
+
+def test_labels_of_several_things_are_refused_and_a_mask_goes_before_its_outline(tmp_path):
+    for number, label in enumerate(("Benign", "malignant", "malignant")):
+        picture(tmp_path / f"{number}.png", number)
+        outline(tmp_path / f"{number}.json", {"points": CORNERS, "label": label})
+    mask(tmp_path / "0_mask.png")
+    cases = find_cases(tmp_path)
+    assert [c.mask_paths[0].name for c in cases] == ["0_mask.png", "1.json", "2.json"]
+    outline(tmp_path / "2.json", {"points": CORNERS, "label": "rib"})
+    with pytest.raises(ImageError, match="several labels, benign, malignant, rib"):
+        find_cases(tmp_path)

@@ -1,0 +1,96 @@
+"""Outlines drawn with LabelMe (https://github.com/wkentaro/labelme), as masks."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from math import dist
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from unet_lib.files import read_json
+from unet_lib.images.decode import read_pixels
+from unet_lib.images.frames import ImageError, PathLike
+
+_MAX_PIXELS = 32_000_000
+_HEAD = 4096  # bytes: a picture may stand behind the shapes
+
+
+def is_outline(path: Path) -> bool:
+    """Whether a file is of LabelMe, by its content."""
+    if path.suffix.lower() != ".json" or path.name.startswith(".") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"shapes"' in file.read(_HEAD)
+
+
+def outlines_in(folder: Path) -> dict[str, Path]:
+    """Files of LabelMe in a folder, by stem; ImageError where not all outline the same."""
+    files = {path.stem: path for path in sorted(folder.iterdir()) if is_outline(path)}
+    labels = {str(s.get("label")).lower() for path in files.values() for s in _read(path)["shapes"]}
+    if len(labels) > 1 and labels != {"benign", "malignant"}:
+        raise ImageError(
+            f"{folder}: the outlines have several labels, {', '.join(sorted(labels)[:5])}; which "
+            "are lesions cannot be known. Keep those of lesions, under one label."
+        )
+    return files
+
+
+def read_mask_pixels(path: PathLike) -> np.ndarray:
+    """Decode a mask as `read_pixels`, or draw LabelMe's outlines: uint8 (H, W), 0 and 255."""
+    if Path(path).suffix.lower() != ".json":
+        return read_pixels(path)
+    data = _read(Path(path))
+    mask = Image.new("L", (data["imageWidth"], data["imageHeight"]))
+    for shape in data["shapes"]:
+        try:
+            _draw(mask, shape)
+        except (LookupError, TypeError, ValueError, OSError) as error:
+            raise ImageError(
+                f"{path}: a shape of type {shape.get('shape_type')!r} cannot be filled ({error}). "
+                "Draw lesions as polygons of three points or more, rectangles, circles or masks."
+            ) from error
+    return np.asarray(mask)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a LabelMe file and check what is used of it."""
+    try:
+        data = read_json(path)
+        sides, shapes = (data["imageHeight"], data["imageWidth"]), data["shapes"]
+        right = all(type(side) is int and side > 0 for side in sides)
+        if (
+            not right
+            or sides[0] * sides[1] > _MAX_PIXELS
+            or not all(type(s) is dict for s in shapes)
+        ):
+            raise ValueError(f"its picture is {sides[0]} x {sides[1]} pixels")
+    except (LookupError, TypeError, ValueError) as error:
+        raise ImageError(
+            f"{path}: no outlines of LabelMe ({error}); expected shapes, imageHeight, imageWidth. "
+            "Save it again with LabelMe, or save the mask as PNG."
+        ) from error
+    return data
+
+
+def _draw(mask: Image.Image, shape: dict[str, Any]) -> None:
+    """Fill one shape as LabelMe's own export does, so that both give the same mask."""
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    kind, draw = shape.get("shape_type") or "polygon", ImageDraw.Draw(mask)
+    if kind == "polygon" and len(points) > 2:
+        draw.polygon(points, fill=255, outline=255)
+    elif kind == "rectangle":
+        (left, right), (top, bottom) = (sorted(p[axis] for p in points) for axis in (0, 1))
+        draw.rectangle((left, top, right, bottom), fill=255, outline=255)
+    elif kind == "circle":
+        (x, y), radius = points[0], dist(*points)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255, outline=255)
+    elif kind == "mask":
+        part = Image.open(BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",))
+        marked = Image.fromarray((np.asarray(part.convert("L")) > 0).astype(np.uint8) * 255)
+        mask.paste(255, (round(points[0][0]), round(points[0][1])), marked)
+    else:
+        raise ValueError(f"{len(points)} points")
