@@ -3,7 +3,8 @@
 1. Black (0) is background and the one other value or colour is lesion, whatever it is, also where
    its luminance is lost (a label 1 in the blue channel). Black alone is an empty mask.
 2. Values in between are those of JPEG and of smoothed edges: all within a fifth of the maximum from
-   0 or from the maximum, or else within 3 pixels of both. The cut is at half the maximum.
+   0 or from the maximum, or else within 3 pixels of both. The cut is at half the maximum,
+   which is at least .8 of white: else it is a soft map, of which nobody knows the cut.
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
 4. A mask is doubtful that has one value other than black, or that marks more than half of the
@@ -32,7 +33,7 @@ from unet_lib.images.reading import as_grey
 _NEAR = 0.2  # near 0, or near the maximum: within this share of the maximum
 _EDGE = 3  # pixels: how far from an edge a smoothed mask may hold values in between
 _MOST_BETWEEN = 0.25  # of the pixels; more of them are a picture
-_MIN_MAXIMUM = 64  # of 255: below it, several values are label numbers, not a smoothed mask
+_MIN_MAXIMUM = 0.8, 0.25  # of full scale: of many values, of two colours; below: map or labels
 _MOST_OF_BORDER, _MOST_OF_PICTURE = 0.5, 0.75  # BUSI and BUS-BRA: at most .033 and .575
 _FEW_VALUES, _PLATEAU = 8, 5  # values drawn by hand or program; side in pixels of a label's inside
 _SAME = 16 / 255  # of full scale: one colour, saved as JPEG or not
@@ -193,7 +194,7 @@ def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
         mask = marked
     elif colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
         raise _no_mask(path, colours.tolist(), [], "colours or more")
-    elif grey.dtype != bool and _is_smoothed(grey, float(grey.max())) and not _has_labels(grey):
+    elif grey.dtype != bool and _is_smoothed(grey, len(colours)) and not _has_labels(grey):
         mask = grey > float(grey.max()) / 2
     else:
         raise _no_mask(path, *np.unique(grey, return_counts=True), "grey values")
@@ -250,10 +251,11 @@ def as_colour_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
     )
 
 
-def _is_smoothed(grey: np.ndarray, high: float) -> bool:
+def _is_smoothed(grey: np.ndarray, colours: int) -> bool:
     """Whether values in between come from JPEG or smoothed edges and not from labels."""
     full = np.iinfo(grey.dtype).max if grey.dtype.kind in "iu" else 1.0
-    if not high >= full * _MIN_MAXIMUM / 255 or not float(grey.min()) >= 0:  # also NaN
+    high = float(grey.max())
+    if not high >= full * _MIN_MAXIMUM[colours < 3] or not float(grey.min()) >= 0:  # also NaN
         return False
     dark, bright = grey <= _NEAR * high, grey >= (1 - _NEAR) * high
     between = ~(dark | bright)
