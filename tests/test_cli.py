@@ -1,6 +1,8 @@
+import argparse
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ from scipy import ndimage
 from test_dicom import SECRET, region, write_dicom
 
 from unet_lib.cli import main
-from unet_lib.cli.models import _SHORT
+from unet_lib.cli.models import _SHORT, read_recipe
 from unet_lib.training import Recipe, TrainingError
 
 pytestmark = pytest.mark.keras
@@ -148,6 +150,12 @@ def test_options_that_are_no_more_name_what_replaces_them(given, instead, capsys
     assert "is no more. Instead: " in said and instead in said
 
 
+def test_a_longer_word_is_no_retired_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["crossvalidate", "--out", "o", "--notebook"])
+    assert "unrecognized arguments: --notebook" in capsys.readouterr().err
+
+
 # phantoms and check
 
 
@@ -254,6 +262,9 @@ def test_a_training_that_starts_from_a_model_takes_its_network(data, tmp_path, m
     capsys.readouterr()
     refused(capsys, [*given, "--filters", "32"], "--start-from busi-small: brings its network")
     refused(capsys, [*given[:-1], "nothing"], "nothing: neither a model folder")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"network": {"filters": 4}}')
+    refused(capsys, [*given, "--recipe", recipe], "leave network.filters out")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +305,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(fault, data, tmp_path, monke
         ("--filters 0", "filters must be a whole number"),
         ("--size 4", "size must be 8 to 4096"),
         ("--epochs 0", "epochs must be a whole number from 1"),
+        ("--epochs ²", "epochs must be a whole number from 1"),
         ("--encoder VGG1", "encoder must be one of"),
         ("--imagenet", "must be one of None with encoder"),
         ("--precision half", "precision must be one of"),
@@ -305,6 +317,28 @@ def test_wrong_settings_of_train(options, words, data, tmp_path, capsys):
     out = tmp_path / "r"
     refused(capsys, ["train", data, "--out", out, *options.split()], words)
     assert not out.exists()
+
+
+def test_a_recipe_of_few_epochs_warms_up_as_the_option_does(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text('{"training": {"epochs": 2}}')
+    given = argparse.Namespace(recipe=path, set=[])
+    assert read_recipe(given).training.warmup_epochs == 0.4
+    given.set = ["training.warmup_epochs=1"]
+    assert read_recipe(given).training.warmup_epochs == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train DATA", "crossvalidate DATA", "evaluate DATA --model M", "export --model M --format x"],
+)
+def test_a_file_is_no_folder_for_results(command, data, constant, tmp_path, capsys):
+    out = tmp_path / "file"
+    out.write_text("mine")
+    names = {"DATA": data, "M": constant[0]}
+    given = [names.get(word, word) for word in command.split()]
+    refused(capsys, [*given, "--out", out], f"--out {out}: is a file; expected a folder")
+    assert out.read_text() == "mine"
 
 
 # evaluate
@@ -493,6 +527,14 @@ def test_results_lie_as_the_picture_is_seen(constant, tmp_path):
         np.testing.assert_array_equal(overlay[2:-2, 2:-2], seen[2:-2, 2:-2])
         mask = cv2.imread(str(out / f"{path.stem}_pred.png"), cv2.IMREAD_UNCHANGED)
         assert mask.shape == seen.shape
+
+
+def test_a_name_that_is_no_utf8_is_segmented(constant, tmp_path):
+    images(tmp_path, "in.png").joinpath("in.png").rename(tmp_path / os.fsdecode(b"b\xff.png"))
+    out = tmp_path / "out"
+    arguments = ["segment", "--model", str(constant[0]), "--out", str(out)]
+    assert main([*arguments, str(tmp_path)]) == 0
+    assert b"\nb\xff.png,1,1," in (out / "lesions.csv").read_bytes()
 
 
 def test_table_agrees_with_the_masks(run, data, tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_only_validation_is_scored_until_it_is_final(folds_run, data):
 
 
 @pytest.mark.keras
-def test_finished_folds_are_kept_and_other_recipes_refused(folds_run, data):
+def test_finished_folds_are_kept_and_other_recipes_refused(folds_run, data, tmp_path):
     _, cases, folds = data
     weights = folds_run.folder / "fold0" / "model" / "model.weights.h5"
     before = weights.stat().st_mtime_ns
@@ -72,6 +72,9 @@ def test_finished_folds_are_kept_and_other_recipes_refused(folds_run, data):
         crossvalidate(cases, folds, folds_run.folder, other, **given)
     with pytest.raises(ValueError, match="no fold 7"):
         crossvalidate(cases, folds, folds_run.folder, RECIPE, which=[7], **given)
+    with pytest.raises(ValueError, match="no fold 7"):
+        crossvalidate(cases, folds, tmp_path / "new", RECIPE, which=[0, 7], **given)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.keras

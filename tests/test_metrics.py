@@ -85,7 +85,6 @@ def test_pooled_scores_equal_scikit_learn_with_zero_division_nan():
             t, p, labels=[0, 1], zero_division=np.nan
         )
         assert same(counts.precision, precision[1]) and same(counts.recall, recall[1])
-        assert same(counts.pixel_specificity, recall[0])
         assert same(counts.false_positive_rate, 1 - recall[0])
         assert same(counts.accuracy, np.mean(t == p)) and same(counts.prevalence, t.mean())
         if not (t.any() or p.any()):

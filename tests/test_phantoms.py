@@ -287,6 +287,8 @@ def test_wrong_arguments_say_what_is_allowed():
         make_phantom("benign", 0, (63, 200))
     with pytest.raises(ValueError, match="count"):
         list(phantom_pictures(0))
+    with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
+        list(phantom_pictures(1, -1))
     for bad in ({"benign": 0.8, "malignant": 0.3}, {"second_lesion": 2}, {"benign": float("nan")}):
         with pytest.raises(ValueError, match="must lie in"):
             PhantomConfig(**bad)

@@ -167,6 +167,10 @@ def test_finished_run_is_returned_and_others_are_refused(finished, split, tmp_pa
     new = tmp_path / "r"
     refused(ValueError, "validation part of .* is empty", replace(split, validation=()), new)
     refused(ValueError, "train: the train part of .* is empty", replace(split, train=()), new)
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(split.train[0].image_path.read_bytes()[:500])
+    unreadable = (replace(split.train[0], image_path=torn), *split.train[1:])
+    refused(ValueError, "torn.png: cannot be decoded", replace(split, train=unreadable), new)
     assert not new.exists()
     with pytest.raises(ValueError, match="no finished run"):
         load_run(tmp_path)

@@ -65,9 +65,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    """Write bytes or text (as UTF-8, line ends as they are) whole or not at all."""
+    """Write bytes or text (as UTF-8, line ends as they are) whole or not at all.
+
+    A file name that is no UTF-8 reaches Python as surrogates and is written as it was.
+    """
+    if isinstance(data, str):
+        data = data.encode("utf-8", errors="surrogateescape")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        temporary.write_bytes(data)
     return Path(path)
 
 

@@ -111,7 +111,7 @@ def find_predictions(
     folder: str | os.PathLike,
     cases: Sequence[Case],
     *,
-    known: Sequence[Case] = (),
+    unscored: Sequence[Case] = (),
     resize: bool = False,
 ) -> Predictions:
     """Match the files of a folder, and of folders in it, with cases by name.
@@ -126,7 +126,7 @@ def find_predictions(
     folder : path-like
     cases : sequence of Case
         Those to be scored; each needs a mask.
-    known : sequence of Case
+    unscored : sequence of Case
         Others of the same data: predictions of them are passed over.
     resize : bool
         Bring predictions of another size to the size of their image: masks by the nearest pixel,
@@ -146,7 +146,7 @@ def find_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise PredictionError(f"{folder}: no such folder of predictions.")
-    every = (*cases, *known)
+    every = (*cases, *unscored)
     _refuse_truth(folder, every)
     names, wanted = {case.name for case in every}, {case.name for case in cases}
     masks: dict[str, Path] = {}

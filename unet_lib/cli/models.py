@@ -55,7 +55,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("train", _train, "Train on one fold and save a model folder.", _TRAIN)
     add_data(sub)
     sub.add_argument("--out", type=Path, required=True, help="run folder")
-    _add_settings(sub, _SHORT)
+    _add_settings(sub)
     sub.add_argument(
         "--imagenet",
         dest="network.encoder_weights",
@@ -100,7 +100,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="ordinary random folds that part near-duplicates, to see what the split alone does",
     )
     sub.add_argument("--folds", type=int, nargs="+", help="folds to train now; all if left out")
-    _add_settings(sub, ())
+    _add_settings(sub)
     sub.add_argument("--no-normals", action="store_true", help="train without class normal")
     sub.add_argument("--final", action="store_true", help="score the test parts, once")
     sub.add_argument("--all", action="store_true", help="train on all images, into --out/all")
@@ -138,7 +138,7 @@ def add_model(sub: argparse.ArgumentParser) -> None:
     _add_settings(bare, _OF_A_FILE)
 
 
-def _add_settings(sub: Any, short: Iterable[str]) -> None:
+def _add_settings(sub: Any, short: Iterable[str] = _SHORT) -> None:
     for option in short:
         setting, text, default = _SHORT[option]
         sub.add_argument(option, dest=setting, help=f"{text} ({default})")
@@ -167,25 +167,24 @@ def read_recipe(options: argparse.Namespace) -> Any:
             raise ValueError(
                 f'--recipe {options.recipe}: expected {{"training": {{"epochs": 30}}, ...}}.'
             )
-    settings = [*_short_settings(options), *options.set]
-    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
-    if start := given.get("training.start_from"):
+    short = [(n, value) for n, value in vars(options).items() if "." in n and value is not None]
+    settings = [*(f"{name}={value}" for name, value in short), *options.set]
+    given = {f"{part}.{name}": value for part in values for name, value in values[part].items()}
+    given |= dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    if start := str(given.get("training.start_from") or ""):
         network = [name for name in given if name.startswith("network.")]
-        if network or "network" in values:
+        if network:
             raise ValueError(
                 f"--start-from {start}: brings its network; leave {', '.join(network)} out."
             )
         theirs = settings_of(start)
         values = {"preprocessing": theirs[1].to_dict()} | values | {"network": theirs[0].to_dict()}
-    epochs = given.get("training.epochs", "")
-    if epochs.isdigit() and "training.warmup_epochs" not in given:
-        settings.insert(0, f"training.warmup_epochs={min(3.0, int(epochs) / 5)}")
+    epochs = str(given.get("training.epochs", ""))
+    if epochs.isdecimal():  # the default warm-up may be longer
+        values = values | {"training": {"warmup_epochs": 0} | values.get("training", {})}
+        if "training.warmup_epochs" not in given:
+            settings.insert(0, f"training.warmup_epochs={min(3.0, int(epochs) / 5)}")
     return Recipe.from_dict(values).but(*settings)
-
-
-def _short_settings(options: argparse.Namespace) -> list[str]:
-    pairs = vars(options).items()
-    return [f"{name}={value}" for name, value in pairs if "." in name and value is not None]
 
 
 def open_data(options: argparse.Namespace, **more: Any) -> Any:
@@ -207,6 +206,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_here(options: argparse.Namespace) -> None:
     from unet_lib.training import train
 
+    check_out(options.out)
     recipe = read_recipe(options)
     source = open_data(options, fold=options.fold, normals=not options.no_normals)
     run = train(
@@ -250,6 +250,7 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     from unet_lib.report import summarise
     from unet_lib.training import crossvalidate, load_run, train_on_all
 
+    check_out(options.out)
     recipe = read_recipe(options)
     source = open_data(options)
     cases, folds = source.cases, source.folds
@@ -316,7 +317,7 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
     return segmenter
 
 
-def check_out(out: Path, inputs: Sequence[Path]) -> None:
+def check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
     """Refuse a folder for results that is a file or holds inputs."""
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out {out}: is a file; expected a folder.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import re
 import signal
 import sys
 import threading
@@ -31,8 +32,8 @@ examples:
   python -m unet_lib export --model busi-fold0 --format onnx --out exported
 
 exit codes: 0 done; 1 the data have errors (check), an image could not be read (segment), training,
-download or export failed, or a file cannot be written; 2 wrong input, with the reason on the last
-line; 130 interrupted. A traceback is a fault of the program. Not a medical device.
+download or export failed, or a file cannot be written; 2 wrong input, with the reason at the end;
+130 interrupted. A traceback is a fault of the program. Not a medical device.
 """
 
 _AFTER = {  # an interruption, or when there is space again
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         more = [f"Then: {text}." for text in after]
         text, code = " ".join([f"unet_lib {options.command}: {error}", *more]), FAILED
     except Exception as error:
-        if not _is_told(error):
+        if not _is_for_the_user(error):
             raise
         text = f"unet_lib {options.command}: {error}"
         code = FAILED if isinstance(error, RuntimeError) else WRONG_INPUT
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _is_told(error: Exception) -> bool:
+def _is_for_the_user(error: Exception) -> bool:
     """Whether the library raised this itself, in words for the user; all else is a fault of ours.
 
     An OSError is the file system's answer, whoever passes it on.
@@ -124,7 +125,7 @@ class _Command(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """End with 2, as argparse does."""
         for option, instead in _RETIRED.items():
-            if message.startswith("unrecognized arguments") and option in message:
+            if re.match(rf"unrecognized arguments:.* {option}(?![\w-])", message):
                 message = f"{option}: is no more. Instead: {instead}."
         super().error(message)
 

@@ -50,7 +50,7 @@ def _score(options: argparse.Namespace) -> None:
 
     provenance, cases, everything = _data(options)
     predictions = find_predictions(
-        options.predictions, cases, known=everything, resize=options.resize
+        options.predictions, cases, unscored=everything, resize=options.resize
     )
     inputs = [case.image_path for case in everything]
     check_out(options.out, [*inputs, *predictions.masks.values()])
@@ -86,7 +86,7 @@ def _data(options: argparse.Namespace) -> tuple[Any, Sequence[Any], Sequence[Any
 
 
 def _other(
-    options: argparse.Namespace, cases: Sequence[Any], known: Sequence[Any]
+    options: argparse.Namespace, cases: Sequence[Any], everything: Sequence[Any]
 ) -> Callable[[], Any] | None:
     """Return what gives the table to compare with; refuse early what cannot be one."""
     from unet_lib.metrics import CaseTable
@@ -104,7 +104,7 @@ def _other(
         raise FileNotFoundError(
             f"--compare {path}: no such folder of predictions, report folder or {CASES}."
         )
-    other = find_predictions(path, cases, known=known, resize=options.resize)
+    other = find_predictions(path, cases, unscored=everything, resize=options.resize)
     return lambda: other.evaluate().table
 
 

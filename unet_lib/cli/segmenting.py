@@ -20,6 +20,11 @@ _RESULT_OR_MASK = re.compile(
     r".+_(pred|overlay|mask(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
 )
 
+_HEADER = (
+    "image,frame,lesion,area_px,area_fraction,left,top,width,height,mean_probability,"
+    "area_mm2,width_mm,height_mm,shift_distance,shift_limit,unreadable\n"
+)
+
 _SEGMENT = """\
 Segment images of any size (PNG, JPEG, BMP, TIFF, WebP, GIF, DICOM). For each, --out gets
 NAME_pred.png (0 and 255) and NAME_overlay.png (the outline drawn into the image), both at the size
@@ -76,17 +81,17 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
     unlike = 0
     rows: list[list[Any]] = []
     try:
-        for path, found in segmenter.segment_files(paths):
+        for path, result in segmenter.segment_files(paths):
             if not written:  # a killed process shall not leave new masks beside an old table
                 (out / "lesions.csv").unlink(missing_ok=True)
-            name = _result_name(path, found.frame, written)
-            write_image(out / f"{name}_pred.png", found.mask)
-            overlay = draw_overlay(found.image, found.mask)
+            name = _result_name(path, result.frame, written)
+            write_image(out / f"{name}_pred.png", result.mask)
+            overlay = draw_overlay(result.image, result.mask)
             write_image(out / f"{name}_overlay.png", overlay)
-            rows += _lesion_rows(path, found)
-            if found.shift and found.shift.flagged:
+            rows += _lesion_rows(path, result)
+            if result.shift and result.shift.flagged:
                 unlike += 1
-                tqdm.write(f"warning: {path}, {name}_pred.png: {found.shift}", file=sys.stderr)
+                tqdm.write(f"warning: {path}, {name}_pred.png: {result.shift}", file=sys.stderr)
     except UnreadableImages as error:  # raised when all others are done
         unreadable = error
         rows += [[path.name, *[""] * 14, reason] for path, reason in sorted(error.reasons.items())]
@@ -127,16 +132,22 @@ def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:
     return name
 
 
-def _lesion_rows(path: Path, found: Any) -> list[list[Any]]:
-    number, shift = found.frame.number, ["", ""]
-    if found.shift:
-        shift = [f"{found.shift.distance:.2f}", f"{found.shift.limit:.2f}"]
+def _lesion_rows(path: Path, result: Any) -> list[list[Any]]:
+    number, shift = result.frame.number, ["", ""]
+    if result.shift:
+        shift = [f"{result.shift.distance:.2f}", f"{result.shift.limit:.2f}"]
     rows = [
-        [path.name, number, index, lesion.area, f"{lesion.area / found.mask.size:.6f}",
-         lesion.left, lesion.top, lesion.width, lesion.height, f"{lesion.mean_probability:.4f}",
-         *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)), *shift, ""]
-        for index, lesion in enumerate(found.lesions, start=1)
-    ]  # fmt: skip
+        [
+            path.name,
+            *(number, index, lesion.area, f"{lesion.area / result.mask.size:.6f}"),
+            *(lesion.left, lesion.top, lesion.width, lesion.height),
+            f"{lesion.mean_probability:.4f}",
+            *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)),
+            *shift,
+            "",
+        ]
+        for index, lesion in enumerate(result.lesions, start=1)
+    ]
     return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8, *shift, ""]]
 
 
@@ -148,13 +159,8 @@ def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     from unet_lib.files import write_atomic
 
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["image", "frame", "lesion", "area_px", "area_fraction", "left", "top", "width", "height",
-         "mean_probability", "area_mm2", "width_mm", "height_mm", "shift_distance", "shift_limit",
-         "unreadable"]
-    )  # fmt: skip
-    table.writerows(rows)
+    text.write(_HEADER)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(path, text.getvalue())
 
 

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from unet_lib.cli.models import check_out
+
 _WEIGHTS = """\
 list: every registered file of weights, whether it is here, its size and SHA-256, licence, what it
 was trained on, results. download NAME: get one, checked. inspect PATH: what a weights file, trained
@@ -88,5 +90,6 @@ def _verify(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> None:
     from unet_lib.weights import export_segmenter, load_segmenter
 
+    check_out(options.out)
     path = export_segmenter(load_segmenter(options.model), options.out, options.format)
     print(f"{path}, described by {path.name}.json")

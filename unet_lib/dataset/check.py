@@ -133,8 +133,8 @@ def check_cases(
         steps = tqdm(
             pool.map(_examine, cases), "check", len(cases), unit="image", disable=not progress
         )
-        for case, (size, digest, remarks, found) in zip(cases, steps, strict=True):
-            lesions += found
+        for case, (size, digest, remarks, marks) in zip(cases, steps, strict=True):
+            lesions += marks
             findings += [Finding(kind, (case.name,), message) for kind, message in remarks]
             if size:
                 sizes.append(size)

@@ -100,18 +100,18 @@ def download_busi(
         The disk is full or the like.
     """
     to, source = Path(to), "medsegbench-512" if source == "medsegbench" else source
-    known = SOURCES.get(str(source))
-    if known and source != "authors":
-        path = fetch(known.url, to / known.file, known.digest, link=known.page, progress=progress)
+    entry = SOURCES.get(str(source))
+    if entry and source != "authors":
+        path = fetch(entry.url, to / entry.file, entry.digest, link=entry.page, progress=progress)
         how = f"Unpack it: python -m lab.medsegbench {path}"
-        return path, f"{known.digest} as published. {known.what}. {how}"
+        return path, f"{entry.digest} as published. {entry.what}. {how}"
     with folder_lock(to, wait=True):  # what a killed download was writing goes
-        return to / BUSI_NAME, _get(to, known, source, progress)
+        return to / BUSI_NAME, _get(to, entry, source, progress)
 
 
-def _get(to: Path, known: Source | None, source: str | Path, progress: bool) -> str:
+def _get(to: Path, entry: Source | None, source: str | Path, progress: bool) -> str:
     """Install BUSI where it is not there yet; returns what was checked."""
-    target, archive = to / BUSI_NAME, to / known.file if known else None
+    target, archive = to / BUSI_NAME, to / entry.file if entry else None
     if target.exists():
         try:
             checked = check_busi(target, progress=progress)
@@ -119,10 +119,10 @@ def _get(to: Path, known: Source | None, source: str | Path, progress: bool) -> 
             raise DownloadError(
                 f"{error} It is not replaced: move {target} away and run this again."
             ) from error
-        if archive and archive.is_file() and f"sha256:{sha256(archive)}" == known.digest:
+        if archive and archive.is_file() and f"sha256:{sha256(archive)}" == entry.digest:
             archive.unlink()  # of a download that was killed after its installation
         return f"Already there. {checked}"
-    if not known:
+    if not entry:
         path = Path(source).expanduser()
         if not path.exists():
             raise DownloadError(
@@ -134,7 +134,7 @@ def _get(to: Path, known: Source | None, source: str | Path, progress: bool) -> 
         f"Then: python -m unet_lib download busi --to {to} --source {archive} (any archive of "
         f"BUSI will do, such as Kaggle's: {_KAGGLE})."
     )
-    fetch(known.url, archive, known.digest, link=known.page, advice=advice, progress=progress)
+    fetch(entry.url, archive, entry.digest, link=entry.page, advice=advice, progress=progress)
     checked = _install(archive, target, progress)  # the archive stays until this has ended well
     archive.unlink()
     return f"The authors' archive by its SHA-256. {checked}"

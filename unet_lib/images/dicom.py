@@ -102,8 +102,8 @@ def _check(path: Path, header: Any, max_pixels: int) -> int:
             "ultrasound image."
         )
     kind, bits = header.get("PhotometricInterpretation"), header.get("BitsStored")
-    known = kind in (*_GREY, *_COLOUR, "PALETTE COLOR") or (kind in _WAVELET and syntax in _J2K)
-    if not known or not isinstance(bits, int) or not 1 <= bits <= 16:
+    readable = kind in (*_GREY, *_COLOUR, "PALETTE COLOR") or (kind in _WAVELET and syntax in _J2K)
+    if not readable or not isinstance(bits, int) or not 1 <= bits <= 16:
         raise ImageError(
             f"{path}: DICOM pixels of {kind if kind in _KINDS else 'unknown kind'} with "
             f"{bits if isinstance(bits, int) else 'no'} bits; expected MONOCHROME1, MONOCHROME2, "

@@ -206,12 +206,12 @@ def _colours(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     rows = pixels.reshape(-1, *pixels.shape[2:])
-    found = []
-    while len(rows) and len(found) < 3:
-        found.append(rows[0])
+    values = []
+    while len(rows) and len(values) < 3:
+        values.append(rows[0])
         other = rows != rows[0]
         rows = rows[other if other.ndim == 1 else other.any(axis=1)]
-    return np.array(found)
+    return np.array(values)
 
 
 def _typical(pixels: np.ndarray, where: np.ndarray) -> np.ndarray | None:

@@ -154,11 +154,6 @@ class PixelCounts:
         return ratio(self.fp, self.fp + self.tn)
 
     @property
-    def pixel_specificity(self) -> float:
-        """Share of the background *pixels* left alone (of images: see `CaseScore.left_empty`)."""
-        return ratio(self.tn, self.fp + self.tn)
-
-    @property
     def accuracy(self) -> float:
         """Share of all pixels that are right; an empty prediction scores about .9 on BUSI."""
         return ratio(self.tp + self.tn, self.n)

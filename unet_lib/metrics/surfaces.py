@@ -51,11 +51,11 @@ def component_counts(truth: np.ndarray, prediction: np.ndarray) -> dict[str, int
     Found: at least one pixel of a true component was predicted. False: a predicted component that
     holds no true pixel.
     """
-    components, found = _count_touched(truth, prediction)
+    components, touched = _count_touched(truth, prediction)
     predicted, right = _count_touched(prediction, truth)
     return {
         "components": components,
-        "components_found": found,
+        "components_found": touched,
         "predicted_components": predicted,
         "false_components": predicted - right,
     }

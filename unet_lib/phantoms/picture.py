@@ -101,6 +101,8 @@ def phantom_pictures(
     """
     if count < 1:
         raise ValueError(f"phantoms: count must be 1 or more, got {count}")
+    if seed < 0:
+        raise ValueError(f"phantoms: seed must be 0 or more, got {seed}")
     config = config or PhantomConfig()
     benign = round(count * config.benign)
     malignant = min(round(count * config.malignant), count - benign)

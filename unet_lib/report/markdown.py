@@ -113,12 +113,12 @@ def sections(summary: Summary) -> list[tuple[str, str]]:
 def facts(summary: Summary) -> list[tuple[str, str]]:
     """Return what was scored, by name, as plain text."""
     first = ("model", "data", "fold", "part", "threshold")
-    known = summary.provenance.but(training_overlap=None).to_dict()
-    keys = [*(k for k in first if k in known), *sorted(k for k in known if k not in first)]
+    entries = summary.provenance.but(training_overlap=None).to_dict()
+    keys = [*(k for k in first if k in entries), *sorted(k for k in entries if k not in first)]
     lesions = summary.per_image[0]["images"] if summary.per_image else 0
     without = summary.images - lesions
     return [
-        *((key.replace("_", " "), plain(known[key])) for key in keys),
+        *((key.replace("_", " "), plain(entries[key])) for key in keys),
         ("images", f"{summary.images} ({lesions} with a lesion, {without} without)"),
         ("groups (near-duplicates count as one)", str(summary.groups)),
     ]

@@ -137,10 +137,10 @@ def _mean(values: np.ndarray, groups: np.ndarray, seed: int) -> Interval:
 
 
 def _components_found(table: CaseTable, groups: np.ndarray, seed: int) -> Interval:
-    counts, found = table.column("components"), table.column("components_found")
+    counts, touched = table.column("components"), table.column("components_found")
     if np.isnan(counts).any():
         return _mean(counts, groups, seed)
-    hits = [np.arange(n) < hit for n, hit in zip(counts.astype(int), found, strict=True)]
+    hits = [np.arange(n) < hit for n, hit in zip(counts.astype(int), touched, strict=True)]
     return share_interval(np.concatenate(hits), np.repeat(groups, counts.astype(int)))
 
 

@@ -54,7 +54,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 def claim_folder(
-    folder: Path, recipe: Recipe, split: Split, known: Provenance, resume: bool
+    folder: Path, recipe: Recipe, split: Split, provenance: Provenance, resume: bool
 ) -> None:
     """Take an empty folder for this run, or check that the one in it is the same run."""
     split_csv = Folds.of_split(split)
@@ -70,7 +70,7 @@ def claim_folder(
         ]
         if Folds.read(folder / SPLIT).rows != split_csv.rows:
             differ.append("the split differs")
-        begun, now = settings["about"].get("started_from"), known.started_from
+        begun, now = settings["about"].get("started_from"), provenance.started_from
         if now not in (None, begun):  # of a finished run it is not asked
             differ.append(f"started_from: {begun} there, {now} now")
         if differ:
@@ -87,7 +87,7 @@ def claim_folder(
             "choose another folder."
         )
     split_csv.save(folder / SPLIT)
-    settings = {"recipe": recipe.to_dict(), "about": known.to_dict()}
+    settings = {"recipe": recipe.to_dict(), "about": provenance.to_dict()}
     write_json(folder / SETTINGS, settings | _environment())
 
 
@@ -98,6 +98,12 @@ def check_room(folder: Path, network: Any) -> None:
     if free < needed:
         text = f"a run needs {needed / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free"
         raise WriteError(folder, OSError(text))
+
+
+def release_folder(folder: Path) -> None:
+    """Take back `claim_folder`: the run was refused before its first epoch."""
+    for name in (SETTINGS, SPLIT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _environment() -> dict[str, Any]:

@@ -136,8 +136,10 @@ def crossvalidate(
     """
     folder, recipe, given = Path(folder), recipe or Recipe(), Provenance.of(provenance)
     chosen = range(folds.count) if which is None else sorted(set(which))
+    for fold in chosen:
+        folds.split(cases, fold)  # refuses a fold that is not there before anything is written
     kind = phantom_kind(case.image_path for case in cases)
-    known = Provenance(
+    shared = Provenance(
         **({"data": given.data or "", "data_kind": given.data_kind or "clinical"} | kind),
         split=folds.name,
         folds=folds.count,
@@ -145,14 +147,14 @@ def crossvalidate(
         own_split=given.own_split,
     )
     with folder_lock(folder, wait=True):  # its folds may be trained by several processes
-        _claim(folder, recipe, known)
+        _claim(folder, recipe, shared)
     for fold in chosen:
         split = folds.split(cases, fold)
         trained = folds.split(cases, fold, normals=normals)
         leaks = given.own_split  # was counted on one fold
         if leaks and fold != given.fold and not leaks.startswith("0 of"):
             leaks = f"{leaks}, fold {given.fold}"
-        of_fold = known.but(fold=fold, split=split.name, own_split=leaks)
+        of_fold = shared.but(fold=fold, split=split.name, own_split=leaks)
         run = train(
             Split(trained.train, split.validation, split.test, split.name),
             folder / f"fold{fold}",

@@ -34,6 +34,7 @@ from unet_lib.training.folder import (
     check_room,
     claim_folder,
     load_run,
+    release_folder,
     write_json,
 )
 from unet_lib.training.loop import STATE, Progress, compile_network, fit, remove_weights
@@ -102,30 +103,35 @@ def train(
     _check_parts(split, operating_point)
     distributed.check(recipe.training)
     kind = phantom_kind(case.image_path for case in split.train)
-    known = Provenance.of(provenance).but(**kind)
+    provenance = Provenance.of(provenance).but(**kind)
     # A finished run is returned as it is, whether the model it started from is still there or not.
     start = None if (folder / RESULT).is_file() else _starting_model(recipe)
     if start:
-        _refuse_seen(start, split, known.data)
+        _refuse_seen(start, split, provenance.data)
         model = start.provenance
-        known = known.but(started_from=f"{model.name} (SHA-256 {model.weights_sha256})")
+        provenance = provenance.but(started_from=f"{model.name} (SHA-256 {model.weights_sha256})")
     first = distributed.is_first()
     with folder_lock(folder) if first else contextlib.nullcontext():
         if first:
-            claim_folder(folder, recipe, split, known, resume)
+            claim_folder(folder, recipe, split, provenance, resume)
         finished = distributed.share(b"finished" if (folder / RESULT).is_file() else b"")
         if not finished:
-            epochs, images = _train(split, folder, recipe, start, first and progress)
+            try:
+                epochs, images = _train(split, folder, recipe, start, first and progress)
+            except ValueError:  # refused, so before the first epoch: the folder is free again
+                if first and not (folder / STATE).exists():
+                    release_folder(folder)
+                raise
         distributed.leave()
         if not first:
             return None
         if not finished:
-            seen = TrainingImages.of(known.data, images.keys(), images.values())
+            seen = TrainingImages.of(provenance.data, images.keys(), images.values())
             if start:
                 before = TrainingImages.from_provenance(start.provenance)
                 seen = before and seen.joined(before)  # where it does not say, nobody knows
-            known = known.but(training_images=seen.to_dict() if seen else None)
-            run = _finish(split, folder, recipe, epochs, known, operating_point, progress)
+            provenance = provenance.but(training_images=seen.to_dict() if seen else None)
+            run = _finish(split, folder, recipe, epochs, provenance, operating_point, progress)
         (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
         remove_weights(folder)
         return load_run(folder) if finished else run
@@ -264,7 +270,7 @@ def _finish(
     folder: Path,
     recipe: Recipe,
     epochs: Progress,
-    known: Provenance,
+    provenance: Provenance,
     operating_point: tuple[float, Cleaning] | None,
     progress: bool,
 ) -> Run:
@@ -275,20 +281,20 @@ def _finish(
     # In float32: what is saved does not depend on the precision.
     network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
     load_weights_file(network, epochs.best_weights(folder))
-    known = known.but(
-        name=known.name or folder.name,
+    provenance = provenance.but(
+        name=provenance.name or folder.name,
         split=split.name,
         parts={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         trained_on=sorted(case.name for case in split.train),
         validated_on=sorted(case.name for case in split.validation),
     )
-    segmenter = Segmenter(network, recipe.preprocessing, provenance=known)
+    segmenter = Segmenter(network, recipe.preprocessing, provenance=provenance)
     choice = None
     if operating_point is None:
         choice = tune_threshold(segmenter, split.validation, progress=progress)
         operating_point = choice.chosen.threshold, choice.chosen.cleaning
     segmenter.threshold, segmenter.cleaning = operating_point
-    result: dict[str, Any] = {"warning": known.banner} if known.banner else {}
+    result: dict[str, Any] = {"warning": provenance.banner} if provenance.banner else {}
     result |= {
         "epochs": epochs.epochs,
         "best_epoch": epochs.best_epoch,
