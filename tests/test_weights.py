@@ -40,7 +40,7 @@ def network():
 def saved(network, folder, threshold=0.35, **about):
     preprocessing, cleaning = Preprocessing(32, False), Cleaning(0.01, 0.5)
     segmenter = Segmenter(network, preprocessing, threshold, cleaning, about)
-    return save_segmenter(segmenter, CONFIG, folder, card="# A card\n")
+    return save_segmenter(segmenter, CONFIG, folder)
 
 
 @pytest.fixture
@@ -50,11 +50,9 @@ def folder(network, tmp_path):
 
 def test_round_trip(folder, network):
     assert sorted(p.name for p in folder.iterdir()) == [
-        "CARD.md",
         "model.weights.h5",
         "segmenter.json",
     ]
-    assert (folder / "CARD.md").read_text() == "# A card\n"
     shutil.copytree(folder, folder.parent / "run" / "model")
     image = np.random.default_rng(0).random((50, 41, 1), dtype="float32")
     expected = Segmenter(network, Preprocessing(32, False)).probabilities(image)

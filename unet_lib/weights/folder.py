@@ -36,10 +36,8 @@ _SEALED = ("network", "preprocessing", "threshold", "cleaning")
 _HDF5_HEADERS = 16_384  # bytes a layer, more than HDF5 takes
 
 
-def save_segmenter(
-    segmenter: Segmenter, config: UNetConfig, folder: str | Path, *, card: str = ""
-) -> Path:
-    """Write a model folder: weights, settings and card; the settings last.
+def save_segmenter(segmenter: Segmenter, config: UNetConfig, folder: str | Path) -> Path:
+    """Write a model folder: weights and settings; the settings last.
 
     Parameters
     ----------
@@ -49,8 +47,6 @@ def save_segmenter(
         What `build_unet` made the network from.
     folder : str or Path
         Made when absent.
-    card : str
-        Markdown for ``CARD.md``; none is written when empty.
 
     Returns
     -------
@@ -70,8 +66,6 @@ def save_segmenter(
             "about": segmenter.provenance.to_dict(),
         }
         settings[_SEAL] = settings_digest(settings)
-        if card:
-            write_atomic(folder / CARD, card)
         (folder / MONITOR).unlink(missing_ok=True)
         if segmenter.monitor:
             write_atomic(folder / MONITOR, json.dumps(segmenter.monitor.to_dict()) + "\n")
