@@ -9,6 +9,7 @@ from test_dicom import write_dicom
 from unet_lib.cli import main
 from unet_lib.dataset import DatasetError, find_cases
 from unet_lib.dataset.reading import of_folder
+from unet_lib.source import open_dataset
 
 
 def pair(rng, image, mask):
@@ -201,3 +202,13 @@ def test_dicom_without_an_ending_is_an_image(tmp_path):
         (tmp_path / "images" / f"{number}.png").unlink()
         (tmp_path / "masks" / f"{number}.png").rename(tmp_path / "masks" / f"{name}.png")
     assert [case.name for case in find_cases(tmp_path)] == ["1.2.840.113", "IM000001"]
+
+
+def test_data_say_what_was_left_of_them_unless_it_is_a_table(tmp_path):
+    folder = tmp_path / "data set"  # beside it lies what was found of near-duplicates
+    images_and_masks(folder, np.random.default_rng(0), 4)
+    (folder / "notes.txt").write_text("x")
+    assert not open_dataset(folder, progress=False).left_out
+    (folder / "images" / "9.heic").write_bytes(b"x")
+    source = open_dataset(folder, progress=False)
+    assert "1 files ending with .heic, which is not read (9.heic)" in source.message

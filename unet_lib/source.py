@@ -12,6 +12,7 @@ from unet_lib.dataset import (
     BUSI_FOLDS,
     DATA_FOLDER,
     PARTS,
+    TEXTS,
     Case,
     Folds,
     Split,
@@ -144,8 +145,9 @@ def open_dataset(
         parts={part: len(getattr(chosen, part)) for part in PARTS},
         own_split=leaks[fold] if leaks else None,
     )
-    left = of_folder(Path(folder), cases).text
-    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance, left)
+    left = of_folder(Path(folder), cases)
+    said = left.text if left.reasons.keys() - {TEXTS} else ""
+    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance, said)
 
 
 def open_folder(

@@ -17,7 +17,7 @@ from unet_lib.dataset.groups import (
     unlike_busi,
 )
 from unet_lib.dataset.layouts import BUSI_NAME, LAYOUTS, Layout, from_table, pictures
-from unet_lib.dataset.left_out import left_out
+from unet_lib.dataset.left_out import TEXTS, left_out
 from unet_lib.dataset.reading import (
     find_cases,
     find_root,
@@ -44,6 +44,7 @@ __all__ = [
     "LAYOUTS",
     "OWN_SPLIT",
     "PARTS",
+    "TEXTS",
     "Case",
     "DatasetError",
     "FoldRow",

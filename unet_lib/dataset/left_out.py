@@ -18,6 +18,7 @@ _NO_PICTURE = re.compile(
     r"(\.(csv|tsv|xlsx?|txt|md|rst|json|xml|html?|pdf|docx?|py|ipynb|ya?ml|ini|db|log|zip|h5|keras|lnk"
     r"|url))?"
 )
+TEXTS = "texts or tables, no pictures"
 _SYSTEM = {"__MACOSX", "DICOMDIR"}
 _MANY = 3  # names shown of each reason
 
@@ -79,7 +80,7 @@ def left_out(
             reasons[f"pictures in {place} that make no case"].append(path)
             lost.append(path)
         elif _NO_PICTURE.fullmatch(ending):
-            reasons["texts, tables or the like"].append(path)
+            reasons[TEXTS].append(path)
         else:
             reasons[f"files ending with {ending}, which is not read"].append(path)
             lost.append(path)
