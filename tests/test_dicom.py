@@ -69,6 +69,17 @@ def region(box, delta=(0.01, 0.02), units=3, form=1) -> Dataset:
     return item
 
 
+def test_colours_that_are_not_halved_as_the_header_says_are_refused(tmp_path):
+    """As ultrasound is stored by some who unpack JPEG (pydicom/deid #134)."""
+    values = np.zeros((2, 8, 10, 3), np.uint8)
+    path = write_dicom(tmp_path / "loop.dcm", values, "YBR_FULL_422")
+    with pytest.raises(ImageError, match="says YBR_FULL_422, but there are more pixels"):
+        list(read_frames(path))
+    halved = np.zeros((1, 8, 5, 4), np.uint8)
+    path = write_dicom(tmp_path / "loop.dcm", halved, "YBR_FULL_422", Columns=10)
+    assert [frame.pixels.shape for frame in read_frames(path)] == [(8, 10, 3)]
+
+
 def test_pydicoms_own_images_are_read_right_or_refused():
     table = dicom_table.table()
     for line in table.splitlines():

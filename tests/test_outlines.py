@@ -4,12 +4,13 @@ import base64
 import json
 from io import BytesIO
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from unet_lib.dataset import check_cases, find_cases, load_case
+from unet_lib.dataset import DatasetError, check_cases, find_cases, load_case
 from unet_lib.images import ImageError, read_masks
 
 SIZE = (48, 64)
@@ -112,4 +113,39 @@ def test_labels_of_several_things_are_refused_and_a_mask_goes_before_its_outline
     assert [c.mask_paths[0].name for c in cases] == ["0_mask.png", "1.json", "2.json"]
     outline(tmp_path / "2.json", {"points": CORNERS, "label": "rib"})
     with pytest.raises(ImageError, match="several labels, benign, malignant, rib"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("masks/1.seg.nrrd", b"NRRD0004", "3D Slicer"),
+        ("masks/1.nii.gz", b"", "NIfTI"),
+        ("masks/1.roi", b"Iout", "ImageJ"),
+        ("_annotations.coco.json", b'{"info": {}, "categories": [', "COCO"),
+        ("via_region_data.json", b'{"1.png9": {"filename": "1.png", "regions": [', "VIA"),
+        ("annotations.xml", b"<?xml version='1.0'?>\n<annotations>\n", "CVAT"),
+        ("annotations/1.xml", b"<annotation>", "Pascal VOC"),
+        ("labels/1.txt", b"0 .1 .2 .3 .4 .5 .6\n", "YOLO"),
+    ],
+)
+def test_masks_of_other_tools_are_refused_by_name(name, content, words, tmp_path):
+    picture(tmp_path / "images" / "1.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"\({words}\), which is not read: save them as PNG"):
+        find_cases(tmp_path)
+
+
+def test_accents_of_a_mac_and_tables_of_excel_are_matched(tmp_path):
+    for number, form in enumerate(("NFD", "NFC", "NFD"), 1):
+        picture(tmp_path / "images" / f"{normalize(form, 'Größe é')}{number}.png", number)
+        mask(tmp_path / "masks" / f"{normalize('NFC', 'Größe é')}{number}.png")
+    rows = [f"{normalize('NFD', 'Größe é')}{n}.png\tp{n // 3}" for n in (1, 2, 3)]
+    (tmp_path / "groups.csv").write_bytes("\r\n".join(["image\tgroup", *rows]).encode("utf-16"))
+    cases = find_cases(tmp_path)
+    assert [c.group for c in cases] == ["p0", "p0", "p1"]
+    (tmp_path / "groups.csv").write_bytes("image;group\nGröße;1\n".encode("cp1252"))
+    with pytest.raises(DatasetError, match="byte 15 is not UTF-8 text; save it as UTF-8"):
         find_cases(tmp_path)

@@ -174,21 +174,23 @@ def _release(handle: int | None) -> None:
 
 
 def read_text(path: str | Path) -> str:
-    """Read UTF-8 with or without byte order mark; the message of its ValueError is the reason."""
+    """Read UTF-8, or UTF-16 with its mark (Excel); the message of a ValueError is the reason."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        data = Path(path).read_bytes()
+        marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return data.decode("utf-16" if marked else "utf-8-sig")
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1} is not UTF-8 text") from error
+        raise ValueError(f"byte {error.start + 1} is not UTF-8 text; save it as UTF-8") from error
 
 
 def read_rows(path: str | Path) -> list[list[str]]:
-    """Read a CSV file (comma or semicolon); cells too long for a message are refused."""
+    """Read a CSV file (comma, semicolon or tab); cells too long for a message are refused."""
     try:
         lines = read_text(path).splitlines()
-        semicolon = bool(lines) and ";" in lines[0]
-        rows = list(csv.reader(lines, delimiter=";" if semicolon else ","))
+        between = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
+        rows = list(csv.reader(lines, delimiter=between))
     except csv.Error as error:
         raise ValueError(str(error)) from error
     for number, row in enumerate(rows, start=1):

@@ -112,7 +112,7 @@ def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV (comma or semicolon) or the first sheet of an Excel file: one dict a full row.
+    """Read a CSV (comma, semicolon, tab) or the first sheet of an Excel file: one dict a full row.
 
     Keys are the names in `columns`, compared without case.
     """

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -26,7 +27,7 @@ GROUPS_FILE = "groups.csv"
 def read_audit(path: str | os.PathLike = BUSI_AUDIT) -> dict[str, dict[str, str]]:
     """Read a CSV with at least the columns ``image`` and ``group``: rows by image, in order."""
     lines = read_table(Path(path), ("image", "group"))
-    rows = {line["image"]: line for line in lines}
+    rows = {normalize("NFC", line["image"]): line for line in lines}
     if len(rows) < len(lines):
         names = Counter(line["image"] for line in lines)
         raise DatasetError(f"{path}: {names.most_common(1)[0][0]} is listed twice.")
@@ -104,6 +105,8 @@ def _listed(
         path = own if audit == "auto" else Path(audit)
         origin = path.name
     rows = read_audit(path)
+    files = {c.name + c.image_path.suffix: c.name for c in cases if c.name not in rows}
+    rows = {files.get(image, image): row for image, row in rows.items()}  # also 1.png for 1
     absent = [c.name for c in cases if c.name not in rows]
     if absent:
         raise DatasetError(

@@ -20,6 +20,15 @@ _NO_PICTURE = re.compile(
 )
 TEXTS = "texts or tables, no pictures"
 _SYSTEM = {"__MACOSX", "DICOMDIR"}
+_TOOLS = {".nrrd": "3D Slicer", ".nii": "NIfTI", ".gz": "NIfTI", ".mha": "ITK", ".roi": "ImageJ"}
+_TOOLS |= {".npy": "NumPy", ".mat": "MATLAB"}
+_OUTLINES = {  # of other tools, by how their files begin
+    "COCO": rb'"categories"|"annotations"',
+    "VIA": rb'"regions"|_via_',
+    "CVAT": rb"<annotations>",
+    "Pascal VOC": rb"<annotation>",
+    "YOLO": rb"\A\d+( -?[\d.]+){4}",
+}
 _MANY = 3  # names shown of each reason
 
 
@@ -69,7 +78,7 @@ def left_out(
             continue
         if not path.is_file() and (path.exists() or not path.is_symlink()):
             continue
-        ending = path.suffix.lower()
+        ending, tool = path.suffix.lower(), _tool(path)
         if not path.is_file():
             reasons["links that lead nowhere"].append(path)
             lost.append(path)
@@ -79,9 +88,22 @@ def left_out(
             place = "/".join(parts[:-1]) or "the folder itself"
             reasons[f"pictures in {place} that make no case"].append(path)
             lost.append(path)
+        elif tool:
+            reason = f"files ending with {ending} ({tool}), which is not read: save them as PNG"
+            reasons[f"{reason} under their image's name"].append(path)
+            lost.append(path)
         elif _NO_PICTURE.fullmatch(ending):
             reasons[TEXTS].append(path)
         else:
             reasons[f"files ending with {ending}, which is not read"].append(path)
             lost.append(path)
     return LeftOut(root, taken, dict(reasons), lost)
+
+
+def _tool(path: Path) -> str:
+    """Name the tool whose masks or outlines a file holds that is not read."""
+    if path.suffix.lower() not in (".json", ".xml", ".txt") or not path.is_file():
+        return _TOOLS.get(path.suffix.lower(), "")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return next((tool for tool, mark in _OUTLINES.items() if re.search(mark, head)), "")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -184,7 +185,8 @@ def is_picture(path: Path) -> bool:
 
 def picture_name(path: Path) -> str:
     """Return what a picture is called without its ending, which a DICOM file may lack."""
-    return path.name if path.suffix[1:].isdecimal() else path.stem
+    name = path.name if path.suffix[1:].isdecimal() else path.stem
+    return normalize("NFC", name)  # a Mac writes accents apart
 
 
 def is_dicom(path: PathLike) -> bool:

@@ -28,6 +28,7 @@ from pydicom.pixels import (
     get_decoder,
     iter_pixels,
 )
+from pydicom.pixels.utils import get_expected_length
 
 from unet_lib.images.frames import Frame, ImageError, Region
 
@@ -118,6 +119,13 @@ def _stored(
     """Yield the stored values of each frame, colours as RGB."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
+        if header.PhotometricInterpretation == "YBR_FULL_422":  # left so by some who unpack JPEG
+            full = pydicom.dcmread(source(), specific_tags=[*_TAGS, "PixelData"])
+            if len(full.PixelData) > get_expected_length(full) + 1:
+                raise ImageError(
+                    f"{path}: the header says YBR_FULL_422, but there are more pixels than that: "
+                    "which colours they hold is not known. Export it as JPEG or PNG."
+                )
         yield from iter_pixels(source())
         return
     if source() is path and path.stat().st_size > max_bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unet_lib.files import read_json
-from unet_lib.images.decode import read_pixels
+from unet_lib.images.decode import picture_name, read_pixels
 from unet_lib.images.frames import ImageError, PathLike
 
 _MAX_PIXELS = 32_000_000
@@ -29,7 +29,7 @@ def is_outline(path: Path) -> bool:
 
 def outlines_in(folder: Path) -> dict[str, Path]:
     """Files of LabelMe in a folder, by stem; ImageError where not all outline the same."""
-    files = {path.stem: path for path in sorted(folder.iterdir()) if is_outline(path)}
+    files = {picture_name(path): path for path in sorted(folder.iterdir()) if is_outline(path)}
     labels = {str(s.get("label")).lower() for path in files.values() for s in _read(path)["shapes"]}
     if len(labels) > 1 and labels != {"benign", "malignant"}:
         raise ImageError(
