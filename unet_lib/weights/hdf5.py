@@ -38,7 +38,6 @@ class Contents:
 
     groups: list[str] = field(default_factory=list)  # the root's is ""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    addresses: dict[str, tuple[int, int]] = field(default_factory=dict)  # of header and values
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # attributes, ``path@name``
 
 
@@ -88,7 +87,6 @@ def _read(file: h5py.File, size: int) -> Contents:
             raise _Unsafe(f"its arrays take {total:,} bytes, at most {most:,} are read")
         arrays[name] = item
         start = item.id.get_offset()
-        contents.addresses[name] = header, start or 0
         if start is not None:
             extents.append((start, start + item.nbytes, repr(name)))
     # Also an object under two names. Headers have no checksum: an address with a wrong bit shows
