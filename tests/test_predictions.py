@@ -12,6 +12,7 @@ from test_dicom import region, write_dicom
 
 from unet_lib.cli import main
 from unet_lib.dataset import find_cases, load_case, make_folds
+from unet_lib.images import ImageError
 from unet_lib.metrics import CaseTable, Evaluation
 from unet_lib.predictions import PredictionError, find_predictions
 from unet_lib.report import summarise
@@ -268,6 +269,19 @@ def test_a_map_that_is_none_is_refused(cases, tmp_path, content, message):
     (folder / "benign (1)_prob.npy").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         find_predictions(folder, cases).evaluate(progress=False)
+
+
+def test_masks_that_segment_wrote_may_cover_most(cases, tmp_path):
+    """A bad model marks nearly all: `segment` knows that white is lesion, so it is scored."""
+    folder = tmp_path / "masks"
+    for case in cases:
+        mask = np.full(load_case(case)[1].shape, 255, np.uint8)
+        write_png(folder / f"{case.name}_pred.png", mask)
+    with pytest.raises(ImageError, match="of one single value"):
+        find_predictions(folder, cases).evaluate(progress=False)
+    (folder / "lesions.csv").write_text("image\n")
+    table = find_predictions(folder, cases).evaluate(progress=False).table
+    assert all(score.fn == score.tn == 0 for score in table)
 
 
 def test_the_truth_is_not_scored_against_itself(tiny_busi, cases, tmp_path, capsys):

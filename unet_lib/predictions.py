@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, content_hash, data_hash, left_out, load_case, pixel_sizes
-from unet_lib.images import MaskSet, is_picture, picture_name, read_image, read_masks
+from unet_lib.images import MaskSet, is_picture, picture_name, read_image, read_masks, read_pixels
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import NUMERIC, Provenance, package_versions
@@ -48,7 +48,9 @@ class Predictions:
         """Return image, truth and mask bool (H, W), and probabilities float32 (H, W) or None."""
         image, truth = load_case(case)
         path = self.masks[case.name]
-        mask = self._fitted(read_masks(path, mask_set=self.mask_set), truth, path)
+        mask = _own_mask(path)
+        mask = read_masks(path, mask_set=self.mask_set) if mask is None else mask
+        mask = self._fitted(mask, truth, path)
         if not self.probabilities:
             return image, truth, mask, None
         path = self.probabilities[case.name]
@@ -206,6 +208,14 @@ def _refuse_truth(folder: Path, cases: Sequence[Case]) -> None:
                 f"{folder}: holds the data themselves ({path.name}): the truth would be scored "
                 "against itself. Give a folder that holds predictions only."
             )
+
+
+def _own_mask(path: Path) -> np.ndarray | None:
+    """Read a mask that `segment` wrote: white is lesion, however much it covers; None: another."""
+    if not (path.stem.endswith("_pred") and (path.parent / "lesions.csv").is_file()):
+        return None
+    pixels = read_pixels(path)
+    return pixels > 0 if pixels.ndim == 2 and np.isin(pixels, (0, 255)).all() else None
 
 
 def _read_map(path: Path) -> np.ndarray:
