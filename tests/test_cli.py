@@ -661,6 +661,17 @@ def test_masks_results_and_hidden_files_of_a_folder_are_passed_over(constant, tm
     assert files(tmp_path / "q") == ["a_mask_overlay.png", "a_mask_pred.png", "lesions.csv"]
 
 
+def test_a_folder_without_images_names_what_it_holds(constant, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    given = ["segment", "--model", constant[0], "--out", tmp_path / "out", folder]
+    refused(capsys, given, "holds no image")
+    main([str(word) for word in given])
+    assert capsys.readouterr().err.strip().endswith("folders within are not searched.")
+    (folder / "notes.docx").write_bytes(b"x")
+    refused(capsys, given, "Left out: 1 ", "notes.docx")
+
+
 def test_what_is_not_there_is_named(constant, tmp_path, capsys):
     model, out = constant[0], tmp_path / "o"
     absent = tmp_path / "absent.png"

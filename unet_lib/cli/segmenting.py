@@ -198,7 +198,7 @@ def _images_of(item: Path) -> list[Path]:
         raise ValueError(
             f"{item}: holds no image; expected files ending with "
             f"{', '.join(sorted(IMAGE_SUFFIXES))} (DICOM also without) that are no masks or "
-            "results; folders within are not searched. {left.text}".rstrip()
+            f"results; folders within are not searched. {left.text}".rstrip()
         )
     replace(left, lost=[path for path in left.lost if path.parent == item]).refuse_half()
     print(left)
