@@ -94,7 +94,7 @@ def test_every_shape_that_has_an_area_is_filled(tmp_path):
         ({"shape_type": "point", "points": [[3, 4]]}, {}, "point"),
         ({"points": CORNERS[:2]}, {}, "2 points"),
         ({"points": "far"}, {}, "cannot be filled"),
-        ({"points": CORNERS}, {"imageHeight": None}, "None x 64"),
+        ({"points": CORNERS}, {"imageHeight": None}, "no outlines of LabelMe"),
         ({"points": CORNERS}, {"imageHeight": 10**9}, "1000000000 x 64"),
         ({"points": CORNERS}, {"shapes": 3}, "no outlines of LabelMe"),
     ],
@@ -149,3 +149,15 @@ def test_accents_of_a_mac_and_tables_of_excel_are_matched(tmp_path):
     (tmp_path / "groups.csv").write_bytes("image;group\nGröße;1\n".encode("cp1252"))
     with pytest.raises(DatasetError, match="byte 15 is not UTF-8 text; save it as UTF-8"):
         find_cases(tmp_path)
+
+
+def test_a_picture_that_its_tag_turns_under_a_mask_without_tag_is_warned_of(tmp_path):
+    tag = Image.Exif()
+    tag[0x0112] = 3  # upside down: the size does not tell
+    for name in ("images/1.jpg", "images/2.jpg", "masks/2.jpg"):
+        mask(tmp_path / name)
+        Image.open(tmp_path / name).save(tmp_path / name, exif=tag)
+    mask(tmp_path / "masks" / "1.png")
+    report = check_cases(find_cases(tmp_path))
+    assert [f.cases for f in report.of_kind("turned")] == [("1",)]
+    assert "images/1.jpg: is 1.png drawn on the picture as it is shown?" in report.to_markdown()

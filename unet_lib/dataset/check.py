@@ -20,6 +20,7 @@ from unet_lib.images import (
     as_grey,
     as_image,
     covers_most,
+    is_turned,
     read_mask_pixels,
     read_pixels,
 )
@@ -34,6 +35,7 @@ KINDS = {
     "empty_lesion_mask": ("warning", "empty masks on lesion images"),
     "lesion_on_normal": ("warning", "normal images with a lesion in the mask"),
     "exact_duplicate": ("warning", "pictures stored more than once, pixel for pixel"),
+    "turned": ("warning", "pictures that their orientation tag turns, but not their masks"),
     "dark": ("warning", "images that are nearly black"),
     "smoothed_mask": ("note", "masks with blurred edges, cut at half"),
     "colour_overlay": ("note", "images with coloured marks"),
@@ -213,6 +215,11 @@ def _examine_masks(
             yield "mask_values", str(error)
             continue
         lesions.append(bool(mask.any()))
+        if size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
+            yield (
+                "turned",
+                f"{case.image_path}: is {path.name} drawn on the picture as it is shown?",
+            )
         if much := covers_most(mask):
             yield "mask_covers_most", f"{path}: {much}"
         if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():

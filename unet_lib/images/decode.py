@@ -175,6 +175,15 @@ def read_size(path: PathLike) -> tuple[int, int]:
         return read_pixels(path).shape[:2]
 
 
+def is_turned(path: PathLike) -> bool:
+    """Whether a readable picture is turned or mirrored, as its orientation tag says."""
+    if is_dicom(path):
+        return False
+    with Image.open(path, formats=_FORMATS) as picture:
+        tagged = picture.format == "TIFF" or "exif" in picture.info  # else PNG decodes for it
+        return tagged and picture.getexif().get(_ORIENTATION, 1) in _TURNS
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file counts as a picture: by its ending, DICOM also without (``IM000001``)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:

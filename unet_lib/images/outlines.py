@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from math import dist
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def is_outline(path: Path) -> bool:
 def outlines_in(folder: Path) -> dict[str, Path]:
     """Files of LabelMe in a folder, by stem; ImageError where not all outline the same."""
     files = {picture_name(path): path for path in sorted(folder.iterdir()) if is_outline(path)}
-    labels = {str(s.get("label")).lower() for path in files.values() for s in _read(path)["shapes"]}
+    labels = {str(s.get("label")).lower() for path in files.values() for s in _read(path)[1]}
     if len(labels) > 1 and labels != {"benign", "malignant"}:
         raise ImageError(
             f"{folder}: the outlines have several labels, {', '.join(sorted(labels)[:5])}; which "
@@ -43,12 +44,12 @@ def read_mask_pixels(path: PathLike) -> np.ndarray:
     """Decode a mask as `read_pixels`, or draw LabelMe's outlines: uint8 (H, W), 0 and 255."""
     if Path(path).suffix.lower() != ".json":
         return read_pixels(path)
-    data = _read(Path(path))
-    mask = Image.new("L", (data["imageWidth"], data["imageHeight"]))
-    for shape in data["shapes"]:
+    size, shapes = _read(Path(path))
+    mask = Image.new("L", size)
+    for shape in shapes:
         try:
             _draw(mask, shape)
-        except (LookupError, TypeError, ValueError, OSError) as error:
+        except Exception as error:  # Pillow raises many unrelated types
             raise ImageError(
                 f"{path}: a shape of type {shape.get('shape_type')!r} cannot be filled ({error}). "
                 "Draw lesions as polygons of three points or more, rectangles, circles or masks."
@@ -56,24 +57,19 @@ def read_mask_pixels(path: PathLike) -> np.ndarray:
     return np.asarray(mask)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a LabelMe file and check what is used of it."""
+def _read(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Return width and height of the picture, and the shapes."""
     try:
         data = read_json(path)
-        sides, shapes = (data["imageHeight"], data["imageWidth"]), data["shapes"]
-        right = all(type(side) is int and side > 0 for side in sides)
-        if (
-            not right
-            or sides[0] * sides[1] > _MAX_PIXELS
-            or not all(type(s) is dict for s in shapes)
-        ):
-            raise ValueError(f"its picture is {sides[0]} x {sides[1]} pixels")
+        size, shapes = (index(data["imageWidth"]), index(data["imageHeight"])), data["shapes"]
+        if not 0 < size[0] * size[1] <= _MAX_PIXELS or min(size) < 0:
+            raise ValueError(f"a picture of {size[1]} x {size[0]} pixels")
+        return size, [dict(shape) for shape in shapes]
     except (LookupError, TypeError, ValueError) as error:
         raise ImageError(
             f"{path}: no outlines of LabelMe ({error}); expected shapes, imageHeight, imageWidth. "
             "Save it again with LabelMe, or save the mask as PNG."
         ) from error
-    return data
 
 
 def _draw(mask: Image.Image, shape: dict[str, Any]) -> None:
@@ -81,16 +77,15 @@ def _draw(mask: Image.Image, shape: dict[str, Any]) -> None:
     points = [(float(x), float(y)) for x, y in shape["points"]]
     kind, draw = shape.get("shape_type") or "polygon", ImageDraw.Draw(mask)
     if kind == "polygon" and len(points) > 2:
-        draw.polygon(points, fill=255, outline=255)
+        draw.polygon(points, 255, 255)
     elif kind == "rectangle":
-        (left, right), (top, bottom) = (sorted(p[axis] for p in points) for axis in (0, 1))
-        draw.rectangle((left, top, right, bottom), fill=255, outline=255)
+        corners = np.sort(points, axis=0)  # drawn from any corner
+        draw.rectangle([*corners[0], *corners[1]], 255, 255)
     elif kind == "circle":
-        (x, y), radius = points[0], dist(*points)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255, outline=255)
+        draw.circle(points[0], dist(*points), 255, 255)
     elif kind == "mask":
         part = Image.open(BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",))
-        marked = Image.fromarray((np.asarray(part.convert("L")) > 0).astype(np.uint8) * 255)
-        mask.paste(255, (round(points[0][0]), round(points[0][1])), marked)
+        marked = part.convert("L").point([0] + [255] * 255)
+        mask.paste(255, [round(side) for side in points[0]], marked)
     else:
         raise ValueError(f"{len(points)} points")
