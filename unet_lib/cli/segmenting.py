@@ -17,7 +17,7 @@ from unet_lib.cli.models import add_model, check_out, load_model
 
 # The last: the masks of BrEaST, which lie among its images.
 _RESULT_OR_MASK = re.compile(
-    r".+_(pred|overlay|mask(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
+    r".+_(pred|overlay|(masks?|segmentation)(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
 )
 
 _HEADER = (
