@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,12 @@ def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
             return {}
         sizes[case.name] = regions[0]
     return sizes
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that orders ``benign (2)`` before ``benign (10)``."""
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(p), p) if p.isdecimal() else (0, 0, p.lower()) for p in parts] + [(0, 0, text)]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unet_lib.dataset.cases import LABELS, Case, DatasetError, read_table
+from unet_lib.dataset.cases import LABELS, Case, DatasetError, natural_key, read_table
 from unet_lib.dataset.left_out import OUTPUT
 from unet_lib.images import IMAGE_SUFFIXES, is_outline, is_picture, outlines_in, picture_name
 
@@ -53,12 +53,6 @@ def recognised(root: Path) -> Layout | None:
 
 
 # --- what the layouts share ------------------------------------------------------------------
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that orders ``benign (2)`` before ``benign (10)``."""
-    parts = re.split(r"(\d+)", text)
-    return [(1, int(p), p) if p.isdecimal() else (0, 0, p.lower()) for p in parts] + [(0, 0, text)]
 
 
 def subfolders(folder: Path) -> dict[str, Path]:

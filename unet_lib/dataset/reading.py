@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unet_lib.dataset.cases import DATA_FOLDER, LABELS, Case, DatasetError
+from unet_lib.dataset.cases import DATA_FOLDER, LABELS, Case, DatasetError, natural_key
 from unet_lib.dataset.groups import group_cases
 from unet_lib.dataset.layouts import (
     BUSI_NAME,
     LAYOUTS,
     expected,
-    natural_key,
     recognised,
     refuse,
     subfolders,
