@@ -12,7 +12,7 @@ from unet_lib.cli.models import check_out, open_data
 _SCORE = """\
 Score masks that any program made, by the same code as evaluate, and write the same report. The
 folder PREDICTIONS holds one mask for each image, called NAME, NAME_pred or NAME_mask like the image
-(PNG, BMP, TIFF; two values, or black where nothing was found), and perhaps one probability map for
+(any picture; two values, or black where nothing was found), and perhaps one probability map for
 each, called NAME_prob (8 or 16 bit image, float TIFF, or .npy); folders within are searched. With
 --split or --fold only the part --part is scored. A missing prediction, one that belongs to no
 image, one of another size (without --resize) and grey values that are no mask end the command with

@@ -10,13 +10,12 @@ from unet_lib.images.decode import (
     is_picture,
     is_turned,
     name_of,
-    picture_name,
     read_frame,
     read_frames,
     read_pixels,
     read_size,
 )
-from unet_lib.images.frames import Frame, ImageError, Region, pixel_size
+from unet_lib.images.frames import Frame, ImageError, Region, picture_name, pixel_size
 from unet_lib.images.masks import MaskSet, as_colour_mask, covers_most, read_masks
 from unet_lib.images.outlines import is_outline, outlines_in, read_mask_pixels
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing

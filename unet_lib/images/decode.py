@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -190,12 +189,6 @@ def is_picture(path: Path) -> bool:
         return True
     bare = not path.suffix or path.suffix[1:].isdecimal()  # 1.2.840.113 has no ending either
     return bare and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path)
-
-
-def picture_name(path: Path) -> str:
-    """Return what a picture is called without its ending, which a DICOM file may lack."""
-    name = path.name if path.suffix[1:].isdecimal() else path.stem
-    return normalize("NFC", name)  # a Mac writes accents apart
 
 
 def is_dicom(path: PathLike) -> bool:

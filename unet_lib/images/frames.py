@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -55,3 +57,9 @@ def pixel_size(
     ]
     agree = sizes and np.allclose(sizes, sizes[0], rtol=0.01, atol=0)
     return sizes[0] if agree else None
+
+
+def picture_name(path: Path) -> str:
+    """Return what a picture is called without its ending, which a DICOM file may lack."""
+    name = path.name if path.suffix[1:].isdecimal() else path.stem
+    return normalize("NFC", name)  # a Mac writes accents apart

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unet_lib.files import read_json
-from unet_lib.images.decode import picture_name, read_pixels
-from unet_lib.images.frames import ImageError, PathLike
+from unet_lib.images.decode import read_pixels
+from unet_lib.images.frames import ImageError, PathLike, picture_name
 
 _MAX_PIXELS = 32_000_000
 _HEAD = 4096  # bytes: a picture may stand behind the shapes
