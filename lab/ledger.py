@@ -26,13 +26,13 @@ from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.report import compare, write_report
 from unet_lib.report.texts import NO_INTERVAL, number
 from unet_lib.training import Recipe
-from unet_lib.training.folder import HISTORY, MODEL, RESULT, SETTINGS
 from unet_lib.training.folds import (
     DESCRIPTION,
     PARTS,
     CrossValidation,
     load_crossvalidation,
 )
+from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS
 
 LEDGER = Path("experiments/ledger.csv")
 _KEY = ("name", "part", "folds", "digest")

@@ -237,6 +237,6 @@ def test_what_joining_needs_is_named(monkeypatch):
         pass
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
-    missing = "KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_PROCESS_ID is not set"
+    missing = "Not set: KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_PROCESS_ID"
     with pytest.raises(ValueError, match=missing), distributed.joined():
         pass

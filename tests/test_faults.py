@@ -196,7 +196,7 @@ MOMENTS = [
     ("score", "unet_lib.predictions", "tqdm", 1),
     ("segment", "unet_lib.inference.segmenter", "read_frames", 3),
     ("train", "unet_lib.batches", "load_case", 1),
-    ("train", "unet_lib.training.run", "tune_threshold", 1),
+    ("train", "unet_lib.training.result", "tune_threshold", 1),
 ]
 
 

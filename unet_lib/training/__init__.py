@@ -1,6 +1,5 @@
 """Training: the recipe, the epochs, the threshold, the run folder."""
 
-from unet_lib.training.folder import Run, load_run
 from unet_lib.training.folds import (
     CrossValidation,
     crossvalidate,
@@ -10,8 +9,8 @@ from unet_lib.training.folds import (
 )
 from unet_lib.training.loop import compile_network, fit
 from unet_lib.training.recipe import Recipe, TrainingConfig, TrainingError
+from unet_lib.training.result import Candidate, Run, ThresholdChoice, load_run, tune_threshold
 from unet_lib.training.run import train
-from unet_lib.training.threshold import Candidate, ThresholdChoice, tune_threshold
 
 __all__ = [
     "Candidate",

@@ -33,7 +33,6 @@ from unet_lib.training.recipe import TrainingConfig, TrainingError
 
 __all__ = ["SharedBatches", "joined"]
 
-
 _VARIABLES = [
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 ]
@@ -47,16 +46,13 @@ def joined() -> Iterator[None]:
     that are gone. Those that wait for this one see their connection break.
     """
     backend = keras.backend.backend()
-    if backend != "jax":
-        raise ValueError(
-            f"--distributed: several processes need Keras on JAX; this is Keras on {backend}. "
-            "Install jax and set KERAS_BACKEND=jax, or leave --distributed out."
-        )
     missing = [name for name in _VARIABLES if name not in os.environ]
-    if missing:
+    if backend != "jax" or missing:
         raise ValueError(
-            f"--distributed: {', '.join(missing)} is not set. Start each process with the address "
-            "of process 0 (HOST:PORT), the number of processes, and its own number from 0."
+            f"--distributed: several processes need Keras on JAX (this is Keras on {backend}: "
+            f"install jax, set KERAS_BACKEND=jax) and {', '.join(_VARIABLES)}: the address of "
+            "process 0 (HOST:PORT), the number of processes, and its own number from 0. Not set: "
+            f"{', '.join(missing) or 'none'}."
         )
     keras.distribution.initialize()
     try:
@@ -122,19 +118,6 @@ def share(data: bytes) -> bytes:
     return send(own).tobytes() if size else b""
 
 
-def agree(**parts: str) -> None:
-    """Refuse, in each process that differs from the first, other settings or other data."""
-    digests = {name: hashlib.sha256(text.encode()).digest() for name, text in parts.items()}
-    first = share(b"".join(digests.values()))
-    theirs = (first[start : start + 32] for start in range(0, len(first), 32))
-    differ = [name for name, other in zip(digests, theirs, strict=True) if digests[name] != other]
-    if differ:
-        raise ValueError(
-            f"process {_jax().process_index()} has other {', '.join(differ)} than process 0. Give "
-            "all of them the same command, the same files and the same version of the library."
-        )
-
-
 def leave() -> None:
     """End the work in common, in all processes; each can go on by itself."""
     jax = _jax()
@@ -152,6 +135,18 @@ def check(config: TrainingConfig) -> None:
             f"evenly (batch_size {config.batch_size} in {config.accumulate} part(s)). Take a "
             f"multiple of {count}, fewer processes, or show JAX fewer devices "
             "(CUDA_VISIBLE_DEVICES)."
+        )
+
+
+def agree(**parts: str) -> None:
+    """Refuse, in each process that differs from the first, other settings or other data."""
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in parts.values()]
+    first = share(" ".join(digests).encode()).decode().split()
+    differ = [n for n, own, other in zip(parts, digests, first, strict=True) if own != other]
+    if differ:
+        raise ValueError(
+            f"process {_jax().process_index()} has other {', '.join(differ)} than process 0. Give "
+            "all of them the same command, the same files and the same version of the library."
         )
 
 

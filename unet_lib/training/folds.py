@@ -17,8 +17,8 @@ from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance
-from unet_lib.training.folder import RESULT, SETTINGS, Run, read_settings, write_json
 from unet_lib.training.recipe import Recipe
+from unet_lib.training.result import RESULT, SETTINGS, Run, read_settings, write_json
 from unet_lib.training.run import train
 
 __all__ = [

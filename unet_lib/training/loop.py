@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,10 @@ from unet_lib.weights import save_weights_file
 __all__ = ["STATE", "Progress", "compile_network", "fit"]
 
 STATE, _BEST = "state.npz", "best{}.weights.h5"
+_ADVICE = (
+    "Use a smaller learning_rate (a third of it), or precision='float32' if a mixed precision was "
+    "in use"
+)
 
 
 @dataclass
@@ -97,12 +101,13 @@ def _variables(network: keras.Model) -> list[Any]:
 
 def save_state(path: Path, network: keras.Model, progress: Progress) -> None:
     """Write all variables, not averaged, and the progress, whole or not at all."""
-    arrays = {
-        f"v{i}": keras.ops.convert_to_numpy(variable.value)
-        for i, variable in enumerate(_variables(network))
-    }
+    values = enumerate(keras.ops.convert_to_numpy(v.value) for v in _variables(network))
     with atomic_path(path) as temporary:
-        np.savez(temporary, progress=json.dumps(vars(progress)), **arrays)
+        np.savez(
+            temporary,
+            progress=json.dumps(vars(progress)),
+            **{f"v{i}": value for i, value in values},
+        )
 
 
 def load_state(path: Path, network: keras.Model) -> Progress:
@@ -113,22 +118,21 @@ def load_state(path: Path, network: keras.Model) -> Progress:
         return Progress()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            progress = json.loads(str(stored["progress"]))
+            progress = Progress(**json.loads(str(stored["progress"])))
             arrays = [stored[f"v{i}"] for i in range(len(stored.files) - 1)]
     except Exception as error:  # whatever a damaged file gives: BadZipFile, KeyError, OSError, ...
         raise ValueError(
             f"{path}: the state of the run cannot be read ({error}). Delete the run folder and "
             "train again."
         ) from error
-    shapes = [tuple(v.shape) for v in variables]
-    if [a.shape for a in arrays] != shapes:
+    if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
         raise ValueError(
             f"{path}: holds {len(arrays)} arrays of another network or optimiser; expected "
-            f"{len(shapes)}. Resume with the settings that the run was started with."
+            f"{len(variables)}. Resume with the settings that the run was started with."
         )
     for variable, array in zip(variables, distributed.place(arrays), strict=True):
         variable.assign(array)
-    return Progress(**progress)
+    return progress
 
 
 @contextmanager
@@ -138,102 +142,82 @@ def averaged_weights(network: keras.Model) -> Iterator[None]:
     `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which rounds: a run that
     was resumed would differ from one that was not.
     """
-    trained = [keras.ops.copy(v.value) for v in network.trainable_variables]
+    weights = network.trainable_variables
+    trained = [keras.ops.copy(weight.value) for weight in weights]
     # With float16 the optimiser is wrapped in one that scales the loss and has no average itself.
     optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)
     if optimizer.use_ema:
-        optimizer.finalize_variable_values(network.trainable_variables)
+        optimizer.finalize_variable_values(weights)
         # On JAX the weights now share their arrays with the average, which `evaluate` would donate.
-        for variable in network.trainable_variables:
-            variable.assign(keras.ops.copy(variable.value))
+        for weight in weights:
+            weight.assign(keras.ops.copy(weight.value))
     try:
         yield
     finally:
-        for variable, value in zip(network.trainable_variables, trained, strict=True):
-            variable.assign(value)
+        for weight, value in zip(weights, trained, strict=True):
+            weight.assign(value)
 
 
-@contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Our threads work on whole pictures; OpenCV's would only get in their way."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
+@dataclass(eq=False)
 class _Epochs(keras.callbacks.Callback):
     """Order, validation, best weights, state and early stopping, epoch by epoch."""
 
-    def __init__(
-        self,
-        folder: Path,
-        progress: Progress,
-        batches: Batches,
-        validation: Batches | None,
-        config: TrainingConfig,
-        bar: tqdm,
-    ) -> None:
+    folder: Path
+    progress: Progress
+    batches: Batches
+    validation: Any  # of `fit_input`, or None
+    config: TrainingConfig
+    bar: tqdm
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.folder, self.progress, self.config = folder, progress, config
-        self.batches, self.bar, self.writes = batches, bar, distributed.is_first()
-        self.validation = None if validation is None else fit_input(validation)
-        self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.batches.set_epoch(epoch)
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
+        loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss} in epoch {self.progress.epochs + 1}, batch {batch + 1}. "
-                "Use a smaller learning_rate (a third of it), or precision='float32' if a mixed "
-                "precision was in use. The state of the last whole epoch is kept."
+                f"{_ADVICE}. The state of the last whole epoch is kept."
             )
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
-        progress, network = self.progress, self.model
+        progress, network, config = self.progress, self.model, self.config
+        scores = {key: float(value) for key, value in logs.items()}
         with averaged_weights(network):
             if self.validation is not None:
-                scores = network.evaluate(self.validation, verbose=0, return_dict=True)
-                row |= {f"val_{key}": float(value) for key, value in scores.items()}
+                of_validation = network.evaluate(self.validation, verbose=0, return_dict=True)
+                scores |= {f"val_{key}": float(value) for key, value in of_validation.items()}
             # The loss, not the Dice at one threshold: on some 65 lesions that jumps by .03 from one
             # epoch to the next. Without validation images the last epoch is taken.
-            loss = row.get("val_loss", 0.0)
-            last = self.validation is None or self.config.take == "last"
+            loss = scores.get("val_loss", 0.0)
+            last = self.validation is None or config.take == "last"
             if last or loss < progress.best_loss:
                 progress.best_epoch, progress.best_loss = epoch + 1, loss
-                if self.writes:
+                if distributed.is_first():
                     # Under its epoch's name: a process that is killed before the state is written
                     # goes on with the weights that its state speaks of.
                     save_weights_file(network, progress.best_weights(self.folder))
-        row["learning_rate"] = float(network.optimizer.learning_rate)
-        row["seconds"] = time.perf_counter() - self.started
-        progress.history.append(row)
+        scores["learning_rate"] = float(network.optimizer.learning_rate)
+        scores["seconds"] = time.perf_counter() - self.started
+        progress.history.append({"epoch": epoch + 1, **scores})
+        logs.update(scores)  # the callbacks after this one get them too
         waited = progress.epochs - progress.best_epoch
-        stop = 0 < self.config.patience <= waited or progress.epochs >= self.config.epochs
+        stop = 0 < config.patience <= waited or progress.epochs >= config.epochs
         # All processes stop at once, whatever they rounded.
         progress.finished = bool(distributed.share(b"stop" if stop else b""))
-        if progress.finished and not math.isfinite(progress.best_loss):
-            raise TrainingError(
-                f"The validation loss was {loss} after epoch {progress.epochs}, and there is no "
-                "epoch to take. Use a smaller learning_rate (a third of it), or "
-                "precision='float32' if a mixed precision was in use; train into another folder."
-            )
         network.stop_training = progress.finished
-        if self.writes:
+        if distributed.is_first():
             save_state(self.folder / STATE, network, progress)
             remove_weights(self.folder, keep=progress.best_weights(self.folder))
-        shown = f"epoch {progress.epochs}/{self.config.epochs}, loss {row['loss']:.3f}"
+        shown = f"epoch {progress.epochs}/{config.epochs}, loss {scores['loss']:.3f}"
         if self.validation is not None:
             shown += f", val loss {loss:.3f} (best {progress.best_loss:.3f})"
-            shown += f", val Dice {row['val_dice']:.3f}"
+            shown += f", val Dice {scores['val_dice']:.3f}"
         self.bar.set_postfix_str(shown)
 
 
@@ -244,6 +228,7 @@ def fit(
     config: TrainingConfig,
     folder: Path,
     *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     show_progress: bool = True,
 ) -> Progress:
     """Train a compiled network, going on from the folder's state where there is one.
@@ -272,13 +257,26 @@ def fit(
             disable=not show_progress,
             unit="step",
         )
-        with bar, _single_threaded_opencv():
-            network.fit(
-                fit_input(batches),
-                epochs=config.epochs,
-                initial_epoch=progress.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[_Epochs(folder, progress, batches, validation, config, bar)],
-            )
+        validated = fit_input(validation) if validation is not None else None
+        epochs = _Epochs(folder, progress, batches, validated, config, bar)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(0)  # our threads work on whole pictures; OpenCV's would be in their way
+        try:
+            with bar:
+                network.fit(
+                    fit_input(batches),
+                    epochs=config.epochs,
+                    initial_epoch=progress.epochs,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[epochs, *callbacks],
+                )
+        finally:
+            cv2.setNumThreads(threads)
+    if not math.isfinite(progress.best_loss):
+        raise TrainingError(
+            f"The validation loss was {progress.history[-1]['val_loss']} after epoch "
+            f"{progress.epochs}, and there is no epoch to take. {_ADVICE}; train into another "
+            "folder."
+        )
     return progress

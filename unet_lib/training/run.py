@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from unet_lib.backend import (
-    enable_determinism,
-    keep_freed_memory,
-    recommended_precision,
-)
+from unet_lib import backend
 from unet_lib.batches import PreparedCases
-from unet_lib.dataset import Folds, Split, TrainingImages, content_hash, load_case
-from unet_lib.files import folder_lock, sha256, write_atomic
+from unet_lib.dataset import Case, Folds, Split, TrainingImages, content_hash, load_case
+from unet_lib.files import folder_lock
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import phantom_kind
-from unet_lib.provenance import Provenance
-from unet_lib.shift import fit_monitor
+from unet_lib.provenance import Provenance, package_versions
 from unet_lib.training import distributed
-from unet_lib.training.folder import (
-    HISTORY,
-    MODEL,
+from unet_lib.training.loop import STATE, compile_network, fit, remove_weights
+from unet_lib.training.recipe import Recipe
+from unet_lib.training.result import (
     RESULT,
+    SETTINGS,
+    SPLIT,
     Run,
-    check_room,
-    claim_folder,
+    finish,
     load_run,
-    release_folder,
+    read_settings,
     write_json,
 )
-from unet_lib.training.loop import STATE, Progress, compile_network, fit, remove_weights
-from unet_lib.training.recipe import Recipe
-from unet_lib.training.threshold import tune_threshold
-from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import SETTINGS as MODEL_SETTINGS
-from unet_lib.weights.folder import WEIGHTS, find_folder, read_settings
+from unet_lib.weights.folder import find_folder
+from unet_lib.weights.folder import read_settings as read_model_settings
 
 __all__ = ["settings_of", "train"]
 
@@ -54,6 +51,7 @@ def train(
     *,
     provenance: Provenance | Mapping[str, Any] | None = None,
     operating_point: tuple[float, Cleaning] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     resume: bool = False,
     progress: bool = True,
 ) -> Run | None:
@@ -75,6 +73,9 @@ def train(
         Threshold and cleaning, known beforehand (from a cross-validation): for a split without a
         validation part and without a test part, of which all epochs are trained and the last one
         is taken.
+    callbacks : sequence of keras.callbacks.Callback
+        Called after the epoch's scores, those of validation included, and after its state is
+        saved. One that stops the training ends the run, with the best epoch so far.
     resume : bool
         Go on with an interrupted run of the same settings and split; start where there is none;
         return a finished one as it is.
@@ -100,52 +101,53 @@ def train(
         The disk is full or the like; the loss is not a number. The last whole epoch is kept.
     """
     folder, recipe = Path(folder), recipe or Recipe()
-    _check_parts(split, operating_point)
+    sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+    fits = sizes["validation"] if operating_point is None else sum(sizes.values()) == sizes["train"]
+    if not (sizes["train"] and fits):
+        raise ValueError(
+            f"train: the parts of {split.name} have {sizes} images. Expected are images to train "
+            "and to validate; with an operating_point, which may have been chosen on the others, "
+            "images to train alone."
+        )
     distributed.check(recipe.training)
     kind = phantom_kind(case.image_path for case in split.train)
     provenance = Provenance.of(provenance).but(**kind)
     # A finished run is returned as it is, whether the model it started from is still there or not.
-    start = None if (folder / RESULT).is_file() else _starting_model(recipe)
+    start = None if (folder / RESULT).is_file() else _starting_model(recipe, split, provenance.data)
     if start:
-        _refuse_seen(start, split, provenance.data)
         model = start.provenance
         provenance = provenance.but(started_from=f"{model.name} (SHA-256 {model.weights_sha256})")
     first = distributed.is_first()
+    progress = progress and first
     with folder_lock(folder) if first else contextlib.nullcontext():
         if first:
-            claim_folder(folder, recipe, split, provenance, resume)
-        finished = distributed.share(b"finished" if (folder / RESULT).is_file() else b"")
-        if not finished:
-            try:
-                epochs, images = _train(split, folder, recipe, start, first and progress)
-            except ValueError:  # refused, so before the first epoch: the folder is free again
-                if first and not (folder / STATE).exists():
-                    release_folder(folder)
-                raise
-        distributed.leave()
-        if not first:
-            return None
-        if not finished:
-            seen = TrainingImages.of(provenance.data, images.keys(), images.values())
-            if start:
-                before = TrainingImages.from_provenance(start.provenance)
-                seen = before and seen.joined(before)  # where it does not say, nobody knows
-            provenance = provenance.but(training_images=seen.to_dict() if seen else None)
-            run = _finish(split, folder, recipe, epochs, provenance, operating_point, progress)
-        (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
-        remove_weights(folder)
-        return load_run(folder) if finished else run
+            _check_folder(folder, recipe, split, provenance, resume)
+        if distributed.share(b"finished" if (folder / RESULT).is_file() else b""):
+            distributed.leave()
+            run = load_run(folder) if first else None
+        else:
+            run = _train(
+                split, folder, recipe, start, provenance, operating_point, callbacks, progress
+            )
+        if first:
+            (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
+            remove_weights(folder)
+    return run
 
 
 def settings_of(model: str) -> tuple[UNetConfig, Preprocessing]:
     """Return network and preprocessing of a model, for a recipe that starts from it."""
-    stored = read_settings(find_folder(model) / MODEL_SETTINGS)
+    stored = read_model_settings(find_folder(model) / MODEL_SETTINGS)
     network = UNetConfig.from_dict(stored["network"])
     return replace(network, encoder_weights=None), Preprocessing.from_dict(stored["preprocessing"])
 
 
-def _starting_model(recipe: Recipe) -> Segmenter | None:
-    """Load the model that a recipe starts from; None when it starts from random weights."""
+def _starting_model(recipe: Recipe, split: Split, data: str | None) -> Segmenter | None:
+    """Load the model that a recipe starts from, if any.
+
+    One that has seen images that are to choose or to test is refused; one that does not say what
+    it was trained on passes, and the record of the run stays unknown.
+    """
     name = recipe.training.start_from
     if not name:
         return None
@@ -157,14 +159,7 @@ def _starting_model(recipe: Recipe) -> Segmenter | None:
             f"start_from {name}: has another network ({'; '.join(differ)}). Take its settings, or "
             "start without it."
         )
-    return load_segmenter(name)
-
-
-def _refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
-    """Refuse a starting model that has seen images that are to choose or to test.
-
-    One that does not say what it was trained on passes; its record stays unknown.
-    """
+    start = load_segmenter(name)
     record = TrainingImages.from_provenance(start.provenance)
     for part in ("validation", "test") if record else ():
         cases = getattr(split, part)
@@ -177,63 +172,84 @@ def _refuse_seen(start: Segmenter, split: Split, data: str | None) -> None:
                 "their scores would be too good. Start from a model that has not seen them, or "
                 "divide the images otherwise."
             )
+    return start
 
 
-def _check_parts(split: Split, operating_point: tuple[float, Cleaning] | None) -> None:
-    reason = None
-    if not split.train:
-        reason = f"the train part of {split.name} is empty."
-    elif not split.validation and operating_point is None:
-        reason = (
-            f"the validation part of {split.name} is empty. Give validation images, or an "
-            "operating_point from a cross-validation."
+def _check_folder(
+    folder: Path, recipe: Recipe, split: Split, provenance: Provenance, resume: bool
+) -> None:
+    """Refuse a folder that holds anything but this run, and a split with an image in two parts."""
+    rows = Folds.of_split(split).rows
+    if not (resume and (folder / SETTINGS).is_file()):
+        # The settings are written last: a split alone is a run that was killed before it began.
+        if {path.name for path in folder.iterdir()} - ({SPLIT} if resume else set()):
+            raise FileExistsError(
+                f"{folder}: is not empty. Resume the run in it with resume=True (--resume), or "
+                "choose another folder."
+            )
+        return
+    settings = read_settings(folder / SETTINGS)
+    # A setting that the library has got since has its default there.
+    stored = Recipe.from_dict(settings["recipe"]).to_dict()
+    differ = [
+        f"{part}.{key}: {stored[part].get(key)!r} there, {values.get(key)!r} now"
+        for part, values in recipe.to_dict().items()
+        for key in dict.fromkeys([*values, *stored[part]])
+        if stored[part].get(key) != values.get(key)
+    ]
+    if Folds.read(folder / SPLIT).rows != rows:
+        differ.append("the split differs")
+    begun, now = settings["about"].get("started_from"), provenance.started_from
+    if now not in (None, begun):  # of a finished run it is not asked
+        differ.append(f"started_from: {begun} there, {now} now")
+    if differ:
+        raise ValueError(
+            f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "
+            "same settings, or train into another folder."
         )
-    elif split.validation and operating_point is not None:
-        reason = (
-            f"{split.name} has validation images, so the threshold is chosen on them; leave "
-            "operating_point out."
+
+
+def _prepare(part: str, cases: Sequence[Case], recipe: Recipe, progress: bool) -> PreparedCases:
+    config = recipe.training
+    prepared = PreparedCases(
+        cases,
+        recipe.preprocessing,
+        workers=config.workers,
+        memory_mb=config.memory_mb,
+        progress=progress,
+    )
+    if not any(prepared.lesions):
+        raise ValueError(
+            f"train: none of the {len(prepared)} images of the {part} part has a lesion: nothing "
+            "could be learned, or no threshold chosen, after all epochs. Take another fold, divide "
+            "the images otherwise (--split), or look at the masks (the command check)."
         )
-    elif split.test and operating_point is not None:
-        reason = (
-            f"{split.name} has test images, and an operating_point may have been chosen on them. "
-            "Give validation images, or a split without a test part."
-        )
-    if reason:
-        raise ValueError(f"train: {reason}")
+    return prepared
 
 
 def _train(
-    split: Split, folder: Path, recipe: Recipe, start: Segmenter | None, progress: bool
-) -> tuple[Progress, dict[Any, str]]:
-    """Do the epochs that are left; returns them and the hash of each image that was used."""
+    split: Split,
+    folder: Path,
+    recipe: Recipe,
+    start: Segmenter | None,
+    provenance: Provenance,
+    operating_point: tuple[float, Cleaning] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    progress: bool,
+) -> Run | None:
+    """Do the epochs that are left and, in the first process, what comes after them."""
     config = recipe.training
-    keep_freed_memory()
+    backend.keep_freed_memory()
     if config.deterministic:
-        enable_determinism(config.seed)
+        backend.enable_determinism(config.seed)
     else:
         keras.utils.set_random_seed(config.seed)
-    prepared = [
-        PreparedCases(
-            cases,
-            recipe.preprocessing,
-            workers=config.workers,
-            memory_mb=config.memory_mb,
-            progress=progress,
-        )
-        for cases in (split.train, split.validation)
-        if cases
-    ]
-    for part, ready in zip(("train", "validation"), prepared, strict=False):
-        if not any(ready.lesions):
-            raise ValueError(
-                f"train: none of the {len(ready)} images of the {part} part of {split.name} has a "
-                "lesion: nothing could be learned, or no threshold chosen, after all epochs. Take "
-                "another fold, divide the images otherwise (--split), or look at the masks (the "
-                "command check)."
-            )
+    parts = [_prepare("train", split.train, recipe, progress)]
+    if split.validation:
+        parts.append(_prepare("validation", split.validation, recipe, progress))
     common = {"channels": recipe.network.input_channels, "workers": config.workers}
     batches = distributed.SharedBatches(
-        prepared[0],
+        parts[0],
         config.batch_size,
         augmentation=recipe.augmentation,
         shuffle=True,
@@ -241,17 +257,15 @@ def _train(
         accumulate=config.accumulate,
         **common,
     )
-    validation = None
-    if split.validation:
-        part = config.batch_size // config.accumulate
-        validation = distributed.SharedBatches(prepared[1], part, **common)
+    images = config.batch_size // config.accumulate
+    validation = [distributed.SharedBatches(part, images, **common) for part in parts[1:]]
     precision = config.precision
     if precision == "auto":
-        precision = recommended_precision(depthwise=recipe.network.depthwise)
+        precision = backend.recommended_precision(depthwise=recipe.network.depthwise)
     distributed.agree(
         settings=json.dumps([recipe.to_dict(), precision]),
         split=str(Folds.of_split(split).rows),
-        images=str([part.fingerprints for part in prepared]),
+        images=str([part.fingerprints for part in parts]),
     )
     with distributed.scope():
         size = recipe.preprocessing.size
@@ -259,60 +273,47 @@ def _train(
         if start:
             network.set_weights(start.network.get_weights())
         compile_network(network, config, batches.updates)
-    if distributed.is_first():
-        check_room(folder, network)
-    epochs = fit(network, batches, validation, config, folder, show_progress=progress)
-    return epochs, {c: h for part in prepared for c, h in zip(part.cases, part.hashes, strict=True)}
-
-
-def _finish(
-    split: Split,
-    folder: Path,
-    recipe: Recipe,
-    epochs: Progress,
-    provenance: Provenance,
-    operating_point: tuple[float, Cleaning] | None,
-    progress: bool,
-) -> Run:
-    """Make the model of the best epoch: threshold, statistics of the images, model folder."""
-    rows = [epochs.history[0].keys(), *(row.values() for row in epochs.history)]
-    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    write_atomic(folder / HISTORY, text)
-    # In float32: what is saved does not depend on the precision.
-    network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
-    load_weights_file(network, epochs.best_weights(folder))
-    provenance = provenance.but(
-        name=provenance.name or folder.name,
-        split=split.name,
-        parts={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
-        trained_on=sorted(case.name for case in split.train),
-        validated_on=sorted(case.name for case in split.validation),
+    if distributed.is_first() and not (folder / SETTINGS).is_file():
+        Folds.of_split(split).save(folder / SPLIT)
+        settings = {"recipe": recipe.to_dict(), "about": provenance.to_dict()}
+        write_json(folder / SETTINGS, settings | _environment())
+    epochs = fit(
+        network,
+        batches,
+        *(validation or [None]),
+        config,
+        folder,
+        callbacks=callbacks,
+        show_progress=progress,
     )
-    segmenter = Segmenter(network, recipe.preprocessing, provenance=provenance)
-    choice = None
-    if operating_point is None:
-        choice = tune_threshold(segmenter, split.validation, progress=progress)
-        operating_point = choice.chosen.threshold, choice.chosen.cleaning
-    segmenter.threshold, segmenter.cleaning = operating_point
-    result: dict[str, Any] = {"warning": provenance.banner} if provenance.banner else {}
-    result |= {
-        "epochs": epochs.epochs,
-        "best_epoch": epochs.best_epoch,
-        "hours": sum(row["seconds"] for row in epochs.history) / 3600,
+    distributed.leave()
+    if not distributed.is_first():
+        return None
+    cases, hashes = ([x for part in parts for x in getattr(part, n)] for n in ("cases", "hashes"))
+    seen = TrainingImages.of(provenance.data, cases, hashes)
+    if start:
+        before = TrainingImages.from_provenance(start.provenance)
+        seen = before and seen.joined(before)  # where it does not say, nobody knows
+    provenance = provenance.but(training_images=seen.to_dict() if seen else None)
+    return finish(folder, split, recipe, epochs, provenance, operating_point, progress)
+
+
+def _environment() -> dict[str, Any]:
+    """Return time, hardware, versions and commit (with "+changes" where files differ)."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        git = ""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": backend.describe_hardware(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "git": git or None,
     }
-    if choice:
-        best = epochs.history[epochs.best_epoch - 1]
-        result["best_validation_loss"] = epochs.best_loss
-        result["validation_dice_at_network_size"] = best["val_dice"]
-        result |= choice.to_dict()
-    else:
-        result |= {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
-    segmenter.provenance = segmenter.provenance.but(training=result)
-    segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
-    save_segmenter(segmenter, recipe.network, folder / MODEL)
-    digest = sha256(folder / MODEL / WEIGHTS)
-    segmenter.provenance = segmenter.provenance.but(weights_sha256=digest)
-    if choice:
-        result = result | {"candidates": [c.to_dict() for c in choice.candidates]}
-    write_json(folder / RESULT, result)
-    return Run(folder, recipe, epochs.history, result, segmenter)

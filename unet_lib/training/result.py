@@ -1,19 +1,36 @@
-"""Threshold and cleaning, chosen on validation images."""
+"""What a training leaves: threshold and cleaning, chosen on validation images; model and run."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import Case, TrainingImages, content_hash, load_case
+from unet_lib.dataset import Case, Split, TrainingImages, content_hash, load_case
+from unet_lib.files import read_json, sha256, write_atomic
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.lesions import measure_components
+from unet_lib.model import build_unet
+from unet_lib.provenance import Provenance
+from unet_lib.shift import fit_monitor
+from unet_lib.training.loop import Progress
+from unet_lib.training.recipe import Recipe
+from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
+from unet_lib.weights.folder import WEIGHTS
 
-__all__ = ["Candidate", "ThresholdChoice", "tune_threshold"]
+__all__ = [
+    *("Candidate", "Run", "ThresholdChoice", "finish", "load_run", "read_settings"),
+    *("tune_threshold", "write_json"),
+]
+
+SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
+MODEL = "model"
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 CLEANINGS = tuple(Cleaning(area, peak) for area in (0.0, 0.002, 0.005) for peak in (0.0, 0.7, 0.9))
@@ -35,7 +52,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate, JSON-able (nan becomes None)."""
-        scores = {"dice": _number(self.dice), "specificity": _number(self.specificity)}
+        scores = {"dice": self.dice, "specificity": _number(self.specificity)}
         return {"threshold": self.threshold} | self.cleaning.to_dict() | scores
 
 
@@ -54,7 +71,7 @@ class ThresholdChoice:
         return {
             "threshold": self.chosen.threshold,
             "cleaning": self.chosen.cleaning.to_dict(),
-            "validation_dice": _number(self.chosen.dice),
+            "validation_dice": self.chosen.dice,
             "validation_specificity": _number(self.chosen.specificity),
             "lesions": self.lesions,
             "normals": self.normals,
@@ -63,7 +80,7 @@ class ThresholdChoice:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return None if np.isnan(value) else value
 
 
 def tune_threshold(
@@ -145,7 +162,7 @@ def tune_threshold(
         for j, threshold in enumerate(THRESHOLDS)
     )
     chosen = _choose(candidates)
-    met = bool(np.isnan(chosen.specificity) or chosen.specificity >= LEAST_SPECIFICITY)
+    met = not chosen.specificity < LEAST_SPECIFICITY
     return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
 
 
@@ -171,12 +188,102 @@ def _choose(candidates: Sequence[Candidate]) -> Candidate:
     best = max(c.dice for c in candidates)
     close = [c for c in candidates if c.dice >= best - DICE_SLACK]
     enough = [c for c in close if not c.specificity < LEAST_SPECIFICITY]  # nan: no normals
-    plain = max((c for c in enough if c.cleaning == Cleaning()), key=_dice, default=None)
-    cleaned = max((c for c in enough if c.cleaning != Cleaning()), key=_dice, default=None)
-    if plain and cleaned:
-        return cleaned if cleaned.dice >= plain.dice + CLEANING_GAIN else plain
-    return plain or cleaned or max(close, key=lambda c: (c.specificity, c.dice))
+    if not enough:
+        return max(close, key=lambda c: (c.specificity, c.dice))
+
+    def worth(candidate: Candidate) -> float:  # what is cleaned must be better by CLEANING_GAIN
+        return candidate.dice - CLEANING_GAIN * (candidate.cleaning != Cleaning())
+
+    return max(enough, key=worth)
 
 
-def _dice(candidate: Candidate) -> float:
-    return candidate.dice
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    recipe: Recipe
+    history: list[dict[str, float]]  # a row for each epoch: losses, scores, rate, seconds
+    result: dict[str, Any]  # best epoch and its scores, threshold, hours; of phantoms a warning
+    segmenter: Segmenter  # with the weights of the best epoch, in float32
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run; ValueError where the folder holds none."""
+    folder = Path(folder)
+    if not (folder / RESULT).is_file():
+        raise ValueError(
+            f"{folder}: no finished run ({RESULT} is missing). Train, or resume an interrupted "
+            "run with resume=True."
+        )
+    with open(folder / HISTORY, encoding="utf-8", newline="") as file:
+        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    recipe = Recipe.from_dict(read_settings(folder / SETTINGS)["recipe"])
+    result = read_settings(folder / RESULT)
+    return Run(folder, recipe, history, result, load_segmenter(folder / MODEL))
+
+
+def finish(
+    folder: Path,
+    split: Split,
+    recipe: Recipe,
+    epochs: Progress,
+    provenance: Provenance,
+    operating_point: tuple[float, Cleaning] | None,
+    progress: bool,
+) -> Run:
+    """Write the history, the model folder of the best epoch, and, last, the result."""
+    rows = [epochs.history[0].keys(), *(row.values() for row in epochs.history)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    write_atomic(folder / HISTORY, text)
+    # In float32: what is saved does not depend on the precision.
+    network = build_unet(recipe.network, recipe.preprocessing.size, pretrained=False)
+    load_weights_file(network, epochs.best_weights(folder))
+    provenance = provenance.but(
+        name=provenance.name or folder.name,
+        split=split.name,
+        parts={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
+        trained_on=sorted(case.name for case in split.train),
+        validated_on=sorted(case.name for case in split.validation),
+    )
+    segmenter = Segmenter(network, recipe.preprocessing, provenance=provenance)
+    result: dict[str, Any] = {"warning": provenance.banner} if provenance.banner else {}
+    result |= {
+        "epochs": epochs.epochs,
+        "best_epoch": epochs.best_epoch,
+        "hours": sum(row["seconds"] for row in epochs.history) / 3600,
+    }
+    candidates = {}
+    if operating_point:
+        segmenter.threshold, segmenter.cleaning = operating_point
+        result |= {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
+    else:
+        choice = tune_threshold(segmenter, split.validation, progress=progress)
+        segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
+        best = epochs.history[epochs.best_epoch - 1]
+        result["best_validation_loss"] = epochs.best_loss
+        result["validation_dice_at_network_size"] = best["val_dice"]
+        result |= choice.to_dict()
+        candidates["candidates"] = [candidate.to_dict() for candidate in choice.candidates]
+    segmenter.provenance = segmenter.provenance.but(training=result)
+    segmenter.monitor = fit_monitor(split.train, split.validation, progress=progress)
+    save_segmenter(segmenter, recipe.network, folder / MODEL)
+    digest = sha256(folder / MODEL / WEIGHTS)
+    segmenter.provenance = segmenter.provenance.but(weights_sha256=digest)
+    write_json(folder / RESULT, result | candidates)
+    return Run(folder, recipe, epochs.history, result | candidates, segmenter)
+
+
+def read_settings(path: Path) -> Any:
+    """Read a JSON file of a run; ValueError names it."""
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}). Restore it, or train into another folder."
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as indented JSON, whole or not at all."""
+    write_atomic(path, json.dumps(values, indent=2) + "\n")
