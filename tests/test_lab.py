@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import wilcoxon
 from test_experiments import RECIPE
 
-from lab import card, ledger, reproduce, tables
+from lab import card, hero, hub, ledger, reproduce, tables
 from lab.compact_weights import rounded
 from lab.failure_atlas import measure
 from unet_lib.images import Preprocessing
@@ -207,3 +208,33 @@ def test_atlas_measures_what_it_says():
     assert not picture.border
     truth[0, 40] = True
     assert measure(image, truth).border
+
+
+def test_the_header_of_a_card_holds_the_scores():
+    folds = {
+        0: evaluation({"a": ("benign", "", 1.0), "b": ("malignant", "", 0.0)}),
+        1: evaluation({"n": ("normal", "", None)}),
+    }
+    only_lesions = {0: evaluation({"a": ("benign", "", 1.0)})}
+    scores = {"BUSI, fold 0": folds, "BUS-BRA": only_lesions}
+    text = hub.header("busi-fold0", scores, trained_on=["BUSI", "BUS-BRA"])
+    _, block, after = text.split("---\n")
+    read = yaml.safe_load(block)
+    assert (read["license"], after) == ("mit", "\n")
+    assert read["datasets"] == ["busi", "bus-bra"] and "ultrasound" in read["tags"]
+    (model,) = read["model-index"]
+    first, second = model["results"]
+    assert first["dataset"] == {"type": "busi-fold-0", "name": "BUSI, fold 0"}
+    values = {metric["type"]: metric["value"] for metric in first["metrics"]}
+    assert values["dice"] == 0.5 and values["missed"] == 0.5 and values["specificity"] == 1
+    assert read["metrics"] == list(values)
+    # without normals nothing is said of them
+    assert "specificity" not in {metric["type"] for metric in second["metrics"]}
+
+
+def test_the_hero_shows_fixed_places_in_the_order_of_the_dice():
+    shares = {f"{k:02d}": ("benign", "", k / 10) for k in range(11)} | {"n": ("normal", "", None)}
+    table = evaluation(shares).table
+    names = {what: score.name for what, score in hero.chosen(table).items()}
+    assert names == {"easy": "09", "middling": "05", "hard": "01", "missed": "00"}
+    assert "missed" not in hero.chosen(table.subset(lambda case: not case.missed))
