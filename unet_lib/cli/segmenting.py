@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,11 +16,6 @@ from unet_lib.cli.models import add_model, check_out, load_model
 # The last: the masks of BrEaST, which lie among its images.
 _RESULT_OR_MASK = re.compile(
     r".+_(pred|overlay|(masks?|segmentation)(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
-)
-
-_HEADER = (
-    "image,frame,lesion,area_px,area_fraction,left,top,width,height,mean_probability,"
-    "area_mm2,width_mm,height_mm,shift_distance,shift_limit,unreadable\n"
 )
 
 _SEGMENT = """\
@@ -64,45 +57,40 @@ def segment(options: argparse.Namespace) -> int:
             " on whether an image is unlike them."
         )
     with folder_lock(options.out):
-        return _segment(segmenter, paths, options)
+        return _segment(segmenter, paths, options.out)
 
 
-def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace) -> int:
+def _segment(segmenter: Any, paths: Sequence[Path], out: Path) -> int:
     from tqdm import tqdm
 
     from unet_lib.files import WriteError
-    from unet_lib.images import write_image
-    from unet_lib.inference import UnreadableImages
-    from unet_lib.plots.overlay import draw_overlay
+    from unet_lib.inference import LESIONS, UnreadableImages, write_lesions
 
-    out: Path = options.out
-    unreadable: UnreadableImages | None = None
+    bad: dict[Path, Any] = {}
     written: dict[str, Path] = {}
     unlike = 0
-    rows: list[list[Any]] = []
+    rows: list[dict[str, Any]] = []
     try:
         for path, result in segmenter.segment_files(paths):
             if not written:  # a killed process shall not leave new masks beside an old table
-                (out / "lesions.csv").unlink(missing_ok=True)
-            name = _result_name(path, result.frame, written)
-            write_image(out / f"{name}_pred.png", result.mask)
-            overlay = draw_overlay(result.image, result.mask)
-            write_image(out / f"{name}_overlay.png", overlay)
-            rows += _lesion_rows(path, result)
+                (out / LESIONS).unlink(missing_ok=True)
+            _take_name(written, result.result_name, path)
+            mask = result.save(out, table=False)
+            rows += result.rows()
             if result.shift and result.shift.flagged:
                 unlike += 1
-                tqdm.write(f"warning: {path}, {name}_pred.png: {result.shift}", file=sys.stderr)
+                tqdm.write(f"warning: {path}, {mask.name}: {result.shift}", file=sys.stderr)
     except UnreadableImages as error:  # raised when all others are done
-        unreadable = error
-        rows += [[path.name, *[""] * 14, reason] for path, reason in sorted(error.reasons.items())]
+        bad, reason = error.reasons, str(error)
+        rows += [{"image": path.name, "unreadable": bad[path]} for path in sorted(bad)]
     except BaseException:  # also on Ctrl-C: the table lists what lies in the folder
         if rows:
             with suppress(WriteError):
-                _write_lesions(out / "lesions.csv", rows)
+                write_lesions(out / LESIONS, rows)
         raise
-    _write_lesions(out / "lesions.csv", rows)
-    empty = sum(row[2] == 0 for row in rows)
-    count = len(paths) - (len(unreadable.reasons) if unreadable else 0)
+    write_lesions(out / LESIONS, rows)
+    empty = sum(row.get("lesion") == 0 for row in rows)
+    count = len(paths) - len(bad)
     more = f" with {len(written)} frames" if len(written) > count else ""
     print(f"{count} images{more}, {empty} without a lesion found; results in {out}")
     if unlike:
@@ -111,74 +99,29 @@ def _segment(segmenter: Any, paths: Sequence[Path], options: argparse.Namespace)
             "their masks are not to be trusted."
         )
     print("Not a medical device: no mask here replaces a radiologist.")
-    if unreadable:
-        print(f"unet_lib segment: {unreadable}", file=sys.stderr)
-        return 1
-    return 0
+    if bad:
+        print(f"unet_lib segment: {reason}", file=sys.stderr)
+    return int(bool(bad))
 
 
-def _result_name(path: Path, frame: Any, written: dict[str, Path]) -> str:
-    """Name the results of one frame; refuse a name that another file's frame already has."""
-    from unet_lib.images import picture_name
-
-    digits = max(3, len(str(frame.count)))
-    name = picture_name(path) + (f"_frame{frame.number:0{digits}}" if frame.count > 1 else "")
-    if name in written:
+def _take_name(taken: dict[str, Path], name: str, path: Path) -> None:
+    """Refuse a second file that would write the same results."""
+    other = taken.setdefault(name, path)
+    if other.resolve() != path.resolve():
         raise ValueError(
-            f"{path} and {written[name]}: both would write {name}_pred.png. Segment them into "
-            "different folders."
+            f"{path} and {other}: both would write {name}_pred.png. Segment them into different "
+            "folders."
         )
-    written[name] = path
-    return name
-
-
-def _lesion_rows(path: Path, result: Any) -> list[list[Any]]:
-    number, shift = result.frame.number, ["", ""]
-    if result.shift:
-        shift = [f"{result.shift.distance:.2f}", f"{result.shift.limit:.2f}"]
-    rows = [
-        [
-            path.name,
-            *(number, index, lesion.area, f"{lesion.area / result.mask.size:.6f}"),
-            *(lesion.left, lesion.top, lesion.width, lesion.height),
-            f"{lesion.mean_probability:.4f}",
-            *map(_millimetres, (lesion.area_mm2, lesion.width_mm, lesion.height_mm)),
-            *shift,
-            "",
-        ]
-        for index, lesion in enumerate(result.lesions, start=1)
-    ]
-    return rows or [[path.name, number, 0, 0, "0.000000", *[""] * 8, *shift, ""]]
-
-
-def _millimetres(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _write_lesions(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    from unet_lib.files import write_atomic
-
-    text = io.StringIO()
-    text.write(_HEADER)
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomic(path, text.getvalue())
 
 
 def _images(inputs: Sequence[Path]) -> list[Path]:
-    """List the images to segment; refuse two that would write the same result."""
-    paths = [path for item in inputs for path in _images_of(item)]
+    """List the images to segment, each once; refuse two that would write the same result."""
     from unet_lib.images import picture_name
 
-    stems: dict[str, Path] = {}
-    for path in paths:
-        name = picture_name(path)
-        other = stems.setdefault(name, path)
-        if other.resolve() != path.resolve():
-            raise ValueError(
-                f"{path} and {other}: both would write {name}_pred.png. Segment them into "
-                "different folders."
-            )
-    return list(stems.values())
+    named: dict[str, Path] = {}
+    for path in (path for item in inputs for path in _images_of(item)):
+        _take_name(named, picture_name(path), path)
+    return list(named.values())
 
 
 def _images_of(item: Path) -> list[Path]:

@@ -3,9 +3,11 @@
 from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 from unet_lib.inference.scoring import evaluate_cases, show_cases
-from unet_lib.inference.segmenter import Segmentation, Segmenter, UnreadableImages
+from unet_lib.inference.segmentation import LESIONS, Segmentation, write_lesions
+from unet_lib.inference.segmenter import Segmenter, UnreadableImages
 
 __all__ = [
+    "LESIONS",
     "Cleaning",
     "Lesion",
     "Segmentation",
@@ -15,4 +17,5 @@ __all__ = [
     "find_lesions",
     "read_ahead",
     "show_cases",
+    "write_lesions",
 ]

@@ -26,12 +26,13 @@ from unet_lib.images import (
     read_frames,
 )
 from unet_lib.inference.ahead import ahead
-from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
+from unet_lib.inference.lesions import Cleaning
+from unet_lib.inference.segmentation import Segmentation, check_threshold
 from unet_lib.model import fold_batch_norm
 from unet_lib.provenance import Provenance
-from unet_lib.shift import Shift, ShiftMonitor, ShiftWarning
+from unet_lib.shift import ShiftMonitor, ShiftWarning
 
-__all__ = ["Segmentation", "Segmenter", "UnreadableImages"]
+__all__ = ["Segmenter", "UnreadableImages"]
 
 _FINISHED = 4  # segmentations at full size that wait for the caller
 
@@ -44,22 +45,6 @@ class UnreadableImages(ImageError):
         before = " " if len(reasons) == 1 else "\n  "
         lines = "".join(f"{before}{reason}" for reason in reasons.values())
         super().__init__(f"{len(reasons)} of {count} files could not be read:{lines}")
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What the network says of one image: all arrays at the image's own size."""
-
-    image: np.ndarray  # float32 (H, W, 1) in [0, 1], as read
-    probabilities: np.ndarray  # float32 (H, W), of lesion
-    mask: np.ndarray  # bool (H, W), after threshold and cleaning
-    frame: Frame  # what the file holds: stored values, frame number, pixel sizes
-    shift: Shift | None = None  # None where the model does not know its training images
-
-    @property
-    def lesions(self) -> list[Lesion]:
-        """The connected components of the mask, the largest first; in mm where that is known."""
-        return find_lesions(self.mask, self.probabilities, self.frame.regions)
 
 
 @dataclass
@@ -116,13 +101,7 @@ class Segmenter:
                 f"Segmenter: the network's output is {self.network.output_shape}; expected (N, S, "
                 "S, 1), the probability of lesion. Give a network that ends with this channel."
             )
-        self._check_threshold()
-
-    def _check_threshold(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ValueError(
-                f"Segmenter: threshold must lie between 0 and 1; received {self.threshold!r}."
-            )
+        check_threshold(self.threshold)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
@@ -186,8 +165,8 @@ class Segmenter:
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Apply threshold and cleaning to probabilities (H, W); bool (H, W)."""
-        self._check_threshold()  # it may have been set since
-        return self.cleaning.apply(probabilities >= self.threshold, probabilities)
+        threshold = check_threshold(self.threshold)  # it may have been set since
+        return self.cleaning.apply(probabilities >= threshold, probabilities)
 
     def segment(self, image: Any) -> Segmentation:
         """Segment one picture.
@@ -212,7 +191,7 @@ class Segmenter:
         """
         frame, name = read_frame(image), name_of(image)
         grey = as_image(frame.pixels, name)
-        segmentation = self._segmentation(grey, self.probabilities(grey), frame)
+        segmentation = self._segmentation(name, grey, self.probabilities(grey), frame)
         if segmentation.shift and segmentation.shift.flagged:
             warnings.warn(f"{name}: {segmentation.shift}", ShiftWarning, stacklevel=2)
         return segmentation
@@ -241,7 +220,7 @@ class Segmenter:
 
         def segmentations() -> Iterator[tuple[Path, Segmentation]]:
             for (path, frame, image), probabilities in self.iter_items(items):
-                yield path, self._segmentation(image, probabilities, frame)
+                yield path, self._segmentation(path, image, probabilities, frame)
 
         with bar:
             for path, segmentation in ahead(segmentations(), _FINISHED):
@@ -252,10 +231,12 @@ class Segmenter:
             raise UnreadableImages(unreadable, len(paths))
 
     def _segmentation(
-        self, image: np.ndarray, probabilities: np.ndarray, frame: Frame
+        self, path: str | Path, image: np.ndarray, probabilities: np.ndarray, frame: Frame
     ) -> Segmentation:
         shift = self.monitor and self.monitor.measure(frame.pixels)
-        return Segmentation(image, probabilities, self.mask(probabilities), frame, shift)
+        name, mask = Path(path).name, self.mask(probabilities)
+        made_by = self.threshold, self.cleaning
+        return Segmentation(image, probabilities, mask, frame, shift, name, *made_by)
 
 
 def _frames_of(
