@@ -21,7 +21,13 @@ import numpy as np
 
 from lab.tables import all_tables
 from unet_lib.files import folder_lock, write_atomic
-from unet_lib.metrics import CaseTable, Evaluation, join_tables, merge_evaluations
+from unet_lib.metrics import (
+    LESION_IMAGES,
+    CaseTable,
+    Evaluation,
+    join_tables,
+    merge_evaluations,
+)
 from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.report import compare, write_report
 from unet_lib.report.texts import NO_INTERVAL, number
@@ -45,7 +51,7 @@ def scores(evaluations: Mapping[int, Evaluation]) -> dict[str, float]:
     lesions, normals = table.lesion_cases, table.normal_cases
     dice = group_bootstrap(lesions.column("dice"), lesions.groups)
     pooled = lesions.pooled()
-    aucs = [one.histogram(lesion_only=True).auc for one in evaluations.values()]
+    aucs = [one.histogram(LESION_IMAGES).auc for one in evaluations.values()]
     return {
         "images": len(table),
         "lesion_images": len(lesions),

@@ -7,13 +7,21 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from unet_lib.dataset import read_audit
-from unet_lib.metrics import Evaluation, join_tables
+from unet_lib.metrics import (
+    ALL_IMAGES,
+    LESION_IMAGES,
+    SCORES,
+    Evaluation,
+    join_tables,
+    of_kind,
+)
 from unet_lib.metrics.intervals import group_bootstrap, share_interval
 from unet_lib.provenance import Provenance
 from unet_lib.report.texts import banner, escape, explained, number, table, with_interval
 
 _SIZES = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 1.01))
-_SCORES = ("dice", "iou", "precision", "recall")
+_SCORES = of_kind("overlap")
+_POOLED = ("precision", "recall", "f1", "iou", "mean_iou")
 
 
 def all_tables(evaluations: Mapping[int, Evaluation], *, name: str, audited: bool = False) -> str:
@@ -38,7 +46,7 @@ def all_tables(evaluations: Mapping[int, Evaluation], *, name: str, audited: boo
 def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
     """Return scores of the lesion images by class; `audited` adds the rows of BUSI's audit list."""
     lesions = join_tables(evaluations).lesion_cases
-    rows = {"lesion images": lesions}
+    rows = {LESION_IMAGES: lesions}
     rows |= {label: lesions.subset(labels=[label]) for label in lesions.labels}
     if audited:
         audit = read_audit()
@@ -71,16 +79,13 @@ def pooled_table(evaluations: Mapping[int, Evaluation]) -> str:
     """Return pooled scores of all images and of the lesion images; AUC: mean of the folds."""
     everything = join_tables(evaluations)
     lines = []
-    for name, cases, only in (
-        ("lesion images", everything.lesion_cases, True),
-        ("all images", everything, False),
-    ):
-        c = cases.pooled()
-        auc = np.mean([one.histogram(lesion_only=only).auc for one in evaluations.values()])
-        values = map(number, (c.precision, c.recall, c.f1, c.iou, c.mean_iou))
+    for name, cases in ((LESION_IMAGES, everything.lesion_cases), (ALL_IMAGES, everything)):
+        counts = cases.pooled()
+        auc = np.mean([one.histogram(name).auc for one in evaluations.values()])
+        values = (number(getattr(counts, score)) for score in _POOLED)
         lines.append([name, str(len(cases)), *values, number(auc, 4)])
-    head = ["pooled pixels of", "n", "precision", "recall", "F1", "lesion IoU", "Mean IoU"]
-    return table([*head, "AUC, mean of folds"], lines)
+    titles = (SCORES[score].title for score in _POOLED)
+    return table(["pooled pixels of", "n", *titles, "AUC, mean of folds"], lines)
 
 
 def normals_line(evaluations: Mapping[int, Evaluation]) -> str:

@@ -74,14 +74,14 @@ def test_unknown_scores_are_left_out_and_other_images_refused():
     assert "band_brier" not in by_score(compare(GOOD, masks_only))
     assert by_score(compare(GOOD.lesion_cases, POOR.lesion_cases)).keys().isdisjoint(["left_empty"])
     with pytest.raises(ValueError, match=r"hold 60 and 59 images, 1 .* \(normal \(0.59\)\)"):
-        compare(GOOD, CaseTable(POOR.cases[:-1]))
+        compare(GOOD, CaseTable(POOR[:-1]))
     with pytest.raises(ValueError, match="hold 0 and 0 images"):
         compare(CaseTable(), CaseTable())
     other = replace(POOR[0], fn=POOR[0].fn + 1, tn=POOR[0].tn - 1)
     with pytest.raises(
         ValueError, match=r"benign \(0.0\): the true masks differ, 24 x 30 with 120"
     ):
-        compare(GOOD, CaseTable((other, *POOR.cases[1:])))
+        compare(GOOD, CaseTable((other, *POOR[1:])))
 
 
 def test_a_comparison_reads_as_a_table():

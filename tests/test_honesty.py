@@ -197,7 +197,7 @@ def no_probabilities(draw):
 def test_what_is_no_probability_is_refused_everywhere(wrong):
     evaluation = Evaluation()
     evaluation.add(TRUTH, TRUTH, TRUTH * 1.0, name="first")
-    before = evaluation.table.cases, evaluation.histogram().n
+    before = list(evaluation.table), evaluation.histogram().n
     image = TRUTH[..., None] * 1.0
     for refuse in (
         lambda: ProbabilityHistogram().add(TRUTH, wrong),
@@ -208,7 +208,7 @@ def test_what_is_no_probability_is_refused_everywhere(wrong):
     ):
         with pytest.raises(ValueError, match="probabilit"):
             refuse()
-    assert (evaluation.table.cases, evaluation.histogram().n) == before  # nothing of it was added
+    assert (list(evaluation.table), evaluation.histogram().n) == before  # nothing of it was added
 
 
 @settings(max_examples=30, deadline=None)

@@ -17,7 +17,7 @@ from lab.compact_weights import rounded
 from lab.failure_atlas import measure
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
-from unet_lib.metrics import Evaluation, join_tables
+from unet_lib.metrics import LESION_IMAGES, Evaluation, join_tables
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.provenance import PHANTOM_BANNER
@@ -53,7 +53,7 @@ def test_scores_count_every_image_and_average_the_aucs():
     assert (row["malignant"], row["missed"], row["specificity"]) == (0, pytest.approx(1 / 3), 1)
     assert np.isnan(row["dice_low"])  # three groups are too few
     assert (row["precision"], row["recall"]) == (1, 0.6)
-    aucs = [e.histogram(lesion_only=True).auc for e in (first, second)]
+    aucs = [e.histogram(LESION_IMAGES).auc for e in (first, second)]
     assert aucs[0] != aucs[1] and row["auc"] == pytest.approx(np.mean(aucs))
 
 

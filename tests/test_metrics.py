@@ -24,7 +24,7 @@ from unet_lib.metrics import (
     of_kind,
     score_case,
 )
-from unet_lib.metrics.surfaces import component_counts, contour
+from unet_lib.metrics.scores import component_counts, contour
 
 EMPTY, FULL = np.zeros((30, 40), bool), np.ones((30, 40), bool)
 

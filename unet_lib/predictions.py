@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,6 @@ from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import NUMERIC, Provenance, package_versions
 
 __all__ = ["PredictionError", "Predictions", "find_predictions"]
-
-_MANY = 5  # names shown in one message
 
 
 class PredictionError(ValueError):
@@ -48,19 +46,12 @@ class Predictions:
         """Return image, truth and mask bool (H, W), and probabilities float32 (H, W) or None."""
         image, truth = load_case(case)
         path = self.masks[case.name]
-        mask = _own_mask(path)
-        mask = read_masks(path, mask_set=self.mask_set) if mask is None else mask
-        mask = self._fitted(mask, truth, path)
-        if not self.probabilities:
-            return image, truth, mask, None
-        path = self.probabilities[case.name]
-        return image, truth, mask, self._fitted(_read_map(path), truth, path)
+        mask = self._fitted(_read_mask(path, self.mask_set), truth, path)
+        path = self.probabilities.get(case.name)
+        return image, truth, mask, self._fitted(_read_map(path), truth, path) if path else None
 
     def evaluate(
-        self,
-        provenance: Provenance | Mapping[str, Any] | None = None,
-        *,
-        progress: bool = True,
+        self, provenance: Provenance | Mapping[str, Any] | None = None, *, progress: bool = True
     ) -> Evaluation:
         """Score all cases, one in memory at a time; SHA-256 and versions join what is known."""
         sizes, evaluation = pixel_sizes(self.cases), Evaluation()
@@ -148,13 +139,13 @@ def find_predictions(
     folder = Path(folder)
     if not folder.is_dir():
         raise PredictionError(f"{folder}: no such folder of predictions.")
-    every = (*cases, *unscored)
+    every, files = (*cases, *unscored), _files(folder)
     _refuse_truth(folder, every)
     names, wanted = {case.name for case in every}, {case.name for case in cases}
     masks: dict[str, Path] = {}
     maps: dict[str, Path] = {}
     strangers = []
-    for path in _files(folder):
+    for path in files:
         owner, matched = _owner(path, names, masks, maps)
         if not owner and not path.stem.endswith("_overlay"):
             strangers.append(path.name)
@@ -169,23 +160,26 @@ def find_predictions(
             "NAME.png, NAME_pred.png, NAME_mask.png or NAME_prob.png with the name of an image "
             "before its ending; remove or rename them."
         )
-    for missing, what in ((wanted - set(masks), "mask"), (wanted - set(maps), "probability map")):
+    for what, matched in (("mask", masks), ("probability map", maps)):
+        missing = sorted(wanted - set(matched))
         if missing and (what == "mask" or maps):
             raise PredictionError(
                 f"{folder}: {len(missing)} of {len(wanted)} images have no predicted {what}: "
-                f"{_some(sorted(missing))}. Predict them too (an image in which nothing was found "
+                f"{_some(missing)}. Predict them too (an image in which nothing was found "
                 "needs a black mask), or score the part that you predicted with --split, --fold. "
-                f"{left_out(folder, list(_files(folder))).text}".rstrip()
+                f"{left_out(folder, files).text}".rstrip()
             )
     return Predictions(tuple(cases), masks, maps, resize)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        npy = path.suffix.lower() == ".npy"
-        if path.is_file() and not hidden and (npy or is_picture(path)):
-            yield path
+def _files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if (path.suffix.lower() == ".npy" or is_picture(path))
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _owner(
@@ -210,12 +204,12 @@ def _refuse_truth(folder: Path, cases: Sequence[Case]) -> None:
             )
 
 
-def _own_mask(path: Path) -> np.ndarray | None:
-    """Read a mask that `segment` wrote: white is lesion, however much it covers; None: another."""
-    if not (path.stem.endswith("_pred") and (path.parent / "lesions.csv").is_file()):
-        return None
-    pixels = read_pixels(path)
-    return pixels > 0 if pixels.ndim == 2 and np.isin(pixels, (0, 255)).all() else None
+def _read_mask(path: Path, mask_set: MaskSet) -> np.ndarray:
+    if path.stem.endswith("_pred") and (path.parent / "lesions.csv").is_file():
+        pixels = read_pixels(path)  # by `segment`: white is lesion, however much it covers
+        if pixels.ndim == 2 and np.isin(pixels, (0, 255)).all():
+            return pixels > 0
+    return read_masks(path, mask_set=mask_set)
 
 
 def _read_map(path: Path) -> np.ndarray:
@@ -234,5 +228,5 @@ def _read_map(path: Path) -> np.ndarray:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return f"{', '.join(names[:_MANY])}{more}"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"

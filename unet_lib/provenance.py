@@ -18,8 +18,6 @@ SEEN_BANNER = (
 NUMERIC = ("numpy", "scipy", "opencv-python-headless")
 """Packages that scores of given masks depend on."""
 
-_FOLD = re.compile(r", fold \d+$")
-
 
 @dataclass(frozen=True)
 class Provenance:
@@ -69,35 +67,31 @@ class Provenance:
     more: Mapping[str, Any] = field(default_factory=dict)  # what callers or other versions add
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Provenance:
-        """Read what `to_dict` writes; keys that are no field are kept in `more`."""
-        names = {f.name for f in fields(cls)} - {"scored", "more"}
-        own = {key: value for key, value in stored.items() if key in names}
-        more = {key: value for key, value in stored.items() if key not in names}
-        return cls(**own, scored="seen_in_training" in stored, more=more)
-
-    @classmethod
     def of(cls, given: Provenance | Mapping[str, Any] | None) -> Provenance:
-        """Take a record, a mapping of some of its fields, or nothing."""
-        return given if isinstance(given, Provenance) else cls.from_dict(given or {})
+        """Take a record, what `to_dict` writes, or nothing; keys of others are kept in `more`."""
+        if isinstance(given, Provenance):
+            return given
+        stored, names = dict(given or {}), {f.name for f in fields(cls)} - {"scored", "more"}
+        own = {key: stored.pop(key) for key in names & stored.keys()}
+        return cls(**own, scored="seen_in_training" in own, more=stored)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known, JSON-able; None only for `seen_in_training`."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
-        kept = {k: v for k, v in pairs if v is not None and k not in ("scored", "more")}
-        if self.scored:
+        kept = {key: value for key, value in vars(self).items() if value is not None}
+        more = kept.pop("more")
+        if kept.pop("scored"):
             kept["seen_in_training"] = self.seen_in_training
-        return kept | dict(self.more)
+        return kept | dict(more)
 
     def but(self, **changes: Any) -> Provenance:
         """Return the record with some fields changed; None makes a field unknown."""
         if "seen_in_training" in changes:
-            changes.setdefault("scored", True)
+            changes = {"scored": True} | changes
         return replace(self, **changes)
 
     @classmethod
     def shared_by(cls, records: Sequence[Provenance]) -> Provenance:
-        """Merge folds: keep what all agree on, list the rest; one fold that saw is enough."""
+        """Merge folds: keep what all agree on, list the rest; one fold with a warning is enough."""
         plain = [record.to_dict() for record in records]
         merged: dict[str, Any] = {}
         for key in dict.fromkeys(key for one in plain for key in one):
@@ -106,19 +100,22 @@ class Provenance:
             merged[key] = values[0] if same else "; ".join(map(str, values))
         seen = [record.seen_in_training for record in records]
         merged["seen_in_training"] = True if any(seen) else None if None in seen else False
-        leaks = [r.own_split for r in records if r.own_split and not r.own_split.startswith("0 of")]
-        if leaks:  # one leaking fold is enough
+        if leaks := [record.own_split for record in records if record._leaks]:
             merged["own_split"] = "; ".join(dict.fromkeys(leaks))
-        merged.pop("training_overlap", None)
         overlaps = [record.training_overlap for record in records]
+        merged.pop("training_overlap", None)
         if all(overlaps):  # each fold was compared with the images of its own network
             counts = sorted({overlap["compared_with"] for overlap in overlaps})
+            names = ("in_training", "near_duplicates")
             merged["training_overlap"] = {
                 "compared_with": " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))),
-                "in_training": sorted({n for o in overlaps for n in o["in_training"]}),
-                "near_duplicates": sorted({n for o in overlaps for n in o["near_duplicates"]}),
+                **{key: sorted({name for one in overlaps for name in one[key]}) for key in names},
             }
-        return cls.from_dict(merged)
+        return cls.of(merged)
+
+    @property
+    def _leaks(self) -> bool:
+        return bool(self.own_split) and not self.own_split.startswith("0 of")
 
     @property
     def is_phantoms(self) -> bool:
@@ -128,33 +125,34 @@ class Provenance:
     @property
     def banner(self) -> str:
         """The warnings that every number made with these must carry, one a line, or ""."""
-        lines = [PHANTOM_BANNER] if self.is_phantoms else []
-        if self.seen_in_training:
-            lines.append(SEEN_BANNER)
-        if self.own_split and not self.own_split.startswith("0 of"):
-            lines.append(f"LEAKING SPLIT of the data set's authors: {self.own_split}")
-        if self.not_settled:
-            lines.append(f"NETWORK FROM ELSEWHERE, {self.not_settled}")
-        return "\n".join(lines)
+        warnings = {
+            PHANTOM_BANNER: self.is_phantoms,
+            SEEN_BANNER: self.seen_in_training,
+            f"LEAKING SPLIT of the data set's authors: {self.own_split}": self._leaks,
+            f"NETWORK FROM ELSEWHERE, {self.not_settled}": self.not_settled,
+        }
+        return "\n".join(text for text, given in warnings.items() if given)
 
     def describe(self, *more: str, model: bool = True) -> str:
         """Say in one line which model, data, split, fold, part and threshold a figure shows."""
-        named: dict[str, Any] = {"model": self.model or "not named"} if model else {}
-        named["data"] = self.data or "not named"
-        if self.split:  # of merged folds one name, and the folds by themselves
-            names = (_FOLD.sub("", name) for name in self.split.split("; "))
-            named["split"] = "; ".join(dict.fromkeys(names))
-        if self.fold is not None or not self.split:
-            named["fold"] = "not named" if self.fold is None else self.fold
-        if self.part:
-            no_test = self.part in ("train", "validation")
-            named["part"] = f"{self.part} (no test)" if no_test else self.part
-        if model and self.threshold is not None:
-            named["threshold"] = self.threshold
-        parts = [f"{key}: {value}" for key, value in named.items()]
+        # of merged folds one name, and the folds by themselves
+        splits = (re.sub(r", fold \d+$", "", name) for name in (self.split or "").split("; "))
+        named = {
+            "model": self.model or "not named",
+            "data": self.data or "not named",
+            "split": "; ".join(dict.fromkeys(splits)),
+            "fold": "not named" if self.fold is None and not self.split else self.fold,
+            "part": self.part,
+            "threshold": self.threshold,
+        }
+        if self.part in ("train", "validation"):
+            named["part"] += " (no test)"
+        if not model:
+            del named["model"], named["threshold"]
+        parts = [f"{key}: {value}" for key, value in named.items() if value not in (None, "")]
         if model and self.scored and self.seen_in_training is None:
             parts.append("training images unknown")
-        return " · ".join([*parts, *(part for part in more if part)])
+        return " · ".join([*parts, *filter(None, more)])
 
 
 def package_versions(

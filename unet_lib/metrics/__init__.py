@@ -32,7 +32,7 @@ A pixel is predicted when its probability is at or above the threshold:
 ``probability >= threshold``. Importing this package needs NumPy and nothing else.
 """
 
-from unet_lib.metrics.cases import CaseScore, score_case
+from unet_lib.metrics.cases import CaseScore, CaseTable, score_case
 from unet_lib.metrics.curves import BIN_EDGES, Calibration, Curve, ProbabilityHistogram
 from unet_lib.metrics.evaluation import (
     ALL_IMAGES,
@@ -42,16 +42,17 @@ from unet_lib.metrics.evaluation import (
     merge_evaluations,
 )
 from unet_lib.metrics.scores import (
+    BAND_PX,
     CONFUSION,
     SCORES,
+    TOLERANCE_MM,
+    TOLERANCE_PX,
     PixelCounts,
     Score,
     count_pixels,
     number,
     of_kind,
 )
-from unet_lib.metrics.surfaces import BAND_PX, TOLERANCE_MM, TOLERANCE_PX
-from unet_lib.metrics.table import CaseTable
 
 __all__ = [
     "ALL_IMAGES",

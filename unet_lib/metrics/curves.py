@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from unet_lib.metrics.scores import check_mask, check_probabilities, ratio
-from unet_lib.metrics.surfaces import contour_band
+from unet_lib.metrics.scores import check_mask, check_probabilities, contour_band, ratio
 
 # Bins of equal width are too coarse where a network puts most pixels, close to 0 and to 1: of a
 # sigmoid at -12 the whole background falls into the first of 65,536 equal bins and its ranking is
@@ -43,8 +42,7 @@ def bin_index(probabilities: np.ndarray) -> np.ndarray:
     return np.subtract(2 * HALF, index, out=index, where=p >= np.float32(0.5))
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A curve from the highest threshold to the lowest, arrays of float64 (k,)."""
 
     x: np.ndarray  # false-positive rate of a ROC curve, or recall
@@ -75,21 +73,10 @@ class Calibration:
         pixels, lesion = (np.bincount(part, minlength=BINS) for part in (index, index[truth]))
         return cls([pixels, lesion, *(np.bincount(index, w, BINS) for w in (p, (p - truth) ** 2))])
 
-    def __add__(self, other: Calibration) -> Calibration:
-        """Merge two into a new one."""
-        if not isinstance(other, Calibration):
-            return NotImplemented
-        return Calibration(self.sums + other.sums)
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """Pixels by bin, float64 (15,)."""
-        return self.sums[0]
-
     @property
     def n(self) -> int:
         """Number of pixels."""
-        return int(self.pixels.sum())
+        return int(self.sums[0].sum())
 
     @property
     def brier(self) -> float:
@@ -103,7 +90,7 @@ class Calibration:
 
     def reliability(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean probability and lesion share by bin, float64 (15,), nan in empty bins."""
-        pixels = np.where(self.pixels > 0, self.pixels, math.nan)
+        pixels = np.where(self.sums[0] > 0, self.sums[0], math.nan)
         return self.sums[2] / pixels, self.sums[1] / pixels
 
 
@@ -147,9 +134,8 @@ class ProbabilityHistogram:
         index, near = bin_index(probabilities), contour_band(truth)
         counts = (np.bincount(index[part], minlength=BIN_COUNT) for part in (truth, ~truth))
         pairs = (truth, probabilities), (truth[near], probabilities[near])
-        return cls(
-            *(c.view(np.uint64) for c in counts), *(Calibration.of(*pair).sums for pair in pairs)
-        )
+        counts = (c.view(np.uint64) for c in counts)
+        return cls(*counts, *(Calibration.of(*pair).sums for pair in pairs))
 
     def add(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
         """Add the pixels of one image, as `of` takes it; nothing is added when it is refused."""
@@ -159,16 +145,13 @@ class ProbabilityHistogram:
         """Add the pixels of another one to this."""
         self.lesion += other.lesion
         self.background += other.background
-        self.calibration += other.calibration
-        self.band += other.band
+        self.calibration.sums += other.calibration.sums
+        self.band.sums += other.band.sums
         return self
 
     def __add__(self, other: ProbabilityHistogram) -> ProbabilityHistogram:
         """Merge two histograms into a new one."""
-        if not isinstance(other, ProbabilityHistogram):
-            return NotImplemented
-        merged = ProbabilityHistogram()
-        merged += self
+        merged = ProbabilityHistogram(**self.to_arrays())
         merged += other
         return merged
 
@@ -214,9 +197,9 @@ class ProbabilityHistogram:
         return area if self.n else math.nan
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the four arrays that make a histogram, for `numpy.savez`."""
-        counts = {"lesion": self.lesion.copy(), "background": self.background.copy()}
-        return counts | {"calibration": self.calibration.sums, "band": self.band.sums}
+        """Return copies of the four arrays that make a histogram, for `numpy.savez`."""
+        sums = self.lesion, self.background, self.calibration.sums, self.band.sums
+        return {name: values.copy() for name, values in zip(ARRAYS, sums, strict=True)}
 
 
 def _counts(values: np.ndarray | None) -> np.ndarray:

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from unet_lib.files import atomic_path, write_atomic
-from unet_lib.metrics.cases import CaseScore, score_case
+from unet_lib.metrics.cases import CaseScore, CaseTable, score_case
 from unet_lib.metrics.curves import ARRAYS, ProbabilityHistogram
-from unet_lib.metrics.table import CaseTable
 from unet_lib.provenance import Provenance
 
 CASES, HISTOGRAMS, ABOUT = "cases.csv", "histograms.npz", "about.json"
 FOLDS = "folds.json"  # only of merged folds
 NO_LESION = " (no lesion)"
 ALL_IMAGES, LESION_IMAGES = "all images", "lesion images"
+AREAS = ("auc", "average_precision")
 
 
 @dataclass
@@ -52,7 +52,6 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Take a mapping for what is known."""
         self.provenance = Provenance.of(self.provenance)
-        self._pools: dict[tuple[bool, str | None], ProbabilityHistogram] = {}
 
     def add(
         self,
@@ -92,47 +91,36 @@ class Evaluation:
             pixels = ProbabilityHistogram.of(truth, probabilities)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        score = replace(
-            score,
-            brier=pixels.calibration.brier,
-            ece=pixels.calibration.ece,
-            band_brier=pixels.band.brier,
-            band_ece=pixels.band.ece,
-        )
+        whole, band = pixels.calibration, pixels.band
+        known = {"brier": whole.brier, "ece": whole.ece}
+        score = replace(score, **known, band_brier=band.brier, band_ece=band.ece)
         self.table.add(score)
         key = label if score.has_lesion else f"{label}{NO_LESION}"
         if key in self.histograms:
             self.histograms[key] += pixels
         else:
             self.histograms[key] = pixels
-        self._pools.clear()
         return score
 
-    def histogram(
-        self, *, lesion_only: bool = False, label: str | None = None
-    ) -> ProbabilityHistogram:
-        """Merge the histograms of all images, of those with a lesion, or of those of one class.
+    def cases_of(self, images: str = ALL_IMAGES) -> CaseTable:
+        """Return the score cards of "all images", "lesion images", or a class (with a lesion)."""
+        if images == ALL_IMAGES:
+            return self.table
+        lesions = self.table.lesion_cases
+        return lesions if images == LESION_IMAGES else lesions.subset(labels=[images])
 
-        `lesion_only` leaves out the images without a lesion, `label` takes those with a lesion of
-        this class only. The result is to be read, not to be added to; it is empty without
-        probabilities. ValueError: the histograms hold other images than the table.
+    def histogram(self, images: str = ALL_IMAGES) -> ProbabilityHistogram:
+        """Merge the histograms of some images, named as in `cases_of`; empty without probabilities.
+
+        ValueError: the histograms hold other images than the table.
         """
-        lesion_only |= label is not None
-        cases = self.table.lesion_cases if lesion_only else self.table
-        if label is not None:
-            cases = cases.subset(labels=[label])
-        if (lesion_only, label) not in self._pools:
-            # In folders of earlier versions "normal" holds the images without a lesion.
-            chosen = [
-                histogram
-                for key, histogram in self.histograms.items()
-                if label in (None, key) and (histogram.lesion_pixels or not lesion_only)
-            ]
-            one = len(chosen) == 1
-            self._pools[lesion_only, label] = (
-                chosen[0] if one else sum(chosen, ProbabilityHistogram())
-            )
-        merged, pooled = self._pools[lesion_only, label], cases.pooled()
+        # In folders of earlier versions "normal" holds the images without a lesion.
+        chosen = (
+            one
+            for key, one in self.histograms.items()
+            if images == ALL_IMAGES or (one.lesion_pixels and images in (LESION_IMAGES, key))
+        )
+        merged, pooled = sum(chosen, ProbabilityHistogram()), self.cases_of(images).pooled()
         if merged.n and (merged.n, merged.lesion_pixels) != (pooled.n, pooled.tp + pooled.fn):
             raise ValueError(
                 f"the histograms hold {merged.n} pixels ({merged.lesion_pixels} lesion), the table "
@@ -140,21 +128,18 @@ class Evaluation:
             )
         return merged
 
-    def areas(self, *, lesion_only: bool = False, label: str | None = None) -> tuple[float, float]:
+    def areas(self, images: str = ALL_IMAGES) -> tuple[float, float]:
         """Return ROC AUC and average precision; of merged folds the mean of the folds' areas.
 
-        `lesion_only` and `label` are as in `histogram`. Areas are nan where undefined; folds where
-        one is undefined are left out of its mean.
+        `images` is as in `cases_of`. nan where undefined; folds where an area is undefined are left
+        out of its mean.
         """
         if not self.folds:
-            histogram = self.histogram(lesion_only=lesion_only, label=label)
+            histogram = self.histogram(images)
             return histogram.auc, histogram.average_precision
-        name = label or (LESION_IMAGES if lesion_only else ALL_IMAGES)
-        areas = (
-            [fold[key].get(name) for fold in self.folds] for key in ("auc", "average_precision")
-        )
-        defined = ([value for value in values if value is not None] for values in areas)
-        auc, average = (float(np.mean(values)) if values else math.nan for values in defined)
+        values = ([fold[key].get(images) for fold in self.folds] for key in AREAS)
+        defined = ([value for value in some if value is not None] for some in values)
+        auc, average = (float(np.mean(some)) if some else math.nan for some in defined)
         return auc, average
 
     def save(self, folder: str | Path) -> Path:
@@ -188,9 +173,8 @@ class Evaluation:
                 )
         with np.load(folder / HISTOGRAMS, allow_pickle=False) as arrays:
             labels = arrays["labels"].tolist()
-            absent = [f"{key}_{i}" for i in range(len(labels)) for key in ARRAYS]
-            absent = [name for name in absent if name not in arrays]
-            if absent:
+            needed = [f"{key}_{i}" for i in range(len(labels)) for key in ARRAYS]
+            if absent := [name for name in needed if name not in arrays]:
                 raise ValueError(
                     f"{folder / HISTOGRAMS}: lacks {', '.join(absent)}; it was written by another "
                     "version of this library. Evaluate again."
@@ -262,11 +246,9 @@ def merge_evaluations(evaluations: Mapping[int, Evaluation]) -> Evaluation:
 
 def _areas(fold: int, evaluation: Evaluation) -> dict[str, Any]:
     """Work out the areas under the curves of one fold, see `Evaluation.folds`."""
-    choices = {ALL_IMAGES: {}, LESION_IMAGES: {"lesion_only": True}}
-    choices |= {label: {"label": label} for label in evaluation.table.lesion_cases.labels}
-    pairs = {name: evaluation.areas(**choice) for name, choice in choices.items()}
-    auc, average = (
-        {name: None if math.isnan(pair[i]) else pair[i] for name, pair in pairs.items()}
-        for i in (0, 1)
-    )
-    return {"fold": fold, "auc": auc, "average_precision": average}
+    names = (ALL_IMAGES, LESION_IMAGES, *evaluation.table.lesion_cases.labels)
+    pairs = {name: evaluation.areas(name) for name in names}
+    return {"fold": fold} | {
+        key: {name: None if math.isnan(pair[i]) else pair[i] for name, pair in pairs.items()}
+        for i, key in enumerate(AREAS)
+    }

@@ -49,8 +49,7 @@ def group_bootstrap(
     instead of 95 %, this one in 94 to 97 %. It is cut at the lowest and highest value. There
     are no limits for fewer than 20 groups, or when all agree: nothing is known of the spread then.
     """
-    values, groups = _checked(values, groups, level)
-    sums, sizes = _by_group(values, groups)
+    values, sums, sizes = _by_group(values, groups, level)
     count = len(sums)
     mean = float(values.mean()) if len(values) else math.nan
     error = _standard_error(sums, sizes) if count >= MIN_GROUPS else 0.0
@@ -83,8 +82,7 @@ def share_interval(
     (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404); it needs no minimum of groups. There
     are no limits for fewer than 10 groups that do not all agree.
     """
-    values, groups = _checked(np.asarray(hits, dtype=float), groups, level)
-    sums, sizes = _by_group(values, groups)
+    values, sums, sizes = _by_group(hits, groups, level)
     n, count = len(values), len(sums)
     share = float(values.mean()) if n else math.nan
     if share in (0.0, 1.0):
@@ -104,9 +102,10 @@ def share_interval(
     return Interval(share, float(centre - half), float(centre + half), n, count)
 
 
-def _checked(
+def _by_group(
     values: Sequence[float] | np.ndarray, groups: Sequence[str] | np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check and return the values, the sum of those of each group, and its number of images."""
     values, groups = np.asarray(values, dtype=float), np.asarray(groups)
     if values.ndim != 1 or values.shape != groups.shape:
         raise ValueError(
@@ -118,13 +117,9 @@ def _checked(
         )
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, for example 0.95, got {level}")
-    return values, groups
-
-
-def _by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of the values of each group and its number of images."""
     names, index = np.unique(groups, return_inverse=True)
-    return tuple(np.bincount(index, w, len(names)).astype(float) for w in (values, None))
+    sums, sizes = (np.bincount(index, w, len(names)).astype(float) for w in (values, None))
+    return values, sums, sizes
 
 
 def _standard_error(sums: np.ndarray, sizes: np.ndarray) -> float:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from unet_lib.metrics import score_case
-from unet_lib.metrics.scores import check_mask, check_probabilities, check_same_shape
+from unet_lib.metrics import count_pixels, score_case
+from unet_lib.metrics.scores import check_probabilities
 from unet_lib.plots.figure import AMBER, SKY, new_figure
 from unet_lib.provenance import Provenance
 
@@ -150,9 +150,8 @@ def plot_predictions(
     _require(rows, "prediction")
     for _, truth, probabilities, mask, name in rows:
         try:
-            check_probabilities(check_mask(mask, "the predicted mask"), probabilities)
-            if truth is not None:
-                check_same_shape(check_mask(truth, "the true mask"), mask, "predicted mask")
+            count_pixels(mask if truth is None else truth, mask)
+            check_probabilities(mask, probabilities)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     words = ("scores on the left: per image, of this one", "probability: black 0, white 1")

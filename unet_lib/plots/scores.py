@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from unet_lib.metrics import (
     BAND_PX,
     CONFUSION,
+    LESION_IMAGES,
     SCORES,
     Evaluation,
     PixelCounts,
@@ -176,7 +177,7 @@ def plot_calibration(evaluation: Evaluation) -> Figure:
     left.plot([0, 1], [0, 1], color=GREY, linestyle=":")
     for part, style in zip(parts.values(), STYLES, strict=False):
         left.plot(*part.reliability(), marker="o", markersize=4, **style)
-        right.stairs(part.pixels / part.n, np.linspace(0, 1, BINS + 1), linewidth=1.5, **style)
+        right.stairs(part.sums[0] / part.n, np.linspace(0, 1, BINS + 1), linewidth=1.5, **style)
     score_axes(left, "mean predicted probability", "share of lesion pixels", xlim=(-0.02, 1.02))
     right.set(yscale="log", xlabel="predicted probability", ylabel="share of the pixels")
     right.grid(alpha=0.3)
@@ -245,7 +246,7 @@ def _pools(evaluation: Evaluation) -> list[Pool]:
     areas = evaluation.areas()
     pools = [(f"all {len(table)} images", evaluation.histogram(), table.pooled(), areas)]
     if 0 < len(lesions) < len(table):
-        only, areas = evaluation.histogram(lesion_only=True), evaluation.areas(lesion_only=True)
+        only, areas = evaluation.histogram(LESION_IMAGES), evaluation.areas(LESION_IMAGES)
         pools.append((f"{len(lesions)} lesion images", only, lesions.pooled(), areas))
     return pools
 

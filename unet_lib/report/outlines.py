@@ -46,8 +46,8 @@ def kinds_of_cases(table: CaseTable) -> list[Kind]:
     median = sorted(lesions, key=lambda case: (abs(case.dice - middle), case.name))
     kinds = [
         Kind("Missed lesions", MISSED, True, missed),
-        Kind("False alarms", ALARMS, True, alarms.cases),
-        Kind("Worst found lesions", WORST, False, worst.cases),
+        Kind("False alarms", ALARMS, True, list(alarms)),
+        Kind("Worst found lesions", WORST, False, list(worst)),
         Kind("Median cases", f"{MEDIAN} {middle:.3f}", False, median),
     ]
     return [kind for kind in kinds if kind.cases]

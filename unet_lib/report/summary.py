@@ -157,15 +157,10 @@ def _normals(table: CaseTable, seed: int) -> dict[str, Any]:
 def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[dict[str, Any], ...]:
     rows = []
     for label, table in {ALL_IMAGES: evaluation.table, **tables}.items():
-        lesions = label == LESION_IMAGES
-        if lesions and len(table) == len(evaluation.table):
+        if label == LESION_IMAGES and len(table) == len(evaluation.table):
             continue  # the same images as in the first row
-        chosen = {
-            "lesion_only": lesions,
-            "label": None if label in (ALL_IMAGES, LESION_IMAGES) else label,
-        }
-        histogram, counts = evaluation.histogram(**chosen), table.pooled()
-        auc, average = evaluation.areas(**chosen)
+        histogram, counts = evaluation.histogram(label), table.pooled()
+        auc, average = evaluation.areas(label)
         rows.append(
             {
                 "label": label,

@@ -125,7 +125,7 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
         config = UNetConfig.from_dict(settings["network"])
         preprocessing = Preprocessing.from_dict(settings["preprocessing"])
         cleaning = Cleaning.from_dict(settings["cleaning"])
-        provenance = Provenance.from_dict({"name": folder.name, **settings["about"]})
+        provenance = Provenance.of({"name": folder.name, **settings["about"]})
         network = build_unet(config, preprocessing.size, pretrained=False)
         load_weights_file(network, path)
         return Segmenter(
