@@ -25,8 +25,7 @@ from unet_lib.dataset import (
     group_cases,
     join_groups,
 )
-from unet_lib.phantoms import PhantomConfig
-from unet_lib.phantoms.picture import phantom_pictures
+from unet_lib.phantoms import PhantomConfig, phantom_pictures
 from unet_lib.source import open_dataset
 
 ORIGINALS = 6

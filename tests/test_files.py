@@ -7,6 +7,7 @@ import pytest
 
 from unet_lib.files import (
     FolderInUse,
+    WriteError,
     draft_folder,
     folder_lock,
     read_json,
@@ -117,3 +118,16 @@ def test_json_that_is_nested_too_deep_is_a_value_error(tmp_path):
     path.write_text("[" * 200_000)
     with pytest.raises(ValueError, match="nested too deep"):
         read_json(path)
+
+
+def test_the_remedy_fits_the_reason(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for name, remedy in (
+        ("file/x/a.txt", "A file lies where a folder is needed"),
+        ("x" * 300, "Choose a shorter name"),
+    ):
+        with pytest.raises(WriteError, match=rf"cannot be written \(.*\)\. {remedy}"):
+            write_atomic(tmp_path / name, "x")
+        with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

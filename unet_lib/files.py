@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ except ImportError:  # not on Windows: there nothing is locked, and nothing aban
 
 _DRAFT = ".draft-"
 _CELL = 1000  # characters
-_HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held folders", default=frozenset())
+_HELD: ContextVar[frozenset[Path]] = ContextVar("held folders", default=frozenset())
+_BELOW_A_FILE = "A file lies where a folder is needed: move it away, or choose another folder."
+_REMEDIES = {
+    errno.ENOTDIR: _BELOW_A_FILE,
+    errno.EEXIST: _BELOW_A_FILE,
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
 
 
 class FolderInUse(OSError):
@@ -33,10 +40,9 @@ class WriteError(OSError):
 
     def __init__(self, path: str | Path, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        super().__init__(
-            f"{path}: cannot be written ({reason}). Free some space, or choose another folder that "
-            "you may write to."
-        )
+        usual = "Free some space, or choose another folder that you may write to."
+        remedy = _REMEDIES.get(error.errno, usual)
+        super().__init__(f"{path}: cannot be written ({reason}). {remedy}")
         self.strerror = reason
 
 
@@ -53,10 +59,9 @@ def write_errors(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path of the same name and move it onto `path` at the end.
+    """Give a temporary path of the same name and move it onto `path` at the end, or leave nothing.
 
-    The folder is made when absent. When the block fails nothing stays, and an OSError in it is
-    raised as WriteError.
+    The folder is made when absent; an OSError in the block is a WriteError.
     """
     path = Path(path)
     with write_errors(path), _draft(path.parent) as draft:
@@ -65,10 +70,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    """Write bytes or text (as UTF-8, line ends as they are) whole or not at all.
-
-    A file name that is no UTF-8 reaches Python as surrogates and is written as it was.
-    """
+    """Write bytes, or text as UTF-8 (names that are none as they were), whole or not at all."""
     if isinstance(data, str):
         data = data.encode("utf-8", errors="surrogateescape")
     with atomic_path(path) as temporary:
@@ -93,83 +95,76 @@ def draft_folder(parent: str | Path, name: str) -> Iterator[Path]:
 def _draft(parent: Path) -> Iterator[Path]:
     """Make a private folder that is locked as long as its process lives."""
     parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=parent))
-        with suppress(FileNotFoundError):
-            handle = _lock(draft, wait=True)
-            if draft.exists():  # else another process took it for an abandoned one
-                break
-            _release(handle)
-    try:
+    with ExitStack() as stack:
+        draft = None
+        while draft is None or not draft.exists():  # another process may take it for abandoned
+            stack.close()
+            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=parent))
+            with suppress(FileNotFoundError):
+                stack.enter_context(_lock(draft, wait=True))
+        stack.callback(shutil.rmtree, draft, ignore_errors=True)
         yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        _release(handle)
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the drafts of processes that were killed, and no others."""
     for left in folder.glob(f"{_DRAFT}*"):
-        with suppress(OSError):  # in use, already gone, or in a read-only folder
-            handle = _lock(left)
-            if handle is not None:
+        # An OSError: in use, already gone, or in a read-only folder.
+        with suppress(OSError), _lock(left) as locked:
+            if locked:
                 shutil.rmtree(left, ignore_errors=True)
-            _release(handle)
 
 
 @contextmanager
 def folder_lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a folder for this process until the end of the block; it is made when absent.
 
-    The operating system lets go of it when the process ends, however it ends. What killed
-    processes were writing there is removed. Within the block the same thread may ask for the same
-    folder again. A folder that is made here and stays empty is removed at the end. Another process
-    that holds it is waited for, or FolderInUse is raised.
+    The lock ends with the process, however that ends; what killed processes were writing is
+    removed. The same thread may ask again within the block. A folder made here that stays empty is
+    removed. Another process that holds it is waited for, or FolderInUse is raised.
     """
     folder = Path(folder)
-    made = not folder.exists()
     with write_errors(folder):
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        identity = folder.stat()
-    key = identity.st_dev, identity.st_ino
-    if key in _HELD.get():
+        place = folder.resolve()
+    if place in _HELD.get():
         yield
         return
-    with write_errors(folder):
-        handle = _lock(folder, wait)
-    token = _HELD.set(_HELD.get() | {key})
-    try:
-        _remove_abandoned(folder)
-        yield
-    finally:
-        _HELD.reset(token)
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-        _release(handle)
+    with ExitStack() as stack:
+        with write_errors(folder):
+            stack.enter_context(_lock(folder, wait))
+        token = _HELD.set(_HELD.get() | {place})
+        try:
+            _remove_abandoned(folder)
+            yield
+        finally:
+            _HELD.reset(token)
+            if made:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
-def _lock(folder: Path, wait: bool = False) -> int | None:
-    """Lock a folder; returns what `_release` takes, None where there are no locks."""
+@contextmanager
+def _lock(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder during the block; gives whether the system has locks."""
     if fcntl is None:
-        return None
+        yield False
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-        os.close(handle)
-        raise FolderInUse(
-            f"{folder}: another process is working in this folder. Wait until it has ended, "
-            "or take another folder."
-        ) from error
-    except OSError:  # a file system without locks
-        os.close(handle)
-        return None
-    return handle
-
-
-def _release(handle: int | None) -> None:
-    if handle is not None:
+        locked = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise FolderInUse(
+                f"{folder}: another process is working in this folder. Wait until it has ended, "
+                "or take another folder."
+            ) from error
+        except OSError:  # a file system without locks
+            locked = False
+        yield locked
+    finally:
         os.close(handle)
 
 

@@ -4,20 +4,20 @@ They stand in for BUSI where nothing was downloaded: the whole pipeline runs on 
 ultrasound and are neither trivial nor impossible, but a score on them says nothing about patients.
 """
 
-from unet_lib.phantoms.picture import KINDS, Phantom, PhantomConfig, make_phantom, phantom_pictures
-from unet_lib.phantoms.writing import (
-    GENERATOR,
+from unet_lib.phantoms.pictures import (
+    KINDS,
     PHANTOM_MARKER,
+    PhantomConfig,
     is_phantoms,
+    make_phantom,
     make_phantoms,
     phantom_kind,
+    phantom_pictures,
 )
 
 __all__ = [
-    "GENERATOR",
     "KINDS",
     "PHANTOM_MARKER",
-    "Phantom",
     "PhantomConfig",
     "is_phantoms",
     "make_phantom",
