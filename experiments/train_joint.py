@@ -18,34 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib import Recipe, Segmenter, train, tune_threshold
+from unet_lib import RECIPES, Segmenter, save_segmenter, train, tune_threshold
 from unet_lib.dataset import DATA_FOLDER, Case, Folds, Split, find_cases, load_case
 from unet_lib.inference import Cleaning
 from unet_lib.metrics import count_pixels
 
 SETS = {"BUSI": ("BUSI_DIR", "busi_5fold_v2.csv"), "BUSBRA": ("BUSBRA_DIR", "busbra_5fold.csv")}
-BASE = {  # the recipe of busi-best, `experiments/lite0-f8-squeezed-128`
-    "network": {
-        "filters": 8,
-        "depth": 5,
-        "encoder": "EfficientNetLite0",
-        "encoder_weights": "imagenet",
-    },
-    "preprocessing": {"size": 128, "keep_aspect": False},
-    "augmentation": {},
-    "training": {"precision": "float32"},
-}
 COLUMNS = ("set", "part", "name", "group", "label", "dice", "empty")
 
 
-def fold_of(name: str, fold: int, splits: Path) -> dict[str, list[Case]]:
+def fold_of(name: str, fold: str, splits: Path) -> dict[str, list[Case]]:
     """Cases of the parts of a fold, and `unseen`: for networks that never saw the set.
 
-    `unseen` are the images that validate in any fold and are not tested in fold 0.
+    `unseen` are the images that validate in any fold and are not tested in fold 0. In the fold
+    "all" every image trains.
     """
     variable, file = SETS[name]
     folds = Folds.read(splits / file)
-    split = folds.split(find_cases(os.environ[variable], audit=None), fold)
+    split = folds.split(find_cases(os.environ[variable], audit=None), int(fold.replace("all", "0")))
+    if fold == "all":
+        return {"train": [*split.train, *split.validation, *split.test], "validation": []}
     votes = {r.image for r in folds.rows if "validation" in r.parts and r.parts[0] != "test"}
     cases = [*split.train, *split.validation, *split.test]
     parts = {part: list(getattr(split, part)) for part in ("train", "validation", "test")}
@@ -91,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lesions-only", action="store_true", help="train without normals")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", choices=RECIPES, default="pretrained")
     parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE")
     parser.add_argument("--splits", type=Path, default=DATA_FOLDER / "splits")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -99,26 +92,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """Return the base recipe with the changes of the command line."""
-    settings = {part: dict(values) for part, values in BASE.items()}
-    settings["training"] |= {"epochs": args.epochs, "seed": args.seed}
-    for change in args.set:
-        key, value = change.split("=", 1)
-        part, name = key.split(".")
-        try:
-            settings[part][name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[part][name] = value
-    return Recipe.from_dict(settings)
-
-
 def main() -> None:
     """Train, choose the threshold on the own validation parts, score, write JSON and CSV."""
     args, begun = parse(), time.time()
-    home = {name: int(fold) for name, fold in (one.split(":") for one in args.train)}
+    home = dict(one.split(":") for one in args.train)
     repeat = {name: int(times) for name, times in (one.split("=") for one in args.repeat)}
-    parts = {name: fold_of(name, home.get(name, 0), args.splits) for name in SETS}
+    parts = {name: fold_of(name, home.get(name, "0"), args.splits) for name in SETS}
     pictures = [
         case
         for name in home
@@ -127,7 +106,8 @@ def main() -> None:
         if not (args.lesions_only and case.label == "normal")
     ]
     validation = [c for name in home for c in tagged(parts[name]["validation"], name)]
-    recipe = recipe_of(args)
+    changes = [f"training.epochs={args.epochs}", f"training.seed={args.seed}", *args.set]
+    recipe = RECIPES[args.recipe].but(*changes)
     # Without a validation part the last epoch's moving average is taken, not the luckiest one.
     split = Split(name=args.name, train=tuple(pictures), validation=(), test=())
     run = train(
@@ -135,11 +115,15 @@ def main() -> None:
     )
     trained = time.time() - begun
     segmenter = run.segmenter
-    chosen = tune_threshold(segmenter, validation, new_images=True, progress=False).chosen
-    segmenter.threshold, segmenter.cleaning = chosen.threshold, chosen.cleaning
+    if validation:
+        chosen = tune_threshold(segmenter, validation, new_images=True, progress=False).chosen
+        segmenter.threshold, segmenter.cleaning = chosen.threshold, chosen.cleaning
+        save_segmenter(segmenter, recipe.network, run.folder / "model")
     rows, scores = [], {}
-    for name in SETS:
+    for name in SETS if validation else ():
         part = "test" if args.final else "validation" if name in home else "unseen"
+        if part == "unseen" and set(home.values()) != {"0"}:
+            continue
         scored = score(segmenter, parts[name][part], name, part)
         scores[name] = {"part": part, **means(scored)}
         rows += scored
@@ -160,8 +144,8 @@ def main() -> None:
         "seed": args.seed,
         "changes": args.set,
         "recipe": recipe.to_dict(),
-        "threshold": chosen.threshold,
-        "cleaning": chosen.cleaning.to_dict(),
+        "threshold": segmenter.threshold,
+        "cleaning": segmenter.cleaning.to_dict(),
         "hours_of_epochs": round(run.result["hours"], 3),
         "seconds_until_trained": round(trained),
         "commit": commit.stdout.strip(),

@@ -19,7 +19,7 @@ from test_dicom import SECRET, region, write_dicom
 
 from unet_lib.cli import main
 from unet_lib.cli.models import _SHORT, read_recipe
-from unet_lib.training import Recipe, TrainingError
+from unet_lib.training import RECIPES, Recipe, TrainingError
 
 pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
@@ -242,6 +242,10 @@ def test_every_option_arrives(data, tmp_path, monkeypatch):
     network = seen["recipe"].network
     assert (network.encoder, network.encoder_weights) == ("MobileNetV2", "imagenet")
     assert not seen["resume"] and not seen["recipe"].training.deterministic
+    given = "--recipe pretrained --epochs 2"
+    assert main(["train", str(data), "--out", str(tmp_path / "r"), *given.split()]) == 130
+    wanted = RECIPES["pretrained"].but("training.warmup_epochs=0.4", "training.epochs=2")
+    assert seen["recipe"] == wanted
 
 
 def test_a_training_that_starts_from_a_model_takes_its_network(data, tmp_path, monkeypatch, capsys):

@@ -53,6 +53,7 @@ _HOMES = {
     ),
     "foreign": ("ForeignWeights", "load_foreign_weights"),
     "training": (
+        "RECIPES",
         "Recipe",
         "TrainingConfig",
         "TrainingError",

@@ -142,7 +142,9 @@ def _add_settings(sub: Any, short: Iterable[str] = _SHORT) -> None:
     for option in short:
         setting, text, default = _SHORT[option]
         sub.add_argument(option, dest=setting, help=f"{text} ({default})")
-    sub.add_argument("--recipe", type=Path, help="JSON with settings that differ from the default")
+    sub.add_argument(
+        "--recipe", help="plain, pretrained (of the shipped models), or JSON with settings"
+    )
     sub.add_argument(
         "--set",
         action="append",
@@ -154,13 +156,15 @@ def _add_settings(sub: Any, short: Iterable[str] = _SHORT) -> None:
 
 def read_recipe(options: argparse.Namespace) -> Any:
     """Return the recipe of the options: --recipe, what is short for --set, --set."""
-    from unet_lib.training import Recipe
+    from unet_lib.training import RECIPES, Recipe
     from unet_lib.training.run import settings_of
 
     values: dict[str, Any] = {}
-    if options.recipe is not None:
+    if options.recipe in RECIPES:
+        values = RECIPES[options.recipe].changes()
+    elif options.recipe is not None:
         try:
-            values = json.loads(options.recipe.read_text(encoding="utf-8"))
+            values = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"--recipe {options.recipe}: cannot be read ({error}).") from error
         if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):

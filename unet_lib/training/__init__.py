@@ -8,11 +8,12 @@ from unet_lib.training.folds import (
     train_on_all,
 )
 from unet_lib.training.loop import compile_network, fit
-from unet_lib.training.recipe import Recipe, TrainingConfig, TrainingError
+from unet_lib.training.recipe import RECIPES, Recipe, TrainingConfig, TrainingError
 from unet_lib.training.result import Candidate, Run, ThresholdChoice, load_run, tune_threshold
 from unet_lib.training.run import train
 
 __all__ = [
+    "RECIPES",
     "Candidate",
     "CrossValidation",
     "Recipe",

@@ -84,12 +84,7 @@ def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
     Only settings that differ from the default count, so that a setting added to the library later
     leaves the digits of earlier recipes as they were.
     """
-    default = Recipe().to_dict()
-    changed = {
-        part: {name: value for name, value in settings.items() if value != default[part].get(name)}
-        for part, settings in recipe.to_dict().items()
-    }
-    identity = {"recipe": changed, "data": data, "split": split, "normals": normals}
+    identity = {"recipe": recipe.changes(), "data": data, "split": split, "normals": normals}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -13,7 +13,7 @@ from unet_lib.model import UNetConfig
 from unet_lib.objectives import LOSSES
 from unet_lib.settings import Settings
 
-__all__ = ["Recipe", "TrainingConfig", "TrainingError"]
+__all__ = ["RECIPES", "Recipe", "TrainingConfig", "TrainingError"]
 
 
 class TrainingError(RuntimeError):
@@ -140,6 +140,14 @@ class Recipe(Settings):
             }
         )
 
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """Return the settings that differ from the default, by part."""
+        default = Recipe().to_dict()
+        return {
+            part: {name: value for name, value in settings.items() if value != default[part][name]}
+            for part, settings in self.to_dict().items()
+        }
+
     def but(self, *changes: str) -> Self:
         """Return the recipe with single settings changed, each ``PART.NAME=VALUE``.
 
@@ -158,3 +166,26 @@ class Recipe(Settings):
                 value = text
             values.setdefault(part, {})[setting] = value
         return self.from_dict(values)
+
+
+RECIPES = {
+    "plain": Recipe(),
+    "pretrained": Recipe(
+        UNetConfig(filters=8, depth=5, encoder="EfficientNetLite0", encoder_weights="imagenet"),
+        Preprocessing(size=128, keep_aspect=True),
+        Augmentation(
+            scale=0.4,
+            shift=0.12,
+            elastic=0.03,
+            brightness=0.25,
+            contrast=0.5,
+            gamma=0.7,
+            attenuation=0.4,
+            shadow=0.4,
+            speckle=0.15,
+            blur=0.015,
+        ),
+        TrainingConfig(epochs=30, take="last", precision="float32"),
+    ),
+}
+"""Recipes by name: the default, and that of the shipped models (`experiments/README.md`)."""
