@@ -22,7 +22,7 @@ import numpy as np
 from unet_lib.files import atomic_path, sha256, write_atomic
 from unet_lib.phantoms import phantom_pictures
 from unet_lib.weights import load_segmenter
-from unet_lib.weights.folder import SETTINGS, WEIGHTS
+from unet_lib.weights.folder import SETTINGS, WEIGHTS, settings_digest
 
 LARGEST_CHANGE = 0.005
 
@@ -59,17 +59,15 @@ def largest_change(before: Path, after: Path) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(*maps, strict=True))
 
 
-def main() -> None:
-    """Make one folder smaller."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="model folder")
-    folder = parser.parse_args().folder
+def compact_folder(folder: Path) -> float:
+    """Make the weights file of a model folder smaller; returns what probabilities moved by."""
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as place:
         small = Path(place) / "model"
         small.mkdir()
         compact(folder / WEIGHTS, small / WEIGHTS)
         settings["weights_sha256"] = sha256(small / WEIGHTS)
+        settings["settings_sha256"] = settings_digest(settings)
         text = json.dumps(settings, indent=2) + "\n"
         (small / SETTINGS).write_text(text, encoding="utf-8")
         change = largest_change(folder, small)
@@ -78,6 +76,15 @@ def main() -> None:
         with atomic_path(folder / WEIGHTS) as temporary:
             shutil.copyfile(small / WEIGHTS, temporary)
         write_atomic(folder / SETTINGS, text)
+    return change
+
+
+def main() -> None:
+    """Make one folder smaller."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="model folder")
+    folder = parser.parse_args().folder
+    change = compact_folder(folder)
     size = (folder / WEIGHTS).stat().st_size / 1e6
     print(f"{folder}: {size:.1f} MB, probabilities moved by at most {change:.1e}")
 

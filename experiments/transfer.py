@@ -1,6 +1,6 @@
 r"""Score the networks of cross-validations on each data set: trained here, tested there.
 
-    python -m lab.transfer experiments/transfer BUSI=<BUSI> BUSBRA=<BUS-BRA> \
+    python -m experiments.transfer experiments/transfer BUSI=<BUSI> BUSBRA=<BUS-BRA> \
         --trained BUSI=runs/busi BUSBRA=runs/busbra both=runs/both
 
 Network k is tested on the test part of fold k of each set: a column holds the same images in each

@@ -1,0 +1,108 @@
+r"""Publish a joint training: threshold of each fold, scores by set, model folders.
+
+    python -m experiments.publish_joint runs experiments/joint BUSI=<BUSI> BUSBRA=<BUS-BRA>
+
+Reads the runs `joint-f<k>` of `experiments/train_joint.py`. Each set gets a folder that
+`load_crossvalidation` reads, `fold<k>/model` the compacted network with the threshold of its own
+validation part. The scores are those of the compacted file. Finished folds are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from experiments.transfer import SPLITS, named
+from lab.compact_weights import compact_folder
+from unet_lib.dataset import DATA_FOLDER, Folds, Split, find_cases
+from unet_lib.dataset.training_images import METHOD
+from unet_lib.files import write_atomic
+from unet_lib.inference import evaluate_cases
+from unet_lib.provenance import Provenance
+from unet_lib.training import Run, load_run, tune_threshold
+from unet_lib.training.folds import DESCRIPTION
+from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS, write_json
+from unet_lib.weights import load_segmenter, save_segmenter
+
+
+def record(run: Run, parts: dict[str, Split], fold: int) -> Provenance:
+    """Return what is known of a joint model: names, hashes, groups of each set."""
+    before = run.segmenter.provenance
+    names = {
+        part: sorted(f"{name}/{c.name}" for name in parts for c in getattr(parts[name], part))
+        for part in ("train", "validation", "test")
+    }
+    used = {name: [*split.train, *split.validation] for name, split in parts.items()}
+    images = {
+        "method": METHOD,
+        "hashes": sorted({*before.training_images["hashes"], *(before.tuned_on or ())}),
+        "groups": [],
+        "earlier": {n: sorted({c.group for c in used[n] if c.has_twins}) for n in used},
+    }
+    return Provenance(
+        data=" + ".join(parts),
+        data_kind="clinical",
+        normals=True,
+        fold=fold,
+        split=" + ".join(split.name for split in parts.values()),
+        parts={part: len(of_part) for part, of_part in names.items()},
+        trained_on=names["train"],
+        validated_on=names["validation"],
+        training_images=images,
+    )
+
+
+def make_fold(run: Run, parts: dict[str, Split], fold: int, folder: Path) -> dict[str, Any]:
+    """Choose the fold's threshold and write its model folder; returns the result of the run."""
+    segmenter = run.segmenter
+    cases = [case for split in parts.values() for case in split.validation]
+    choice = tune_threshold(segmenter, cases, new_images=True)
+    segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
+    result = run.result | choice.to_dict()
+    known = record(run, parts, fold)
+    segmenter.provenance = known.but(name=run.folder.name, training=result)
+    save_segmenter(segmenter, run.recipe.network, folder)
+    compact_folder(folder)
+    return result
+
+
+def publish(run: Run, fold: int, out: Path, folders: dict[str, str]) -> None:
+    """Make the model of a fold, then the scores of its validation and test parts by set."""
+    folds = {name: Folds.read(DATA_FOLDER / "splits" / SPLITS[name]) for name in folders}
+    parts = {
+        name: folds[name].split(find_cases(folder, audit=None), fold)
+        for name, folder in folders.items()
+    }
+    place = out / f"fold{fold}" / MODEL
+    result = make_fold(run, parts, fold, place)
+    segmenter = load_segmenter(place)
+    for name, split in parts.items():
+        of_set = Provenance(
+            data=name, data_kind="clinical", split=folds[name].name, folds=5, normals=True
+        )
+        write_json(out / name / DESCRIPTION, {"recipe": run.recipe.to_dict()} | of_set.to_dict())
+        home = out / name / f"fold{fold}"
+        for part in ("validation", "test"):
+            of_part = of_set.but(fold=fold, split=split.name, part=part)
+            evaluate_cases(segmenter, getattr(split, part), provenance=of_part).save(home / part)
+        for file in (SETTINGS, HISTORY):
+            write_atomic(home / file, (run.folder / file).read_bytes())
+        write_json(home / RESULT, result)
+
+
+def main() -> None:
+    """Publish what is not published yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("sets", nargs=2, metavar="SET=FOLDER")
+    options = parser.parse_args()
+    folders = named(options.sets)
+    for fold in range(5):
+        if not all((options.out / name / f"fold{fold}" / RESULT).is_file() for name in folders):
+            publish(load_run(options.runs / f"joint-f{fold}"), fold, options.out, folders)
+
+
+if __name__ == "__main__":
+    main()
