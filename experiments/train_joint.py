@@ -11,42 +11,45 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet_lib import RECIPES, Segmenter, save_segmenter, train, tune_threshold
-from unet_lib.dataset import DATA_FOLDER, Case, Folds, Split, find_cases, load_case
+from unet_lib import RECIPES, Segmenter, open_dataset, save_segmenter, train, tune_threshold
+from unet_lib.dataset import DATA_FOLDER, Case, load_case
 from unet_lib.inference import Cleaning
 from unet_lib.metrics import count_pixels
+from unet_lib.source import DataSource
 
 SETS = {"BUSI": ("BUSI_DIR", "busi_5fold_v2.csv"), "BUSBRA": ("BUSBRA_DIR", "busbra_5fold.csv")}
 COLUMNS = ("set", "part", "name", "group", "label", "dice", "empty")
 
 
-def fold_of(name: str, fold: str, splits: Path) -> dict[str, list[Case]]:
-    """Cases of the parts of a fold, and `unseen`: for networks that never saw the set.
-
-    `unseen` are the images that validate in any fold and are not tested in fold 0. In the fold
-    "all" every image trains.
-    """
-    variable, file = SETS[name]
-    folds = Folds.read(splits / file)
-    split = folds.split(find_cases(os.environ[variable], audit=None), int(fold.replace("all", "0")))
-    if fold == "all":
-        return {"train": [*split.train, *split.validation, *split.test], "validation": []}
-    votes = {r.image for r in folds.rows if "validation" in r.parts and r.parts[0] != "test"}
-    cases = [*split.train, *split.validation, *split.test]
-    parts = {part: list(getattr(split, part)) for part in ("train", "validation", "test")}
-    return parts | {"unseen": [case for case in cases if case.name in votes]}
+def open_sets(names: Sequence[str], fold: str, splits: Path) -> DataSource:
+    """Open one or several sets with the split of each; in the fold "all" every image trains."""
+    folders = [os.environ[SETS[name][0]] for name in names]
+    files = [splits / SETS[name][1] for name in names]
+    source = open_dataset(folders, split=files, fold=int(fold.replace("all", "0")))
+    if source.provenance.sets not in (None, list(names)):
+        raise SystemExit(f"the folders must be called {' and '.join(names)}")
+    if fold != "all":
+        return source
+    split = source.split
+    everything = (*split.train, *split.validation, *split.test)
+    return replace(source, split=replace(split, train=everything, validation=(), test=()))
 
 
-def tagged(cases: Iterable[Case], tag: str) -> list[Case]:
-    """Cases whose names and groups cannot meet those of another set."""
-    return [replace(c, name=f"{tag} {c.name}", group=f"{tag} {c.group}") for c in cases]
+def part_of(source: DataSource, name: str, part: str) -> list[Case]:
+    """Images of one set; "unseen" are those that validate in any fold and do not test fold 0."""
+    split, rows = source.split, source.folds.rows
+    votes = {r.image for r in rows if "validation" in r.parts and r.parts[0] != "test"}
+    everything = (*split.train, *split.validation, *split.test)
+    of = {"unseen": [case for case in everything if case.name in votes]}
+    cases = of[part] if part in of else getattr(split, part)
+    return [case for case in cases if case.data_set in ("", name)]
 
 
 def score(segmenter: Segmenter, cases: Sequence[Case], name: str, part: str) -> list[dict]:
@@ -56,7 +59,8 @@ def score(segmenter: Segmenter, cases: Sequence[Case], name: str, part: str) -> 
         image, truth = load_case(case)
         mask = segmenter.segment(image).mask
         dice = round(count_pixels(truth, mask).dice, 5) if truth.any() else ""
-        row = (name, part, case.name, case.group, case.label, dice, int(not mask.any()))
+        own = (text.removeprefix(f"{name}/") for text in (case.name, case.group))
+        row = (name, part, *own, case.label, dice, int(not mask.any()))
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     return rows
 
@@ -97,21 +101,21 @@ def main() -> None:
     args, begun = parse(), time.time()
     home = dict(one.split(":") for one in args.train)
     repeat = {name: int(times) for name, times in (one.split("=") for one in args.repeat)}
-    parts = {name: fold_of(name, home.get(name, "0"), args.splits) for name in SETS}
-    pictures = [
-        case
-        for name in home
-        for turn in range(repeat.get(name, 1))
-        for case in tagged(parts[name]["train"], f"{name}{turn or ''}")
-        if not (args.lesions_only and case.label == "normal")
-    ]
-    validation = [c for name in home for c in tagged(parts[name]["validation"], name)]
+    if len({*home.values()}) > 1:
+        raise SystemExit("--train: fold k of several sets is fold k of each; give one fold.")
+    source = open_sets(list(home), *{*home.values()}, args.splits)
+    pictures = [c for c in source.split.train if not (args.lesions_only and c.label == "normal")]
+    validation = source.split.validation
     changes = [f"training.epochs={args.epochs}", f"training.seed={args.seed}", *args.set]
-    recipe = RECIPES[args.recipe].but(*changes)
-    # Without a validation part the last epoch's moving average is taken, not the luckiest one.
-    split = Split(name=args.name, train=tuple(pictures), validation=(), test=())
+    recipe = RECIPES[args.recipe].but(*changes, f"training.repeat={','.join(args.repeat)}")
     run = train(
-        split, args.runs / args.name, recipe, operating_point=(0.5, Cleaning()), resume=True
+        # Without a validation part the last epoch's moving average is taken, not the luckiest one.
+        replace(source.split, name=args.name, train=tuple(pictures), validation=(), test=()),
+        args.runs / args.name,
+        recipe,
+        provenance=source.provenance,
+        operating_point=(0.5, Cleaning()),
+        resume=True,
     )
     trained = time.time() - begun
     segmenter = run.segmenter
@@ -124,7 +128,8 @@ def main() -> None:
         part = "test" if args.final else "validation" if name in home else "unseen"
         if part == "unseen" and set(home.values()) != {"0"}:
             continue
-        scored = score(segmenter, parts[name][part], name, part)
+        opened = source if name in home else open_sets([name], "0", args.splits)
+        scored = score(segmenter, part_of(opened, name, part), name, part)
         scores[name] = {"part": part, **means(scored)}
         rows += scored
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
@@ -139,7 +144,7 @@ def main() -> None:
         "train": home,
         "repeat": repeat,
         "lesions_only": args.lesions_only,
-        "pictures_an_epoch": len(pictures),
+        "pictures_an_epoch": sum(repeat.get(c.data_set, 1) for c in pictures),
         "epochs": args.epochs,
         "seed": args.seed,
         "changes": args.set,

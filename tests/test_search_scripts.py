@@ -56,14 +56,15 @@ def test_two_sets_are_trained_together_and_scored_apart(tmp_path):
     for seed, (variable, file) in enumerate(
         (("BUSI_DIR", "busi_5fold_v2.csv"), ("BUSBRA_DIR", "busbra_5fold.csv"))
     ):
-        environment[variable] = str(make_phantoms(tmp_path / variable, 30, seed, progress=False))
+        folder = tmp_path / variable.removesuffix("_DIR")
+        environment[variable] = str(make_phantoms(folder, 30, seed, progress=False))
         make_folds(find_cases(environment[variable])).save(tmp_path / file)
     call = [sys.executable, SCRIPT, "smoke", "--train", "BUSI:0", "--epochs", "1"]
     call += ["--splits", tmp_path, "--runs", tmp_path / "runs", "--results", tmp_path]
     call += ["--set", "network.encoder=plain", "--set", "network.encoder_weights=null"]
     call += ["--set", "network.filters=2", "--set", "network.depth=2"]
     call += ["--set", "training.warmup_epochs=0", "--set", "preprocessing.size=32"]
-    call += ["--train", "BUSBRA:1", "--repeat", "BUSI=2"]
+    call += ["--train", "BUSBRA:0", "--repeat", "BUSI=2"]
     subprocess.run(list(map(str, call)), env=environment, check=True)
     result = json.loads((tmp_path / "smoke.json").read_text(encoding="utf-8"))
     assert [result["scores"][name]["part"] for name in ("BUSI", "BUSBRA")] == ["validation"] * 2

@@ -121,7 +121,8 @@ class Batches(keras.utils.PyDataset):
     place from ``default_rng([seed, epoch])``. Keras does not say which epoch it asks for, so the
     training loop calls `set_epoch` at the start of each. The images are spread evenly, so some
     batches have one fewer than `batch_size`. With `accumulate` above 1 each item is a part of a
-    batch, with weights that make the mean of its parts the mean of its images.
+    batch, with weights that make the mean of its parts the mean of its images. `order` gives the
+    positions of the cases in an epoch, where some come more than once.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Batches(keras.utils.PyDataset):
         channels: int = 1,
         workers: int = 2,
         accumulate: int = 1,
+        order: Sequence[int] | None = None,
     ) -> None:
         # Keras' own worker threads run ahead into the next epoch, on JAX before `set_epoch`; these
         # threads work on one batch at a time, and Keras still overlaps it with the step.
@@ -147,16 +149,17 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.channels = channels
         self.accumulate = accumulate
+        self._order = range(len(prepared)) if order is None else order
         self.set_epoch(0)
 
     @property
     def updates(self) -> int:
         """Batches in an epoch, however many parts each has: updates of the weights."""
-        return -(-len(self.prepared) // self.batch_size)
+        return -(-len(self._order) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches are asked for next; the first is 0."""
-        order = np.arange(len(self.prepared))
+        order = np.arange(len(self._order))
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
         batches = np.array_split(order, self.updates)
@@ -184,7 +187,7 @@ class Batches(keras.utils.PyDataset):
         return images, masks, np.full(len(indices), weight, np.float32)
 
     def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self.prepared.pair(index)
+        image, mask = self.prepared.pair(self._order[index])
         if self.augmentation is None:
             return image, mask
         rng = np.random.default_rng([self.seed, epoch, index])

@@ -29,6 +29,7 @@ class Provenance:
     # the data
     data: str | None = None  # name of the data set
     data_kind: str | None = None  # clinical, phantoms
+    sets: Sequence[str] | None = None  # data sets that are joined; names of images begin with them
     split: str | None = None
     fold: int | str | None = None
     folds: int | None = None  # of the whole split

@@ -14,10 +14,13 @@ from unet_lib.dataset import (
     PARTS,
     TEXTS,
     Case,
+    DatasetError,
     Folds,
     Split,
+    SplitError,
     find_root,
     group_cases,
+    join_data_sets,
     locate_dataset,
     make_folds,
     of_folder,
@@ -40,6 +43,7 @@ class DataSource:
     Attributes
     ----------
     folder : Path
+        Of several data sets the first one's.
     cases : tuple of Case
     folds : Folds
         The whole split, of which `split` is one fold.
@@ -85,11 +89,14 @@ class DataSource:
         )
 
 
+Places = str | os.PathLike | Sequence[str | os.PathLike]
+
+
 def open_dataset(
-    dataset: str | os.PathLike = "auto",
+    dataset: Places = "auto",
     *,
     fold: int = 0,
-    split: str | os.PathLike | None = None,
+    split: Places | None = None,
     seed: int = 0,
     normals: bool = True,
     progress: bool = True,
@@ -100,13 +107,15 @@ def open_dataset(
 
     Parameters
     ----------
-    dataset : path-like, "auto" or "phantoms"
-        A folder; "auto" takes BUSI where it finds it (`locate_dataset`), else phantoms.
+    dataset : path-like, "auto" or "phantoms", or a sequence of them
+        A folder; "auto" takes BUSI where it finds it (`locate_dataset`), else phantoms. Several
+        are joined: an image is called SET/NAME, fold k is fold k of each.
     fold : int
         Which fold of the split.
-    split : path-like or "own", optional
+    split : path-like or "own", or a sequence of them, optional
         A split CSV, or "own": the one that the data set's authors made, which may leak (BUS-BRA,
-        MedSegBench). Left out: the committed five folds for BUSI, else five by `make_folds`.
+        MedSegBench). One for each data set. Left out: the committed five folds for BUSI, else
+        five by `make_folds`.
     seed : int
         Of phantoms and of a split that is made.
     normals : bool
@@ -121,33 +130,86 @@ def open_dataset(
     Raises
     ------
     DatasetError
-        The folder is absent or holds no cases.
+        The folder is absent or holds no cases; two data sets have one name.
     SplitError
-        The split does not match the folder; the message says what differs.
+        The split does not match the folder; the message says what differs. Not as many splits as
+        data sets, or splits of different numbers of folds.
     """
-    folder = locate_dataset(dataset)
-    if folder is None:
-        folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
-    cases, provenance = open_folder(folder, progress=progress)
-    leaks = []
-    if str(split) == "own":
-        cases, folds, leaks = own_split(folder, cases)
-    elif split is not None:
-        folds = Folds.read(split)
-    elif not provenance.is_phantoms and not unlike_busi(cases, sizes=False):
-        folds = Folds.read(BUSI_FOLDS)
-    else:
-        folds = make_folds(cases, seed=seed)
+    places, splits = _listed(dataset), _listed(split)
+    if splits and len(splits) != len(places):
+        raise SplitError(
+            f"{len(splits)} splits for {len(places)} data sets ({', '.join(map(str, places))}). "
+            "Give one for each, in the order of the folders, or none."
+        )
+    opened = [
+        _open(place, own, seed, progress)
+        for place, own in zip(places, splits or [None] * len(places), strict=True)
+    ]
+    folder, cases, folds, provenance, said = opened[0]
+    if len(opened) > 1:
+        cases, folds, provenance = _join(opened, seed, progress)
+        said = " ".join(filter(None, (one[-1] for one in opened)))
+    folds = folds or make_folds(cases, seed=seed)
     chosen = folds.split(cases, fold, normals=normals)
     provenance = provenance.but(
         split=chosen.name,
         fold=fold,
         parts={part: len(getattr(chosen, part)) for part in PARTS},
-        own_split=leaks[fold] if leaks else None,
+        own_split=folds.leaks[fold] if folds.leaks else None,
     )
+    return DataSource(folder, tuple(cases), folds, chosen, provenance, said)
+
+
+def _listed(places: Places | None) -> list[str | os.PathLike]:
+    return [places] if isinstance(places, str | os.PathLike) else list(places or ())
+
+
+Opened = tuple[Path, Sequence[Case], Folds | None, Provenance, str]
+
+
+def _open(
+    dataset: str | os.PathLike, split: str | os.PathLike | None, seed: int, progress: bool
+) -> Opened:
+    """Open one data set; without folds where they are to be made."""
+    folder = locate_dataset(dataset)
+    if folder is None:
+        folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
+    cases, provenance = open_folder(folder, progress=progress)
+    folds = None
+    if str(split) == "own":
+        cases, folds = own_split(folder, cases)
+    elif split is not None:
+        folds = Folds.read(split)
+    elif not provenance.is_phantoms and not unlike_busi(cases, sizes=False):
+        folds = Folds.read(BUSI_FOLDS)
     left = of_folder(Path(folder), cases)
     said = left.text if left.reasons.keys() - {TEXTS} else ""
-    return DataSource(Path(folder), tuple(cases), folds, chosen, provenance, said)
+    return Path(folder), cases, folds, provenance, said
+
+
+def _join(
+    opened: Sequence[Opened], seed: int, progress: bool
+) -> tuple[list[Case], Folds, Provenance]:
+    """Put data sets together, each under its name: that of its folder, and BUSI's."""
+    sets: dict[str, Opened] = {}
+    for one in opened:
+        own = one[3].data if one[3].data != "phantoms" else Path(os.path.abspath(one[0])).name
+        if own in sets:
+            raise DatasetError(
+                f"{sets[own][0]}, {one[0]}: are both called {own}, and images are told apart by "
+                "the name of their data set. Leave one out, or rename its folder."
+            )
+        sets[own] = one
+    pairs = {name: (one[1], one[2]) for name, one in sets.items()}
+    cases, folds, across = join_data_sets(pairs, seed, progress=progress)
+    groups = "; ".join(f"{name}: {one[3].groups}" for name, one in sets.items())
+    provenance = Provenance(
+        data=" + ".join(sets),
+        data_kind="; ".join(dict.fromkeys(one[3].data_kind for one in opened)),
+        sets=list(sets),
+        groups=f"{groups}; {across}",
+    )
+    return cases, folds, provenance
 
 
 def open_folder(

@@ -45,6 +45,7 @@ _SHORT = {  # option -> setting that it is short for, what it is, default
     "--learning-rate": ("training.learning_rate", "peak rate of AdamW", 0.001),
     "--seed": ("training.seed", "of weights, order, augmentation", 0),
     "--precision": ("training.precision", "float32, mixed_bfloat16, ...", "auto"),
+    "--repeat": ("training.repeat", "how often a joined set's images come: SET=2,OTHER=3", ""),
     "--workers": ("training.workers", "threads that prepare batches", 2),
 }
 _OF_A_FILE = ("--size", "--filters", "--depth", "--encoder")
@@ -110,15 +111,16 @@ def add_data(sub: argparse.ArgumentParser, *, fold: bool = True) -> None:
     """Add the data folder and its split."""
     sub.add_argument(
         "folder",
-        nargs="?",
+        nargs="*",
         default="auto",
-        help="data folder; 'auto' looks for BUSI and else takes phantoms, 'phantoms' takes them",
+        help="data folder, or several that are joined; 'auto' looks for BUSI and else takes "
+        "phantoms, 'phantoms' takes them",
     )
     sub.add_argument(
         "--split",
-        type=Path,
-        help="split CSV; 'own': that of the data set's authors, which may leak; left out: BUSI's "
-        "committed folds, else five new ones",
+        action="append",
+        help="split CSV, given once for each folder; 'own': that of the data set's authors, which "
+        "may leak; left out: BUSI's committed folds, else five new ones",
     )
     if fold:
         sub.add_argument("--fold", type=int, default=0, help="fold of the split, from 0")
@@ -259,7 +261,7 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     source = open_data(options)
     cases, folds = source.cases, source.folds
     if options.random_split is not None:
-        cases = [replace(case, group=case.name) for case in cases]
+        cases = [replace(case, group=case.name, own_group="") for case in cases]
         name = f"random split {options.random_split}, near-duplicates parted"
         folds = replace(make_folds(cases, seed=options.random_split), name=name)
     trained = crossvalidate(

@@ -8,7 +8,7 @@ from unet_lib.dataset.cases import (
     pixel_sizes,
 )
 from unet_lib.dataset.check import check_cases
-from unet_lib.dataset.dividing import make_folds, make_split
+from unet_lib.dataset.dividing import join_data_sets, make_folds, make_split
 from unet_lib.dataset.duplicates import duplicate_pairs, find_duplicates
 from unet_lib.dataset.groups import (
     group_cases,
@@ -62,6 +62,7 @@ __all__ = [
     "find_root",
     "from_table",
     "group_cases",
+    "join_data_sets",
     "join_groups",
     "left_out",
     "load_case",

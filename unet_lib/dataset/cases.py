@@ -42,6 +42,8 @@ class Case:
         case's own name when it stands alone; a shared group is never called like a member.
     patient : str
         Empty where the folder does not tell.
+    data_set, own_group : str
+        Where several data sets are joined: the one it is of, and its group there; else empty.
     colour_coded : bool
         Masks are read by :func:`unet_lib.images.as_colour_mask`.
     mask_set : MaskSet, optional
@@ -55,6 +57,8 @@ class Case:
     group: str
     patient: str = ""
     colour_coded: bool = False
+    data_set: str = ""
+    own_group: str = ""
     mask_set: MaskSet | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from unet_lib.dataset.cases import Case
-from unet_lib.dataset.splits import FoldRow, Folds, SplitError
+from unet_lib.dataset.duplicates import duplicate_pairs
+from unet_lib.dataset.groups import join_groups
+from unet_lib.dataset.splits import PARTS, FoldRow, Folds, SplitError
+from unet_lib.phantoms import is_phantoms
 
 _CANDIDATES = 6  # assignments drawn; the most even one is kept
 _FINEST = 12  # a share is rounded to k / n with n up to this
@@ -81,6 +85,64 @@ def make_split(
     everything = np.arange(len(cases))
     rest = np.setdiff1d(everything, _take(cases, everything, test, seed))
     return _folds(cases, [_column(cases, rest, validation, seed + 1)], "split")
+
+
+def join_data_sets(
+    sets: Mapping[str, tuple[Sequence[Case], Folds | None]], seed: int = 0, *, progress: bool = True
+) -> tuple[list[Case], Folds, str]:
+    """Put several data sets together; fold k of all is fold k of each.
+
+    Names and groups begin with the set's name. Near-duplicates across the sets are searched and
+    kept together. Sets without folds are divided together by `make_folds`. Returned with what was
+    found across them.
+    """
+    given = {name: folds.count for name, (_, folds) in sets.items() if folds}
+    if len({*given.values(), *([5] if len(given) < len(sets) else [])}) > 1:
+        counts = ", ".join(f"{name}: {given.get(name, '5, made here')}" for name in sets)
+        raise SplitError(
+            f"Fold k of several data sets is fold k of each, but they have different numbers of "
+            f"folds ({counts}). Give splits of as many folds."
+        )
+    cases: list[Case] = []
+    parts: dict[str, tuple[str, ...]] = {}
+    for name, (own, folds) in sets.items():
+        if folds:  # the cases with the groups of their split, in its order
+            split = folds.split(own, 0)
+            by_name = {case.name: case for part in PARTS for case in getattr(split, part)}
+            own = [by_name[row.image] for row in folds.rows]
+            parts |= {f"{name}/{row.image}": row.parts for row in folds.rows}
+        cases += [
+            replace(
+                case,
+                name=f"{name}/{case.name}",
+                group=f"{name}/{case.group}",
+                patient="",  # is in the groups
+                data_set=name,
+                own_group=case.group if case.has_twins else "",
+            )
+            for case in own
+        ]
+    pairs = []
+    if not all(is_phantoms(case.image_path) for case in cases):
+        pairs = duplicate_pairs(cases, progress=progress)
+        pairs = [pair for pair in pairs if len({cases[i].data_set for i in pair[:2]}) > 1]
+    cases = join_groups(cases, pairs)
+    rest = [case for case in cases if case.name not in parts]
+    if rest:
+        parts |= {row.image: row.parts for row in make_folds(rest, seed=seed).rows}
+    rows = tuple(FoldRow(c.name, c.label, c.group, parts[c.name]) for c in cases)
+    names = dict.fromkeys(folds.name if folds else "folds" for _, folds in sets.values())
+    leaks = [
+        [f"{text} ({name})" for text in folds.leaks]
+        for name, (_, folds) in sets.items()
+        if folds and folds.leaks
+    ]
+    # The worst come first: a text that begins with "0 of" leaks nothing.
+    texts = (
+        "; ".join(sorted(of, key=lambda t: t.startswith("0 of"))) for of in zip(*leaks, strict=True)
+    )
+    folds = Folds(rows, " + ".join(names), tuple(texts))
+    return cases, folds, f"{len(pairs)} near-duplicates across them"
 
 
 def _check_seed(seed: int) -> None:
@@ -173,7 +235,7 @@ def _by_size(groups: np.ndarray, count: int) -> np.ndarray:
 def _strata(cases: Sequence[Case], groups: np.ndarray, count: int) -> np.ndarray:
     """Class and membership in a near-duplicate group as one number per case."""
     sizes = np.bincount(groups)
-    names = [f"{c.label} {sizes[g] > 1}" for c, g in zip(cases, groups, strict=True)]
+    names = [f"{c.data_set} {c.label} {sizes[g] > 1}" for c, g in zip(cases, groups, strict=True)]
     strata = np.unique(names, return_inverse=True)[1]
     # scikit-learn refuses when every stratum is smaller than the number of parts.
     return strata if np.bincount(strata).max() >= count else np.zeros(len(cases), int)

@@ -67,10 +67,13 @@ class Folds:
         One per image.
     name : str
         The file's name without ending.
+    leaks : tuple of str
+        Of the split of a data set's authors: how many test images it exposes, by fold.
     """
 
     rows: tuple[FoldRow, ...]
     name: str = field(default="folds", compare=False)
+    leaks: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -203,15 +206,16 @@ class Folds:
                     raise SplitError(
                         f"{self.name}: fold {fold} has {other.image!r} in {parts[0]} and "
                         f"{row.image!r} in {parts[1]}, which are near-duplicates (group "
-                        f"{group_of[row.image]}). Make the split again with the groups."
+                        f"{group_of[row.image]}). Make the split again with the groups, or take "
+                        "one of the images out."
                     )
 
 
-def own_split(root: Path, cases: Sequence[Case]) -> tuple[list[Case], Folds, list[str]]:
+def own_split(root: Path, cases: Sequence[Case]) -> tuple[list[Case], Folds]:
     """Read the split that a data set's authors made, and cut the groups that it divides.
 
-    Returned with the cut groups, in cases and folds, and with what to say of each fold: how many
-    test images have a group mate in training or validation.
+    Returned with the cut groups, in cases and folds; `Folds.leaks` counts the test images that have
+    a group mate in training or validation.
     """
     if (root / OWN_SPLIT).is_file():
         part_of = {row.image: row.parts for row in Folds.read(root / OWN_SPLIT).rows}
@@ -246,7 +250,7 @@ def own_split(root: Path, cases: Sequence[Case]) -> tuple[list[Case], Folds, lis
             f"{sum(tested)} of {len(tested)} test images have a group mate in training or "
             "validation"
         )
-    return cut, Folds(rows, "own split"), leaks
+    return cut, Folds(rows, "own split", tuple(leaks))
 
 
 def _bus_bra(table: Path, cases: Sequence[Case]) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,36 +40,38 @@ def data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _groups(data: str | None, case: Case) -> set[tuple[str, str]]:
+    """Give data and group of a case with group mates, also those of its own set if joined."""
+    pairs = {(data or "", case.group)} if case.has_twins else set()
+    return pairs | ({(case.data_set, case.own_group)} if case.own_group else set())
+
+
 @dataclass(frozen=True)
 class TrainingImages:
     """The images that a model was trained on or chosen with."""
 
     data: str | None  # name of their data set; group names mean nothing in another one
     hashes: frozenset[str]  # `content_hash` of each
-    groups: frozenset[str]  # near-duplicates or patients; images that stand alone have none
-    earlier: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Groups of other data sets on which the model was trained before, by the set's name."""
+    groups: frozenset[tuple[str, str]]
+    """Data set and group of near-duplicates or of a patient; images that stand alone have none."""
 
     @classmethod
     def of(cls, data: str | None, cases: Sequence[Case], hashes: Sequence[str]) -> TrainingImages:
         """Record cases, each with its hash."""
-        groups = frozenset(case.group for case in cases if case.has_twins)
-        return cls(data, frozenset(hashes), groups)
+        groups = (pair for case in cases for pair in _groups(data, case) if pair[0])
+        return cls(data, frozenset(hashes), frozenset(groups))
 
     def joined(self, before: TrainingImages) -> TrainingImages:
         """Return these and the images of the model that the training started from."""
-        groups = dict(before.earlier)
-        if before.data:
-            groups[before.data] = before.groups
-        own = self.groups | groups.pop(self.data, frozenset())
-        return TrainingImages(self.data, self.hashes | before.hashes, own, groups)
+        return replace(self, hashes=self.hashes | before.hashes, groups=self.groups | before.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_provenance` reads; JSON-able."""
-        record = {"method": METHOD, "hashes": sorted(self.hashes), "groups": sorted(self.groups)}
-        if self.earlier:
-            record["earlier"] = {data: sorted(groups) for data, groups in self.earlier.items()}
-        return record
+        groups: dict[str | None, list[str]] = {self.data: []}
+        for data, group in sorted(self.groups):
+            groups.setdefault(data, []).append(group)
+        record = {"method": METHOD, "hashes": sorted(self.hashes), "groups": groups.pop(self.data)}
+        return record | ({"earlier": groups} if groups else {})
 
     @classmethod
     def from_provenance(
@@ -83,8 +85,8 @@ class TrainingImages:
         try:
             if record["method"] != METHOD:
                 return None
-            earlier = dict(record.get("earlier", {}))
-            lists = [record["hashes"], record["groups"], *earlier.values()]
+            groups = {provenance.data: record["groups"]} | dict(record.get("earlier", {}))
+            lists = [record["hashes"], *groups.values()]
         except (TypeError, KeyError, ValueError, AttributeError):
             lists = [None]
         if not all(isinstance(x, list) and all(isinstance(i, str) for i in x) for x in lists):
@@ -92,8 +94,8 @@ class TrainingImages:
                 f"model {provenance.name or 'unnamed'}: its record training_images is damaged; "
                 "expected method, hashes and groups. Fetch the model folder again."
             )
-        hashes, groups, *others = map(frozenset, lists)
-        return cls(provenance.data, hashes, groups, dict(zip(earlier, others, strict=True)))
+        pairs = ((data, group) for data, names in groups.items() if data for group in names)
+        return cls(provenance.data, frozenset(record["hashes"]), frozenset(pairs))
 
     def overlap(
         self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]
@@ -103,12 +105,9 @@ class TrainingImages:
         ``compared_with`` is the number of training images known, the others are names of cases.
         """
         seen = [case for case, own in zip(cases, hashes, strict=True) if own in self.hashes]
-        groups = {case.group for case in seen if case.has_twins}
-        if data and data == self.data:
-            groups |= self.groups
-        groups |= self.earlier.get(data, frozenset())
+        groups = self.groups.union(*(_groups(data, case) for case in seen))
         names = {case.name for case in seen}
-        near = [c.name for c in cases if c.group in groups and c.has_twins and c.name not in names]
+        near = [c.name for c in cases if groups & _groups(data, c) and c.name not in names]
         return {
             "compared_with": len(self.hashes),
             "in_training": [case.name for case in seen],

@@ -102,6 +102,7 @@ def sections(summary: Summary) -> list[tuple[str, str]]:
         ("Contours and areas, per image with a lesion", _contours(summary)),
         ("Missed lesions", _misses(summary)),
         ("Images without a lesion", _normals(summary)),
+        *([("By data set", _sets(summary))] if summary.sets else []),
         ("Pooled pixels", _pooled(summary)),
         ("Calibration, pooled pixels", _calibration(summary)),
         ("Beside the figures of the first README (pooled pixels)", _beside(summary)),
@@ -202,6 +203,25 @@ def _normals(summary: Summary) -> str:
         "false components an image": with_interval(row["false_components"], 2),
     }
     return _join(table(list(cells), [list(cells.values())]), NORMALS_NOTE)
+
+
+def _sets(summary: Summary) -> str:
+    """Write the scores of each data set, per image and pooled."""
+    names = of_kind("overlap")
+    header = ["per image", "images", "with a lesion", *_titles(names), "missed", "specificity"]
+    scores, pooled = [], []
+    for row in summary.sets:
+        lesions, normals = row["per_image"], row["normals"]
+        number_of = str(lesions["images"] if lesions else 0)
+        cells = [with_interval(lesions["means"][n], SCORES[n].digits) for n in names if lesions]
+        missed = str(lesions["missed"]) if lesions else "-"
+        specificity = with_interval(normals["specificity"]) if normals else "-"
+        cells = cells or ["-"] * len(names)
+        name, images = escape(row["set"]), str(row["images"])
+        scores.append([name, images, number_of, *cells, missed, specificity])
+        pooled.append([name, images, *(number(row["pooled"][n]) for n in CONFUSION)])
+    below = table(["pooled pixels of", "images", *_titles(CONFUSION)], pooled)
+    return _join(table(header, scores), below)
 
 
 def _pooled(summary: Summary) -> str:

@@ -52,6 +52,9 @@ class Summary:
         probabilities are not known.
     missed : tuple of str
         Names of the images whose lesion was missed, sorted.
+    sets : tuple of dict
+        One for each of several data sets, its name ``set``: ``images``, ``groups``, ``per_image``
+        (of its lesion images) and ``normals`` as above or None, ``pooled`` scores.
     """
 
     provenance: Provenance
@@ -63,6 +66,7 @@ class Summary:
     normals: dict[str, Any] | None
     pooled: tuple[dict[str, Any], ...]
     missed: tuple[str, ...]
+    sets: tuple[dict[str, Any], ...] = ()
 
     def to_markdown(self, *, level: int = 1) -> str:
         """Return the tables as Markdown; `level` is the depth of the first heading."""
@@ -71,6 +75,8 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a dict for strict JSON; undefined numbers are None."""
         numbers = {key: value for key, value in vars(self).items() if key != "provenance"}
+        if not self.sets:
+            del numbers["sets"]
         about = {"about": self.provenance.to_dict()}
         return json_able(preamble(self.provenance) | about | numbers)
 
@@ -110,7 +116,22 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
         normals=_normals(normals, seed) if len(normals) else None,
         pooled=_pooled(evaluation, tables),
         missed=tuple(sorted(case.name for case in table if case.missed)),
+        sets=tuple(_of_set(name, table, seed) for name in evaluation.provenance.sets or ()),
     )
+
+
+def _of_set(name: str, table: CaseTable, seed: int) -> dict[str, Any]:
+    table = table.subset(lambda case: case.name.startswith(f"{name}/"))
+    lesions, normals = table.lesion_cases, table.normal_cases
+    counts = table.pooled()
+    return {
+        "set": name,
+        "images": len(table),
+        "groups": len(set(table.groups)),
+        "per_image": _per_image(LESION_IMAGES, lesions, seed) if len(lesions) else None,
+        "normals": _normals(normals, seed) if len(normals) else None,
+        "pooled": {score: getattr(counts, score) for score in POOLED},
+    }
 
 
 def _per_image(label: str, table: CaseTable, seed: int) -> dict[str, Any]:

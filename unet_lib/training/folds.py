@@ -137,6 +137,7 @@ def crossvalidate(
     shared = Provenance(
         **({"data": given.data or "", "data_kind": given.data_kind or "clinical"} | kind),
         split=folds.name,
+        sets=given.sets,
         folds=folds.count,
         normals=normals,
         own_split=given.own_split,
@@ -146,10 +147,11 @@ def crossvalidate(
     for fold in chosen:
         split = folds.split(cases, fold)
         trained = folds.split(cases, fold, normals=normals)
-        leaks = given.own_split  # was counted on one fold
-        if leaks and fold != given.fold and not leaks.startswith("0 of"):
-            leaks = f"{leaks}, fold {given.fold}"
-        of_fold = shared.but(fold=fold, split=split.name, own_split=leaks)
+        of_fold = shared.but(
+            fold=fold,
+            split=split.name,
+            own_split=folds.leaks[fold] if folds.leaks else given.own_split,
+        )
         run = train(
             Split(trained.train, split.validation, split.test, split.name),
             folder / f"fold{fold}",
@@ -195,6 +197,7 @@ def train_on_all(
         provenance=Provenance(
             data=data.data,
             data_kind=data.data_kind,
+            sets=data.sets,
             normals=data.normals,
             operating_point_from=folds.name,
         ),

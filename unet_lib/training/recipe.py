@@ -62,6 +62,9 @@ class TrainingConfig(Settings):
         Threads that prepare batches.
     memory_mb : float
         Budget for decoded images, in 10**6 bytes; beyond it they are kept on disk.
+    repeat : str
+        How often the images of a data set come in an epoch where several are joined:
+        ``"BUSI=2,BUSBRA=1"``; once where it is not named.
     start_from : str
         Model whose weights the network starts from, as `load_segmenter` takes it; it must be the
         same network. Empty: random weights, or `UNetConfig.encoder_weights`.
@@ -84,6 +87,7 @@ class TrainingConfig(Settings):
     workers: int = 2
     memory_mb: float = 1024.0
     start_from: str = ""
+    repeat: str = ""
 
     def __post_init__(self) -> None:
         self.check(

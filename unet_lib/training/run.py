@@ -6,6 +6,7 @@ import contextlib
 import json
 import platform
 import subprocess
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -255,6 +256,7 @@ def _train(
         shuffle=True,
         seed=config.seed,
         accumulate=config.accumulate,
+        order=_order(split.train, config.repeat),
         **common,
     )
     images = config.batch_size // config.accumulate
@@ -296,6 +298,21 @@ def _train(
         seen = before and seen.joined(before)  # where it does not say, nobody knows
     provenance = provenance.but(training_images=seen.to_dict() if seen else None)
     return finish(folder, split, recipe, epochs, provenance, operating_point, progress)
+
+
+def _order(cases: Sequence[Case], repeat: str) -> list[int]:
+    """Positions of the cases in an epoch, those of each data set as often as `repeat` says."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    for position, case in enumerate(cases):
+        positions[case.data_set].append(position)
+    times = dict(one.partition("=")[::2] for one in repeat.split(",") if one)
+    for name, number in times.items():
+        if name not in positions or not number.isdecimal() or int(number) < 1:
+            raise ValueError(
+                f"training.repeat {repeat!r}: expected SET=TIMES, from 1, with sets that are "
+                f"joined ({', '.join(filter(None, positions)) or 'none here'})."
+            )
+    return [i for name, own in positions.items() for i in own * int(times.get(name, 1))]
 
 
 def _environment() -> dict[str, Any]:
