@@ -1,18 +1,21 @@
 """Ship a trained model: copy its folder into weights/ with a card made of its figures.
 
-    python -m lab.card runs/recipe/fold0 busi-fold0 --results experiments/recipe
-    python -m lab.card runs/recipe/all busi-best --results experiments/recipe
+    python -m lab.card experiments/joint/fold0/model busi-fold0 --results experiments/joint/*/
+    python -m lab.card runs/joint-all/model bus-best --results experiments/joint/*/
 
-Make it small before (`lab/compact_weights.py`), so that the scores are those of the shipped file.
+`--results`: published cross-validations of the recipe, one for each data set. Make the model small
+before (`lab/compact_weights.py`), so that the scores are those of the shipped file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from lab.tables import all_tables
+from lab.hub import header
+from lab.tables import all_tables, questions
 from unet_lib.files import write_atomic
 from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.metrics.intervals import group_bootstrap
@@ -24,60 +27,87 @@ from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import CARD, MONITOR, SETTINGS, WEIGHTS, settings_digest
 
 ROOT = Path(__file__).parent.parent
+TRANSFER = ROOT / "experiments" / "transfer" / "table.md"
+CITATIONS = {
+    "BUSI": "Al-Dhabyani W, Gomaa M, Khaled H, Fahmy A. Dataset of breast ultrasound images. Data "
+    "in Brief 28:104863, 2020, doi:10.1016/j.dib.2019.104863 (offered as CC0 on Kaggle).",
+    "BUSBRA": "Gómez-Flores W, Gregorio-Calas MJ, Pereira WCA. BUS-BRA: A breast ultrasound "
+    "dataset for assessing computer-aided diagnosis systems. Medical Physics 51(4):3110-3123, "
+    "2024, doi:10.1002/mp.16812 (free with this citation).",
+}
 
 
-def write_card(folder: Path, folds: CrossValidation) -> Path:
+def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
     """Write the card of a model of one fold, or of one trained on everything."""
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     model = Provenance.of(settings["about"])
-    evaluations = _test_scores(folds, model.fold)
+    fold = model.fold
+    scores = {folds.provenance.data: _test_scores(folds, fold) for folds in results}
     config = UNetConfig.from_dict(settings["network"])
     size = settings["preprocessing"]["size"]
     parameters = build_unet(config, size, pretrained=False).count_params()
     aspect = "kept, padded" if settings["preprocessing"]["keep_aspect"] else "not kept"
+    recipe = results[0].recipe.training
     rows = {
         "network": f"{_network(config)}; {parameters:,} parameters",
         "input": f"{size} x {size} pixels, grey, aspect ratio {aspect}",
-        "trained on": _trained_on(folds, model),
-        "training": f"{folds.recipe.training.epochs} epochs, cross-entropy + Dice, AdamW, cosine, "
-        "moving average of the weights; every setting: "
-        f"`experiments/{folds.name}/crossvalidation.json`",
+        "trained on": f"{len(model.trained_on)} images of {model.data}, {model.split}; names in "
+        "`segmenter.json`",
+        "training": f"{recipe.epochs} epochs, cross-entropy + Dice, AdamW, cosine, moving average "
+        f"of the weights; every setting: `{_place(results[0])}/crossvalidation.json`",
         "chosen on": _chosen_on(settings, model),
-        "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); BUSI is offered as "
-        "CC0 on Kaggle: cite it",
+        "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); data: see Citation",
     }
-    warning = "\n>\n".join(f"> **{line}**" for line in folds.provenance.banner.splitlines())
-    one = model.fold is not None
+    one = fold is not None
+    heading = f"test part of fold {fold}" if one else "test parts of all folds, each image once"
+    parts = [
+        f"## {name}: {heading}\n\n{questions(scored)}\n\n"
+        + all_tables(scored, name=model.name, audited=name == "BUSI")
+        for name, scored in scores.items()
+    ]
+    warnings = dict.fromkeys(line for f in results for line in f.provenance.banner.splitlines())
     text = _TEXT.format(
         name=model.name,
-        banner=f"\n{warning}\n" if warning else "",
+        banner="".join(f"\n> **{line}**\n" for line in warnings),
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        images=f"the test part of fold {model.fold}"
-        if one
-        else f"the test parts of fold {', '.join(map(str, evaluations))}, each image once",
         whose="" if one else _OTHERS,
-        tables=all_tables(evaluations, name=model.name, audited=model.data == "BUSI"),
-        own=f"outside the test part of fold {model.fold}: it was trained on them"
+        tables="\n".join(parts),
+        transfer=TRANSFER.read_text(encoding="utf-8") if TRANSFER.is_file() else "not measured",
+        own=f"outside the test part of fold {fold}: it was trained on them"
         if one
         else "images: it was trained on all of them",
+        data=", ".join(scores),
+        citations="\n".join(f"* {CITATIONS[name]}" for name in scores if name in CITATIONS),
     )
-    return write_atomic(folder / CARD, text)
+    what = f"fold {fold}" if one else "cross-validated"
+    named = {f"{name}, {what}": scored for name, scored in scores.items()}
+    return write_atomic(folder / CARD, header(model.name, named, trained_on=list(scores)) + text)
 
 
-def headline(folds: CrossValidation, fold: int | None) -> str:
+def headline(results: Sequence[CrossValidation], fold: int | None) -> str:
     """Return the main score in a line, for a list of models; `fold` as in the model folder."""
-    lesions = join_tables(_test_scores(folds, fold)).lesion_cases
-    dice = group_bootstrap(lesions.column("dice"), lesions.groups)
-    where = f"test part of {folds.provenance.split}, fold {fold}"
-    if fold is None:
-        where = (
-            f"of the recipe, cross-validated on {folds.provenance.split}; not of this very network"
-        )
-    sure = f"95 % interval {dice.low:.3f} to {dice.high:.3f}" if dice.known else NO_INTERVAL
-    warning = "".join(f"{line}: " for line in folds.provenance.banner.splitlines())
-    return (
-        f"{warning}Dice {dice.mean:.3f} ({sure}) per image on {len(lesions)} lesion images, {where}"
+    where = (
+        f"test part of fold {fold}"
+        if fold is not None
+        else "cross-validation of the recipe, not of this very network"
     )
+    shown = []
+    for folds in results:
+        lesions = join_tables(_test_scores(folds, fold)).lesion_cases
+        dice = group_bootstrap(lesions.column("dice"), lesions.groups)
+        sure = f"95 % interval {dice.low:.3f} to {dice.high:.3f}" if dice.known else NO_INTERVAL
+        warning = "".join(f"{line}: " for line in folds.provenance.banner.splitlines())
+        shown.append(
+            f"{warning}{folds.provenance.data}: Dice {dice.mean:.3f} ({sure}) per image on "
+            f"{len(lesions)} lesion images"
+        )
+    return f"{'; '.join(shown)}; {where}"
+
+
+def _place(folds: CrossValidation) -> str:
+    """Name the folder of results as it lies in the repository."""
+    whole = folds.folder.resolve()
+    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else folds.name
 
 
 def _test_scores(folds: CrossValidation, fold: int | str | None) -> dict[int, Evaluation]:
@@ -99,15 +129,6 @@ def _network(config: UNetConfig) -> str:
     )
 
 
-def _trained_on(folds: CrossValidation, model: Provenance) -> str:
-    normals = "with" if folds.provenance.normals else "without"
-    part = f"all {len(model.trained_on)} images"
-    if model.fold is not None:
-        split = f"data/splits/{folds.provenance.split}.csv"
-        part = f"fold {model.fold} of `{split}`: {len(model.trained_on)} images"
-    return f"{model.data}, {part}, {normals} class normal; names in `segmenter.json`"
-
-
 def _chosen_on(settings: dict, model: Provenance) -> str:
     words = {"minimum_area": "of the image", "minimum_peak": "probability"}
     kept = [f"{k.replace('_', ' ')} {v:g} {words[k]}" for k, v in settings["cleaning"].items() if v]
@@ -125,30 +146,31 @@ def _chosen_on(settings: dict, model: Provenance) -> str:
             f"within .03 Dice of the best: {result['validation_specificity']:.0%})"
         )
     return (
-        f"its {len(model.validated_on)} validation images: epoch {result['best_epoch']} of "
-        f"{result['epochs']} by the loss, {threshold}{met}"
+        f"its {len(model.validated_on)} validation images: {threshold}{met}; all "
+        f"{result['epochs']} epochs of the recipe"
     )
 
 
-def ship(run: Path, name: str, results: Path) -> Path:
-    """Copy the model of a run below weights/ under a name, and write its card."""
-    source, target = run / "model", ROOT / "weights" / name
-    folds = load_crossvalidation(results)
+def ship(source: Path, name: str, results: Sequence[Path]) -> Path:
+    """Copy a model folder below weights/ under a name, and write its card."""
+    target = ROOT / "weights" / name
+    published = [load_crossvalidation(folder) for folder in results]
     load_segmenter(source)  # refuses what is damaged
     settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
     settings["about"]["name"] = name
-    settings["about"]["results"] = headline(folds, settings["about"].get("fold"))
+    settings["about"]["results"] = headline(published, settings["about"].get("fold"))
     settings["settings_sha256"] = settings_digest(settings)
     for file in (WEIGHTS, MONITOR):
         if (source / file).is_file():
             write_atomic(target / file, (source / file).read_bytes())
     write_atomic(target / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    return write_card(target, folds)
+    return write_card(target, published)
 
 
 _OTHERS = """
-These are the scores of the recipe, of networks that had not seen the images. This very network was
-trained on all of them, so no BUSI image can score it.
+The scores below are those of the recipe: of five networks that had not seen the images. This very
+network was trained on all of them, so no image of these sets can score it. In the five folds each
+picture is tested once and chose a threshold in another fold, so they too are a little flattered.
 """
 
 _TEXT = """\
@@ -160,10 +182,13 @@ U-Net for lesions in B-mode breast ultrasound; output: lesion probability of eac
 | | |
 |---|---|
 {rows}
-
-## Results on {images}
 {whose}
 {tables}
+## On a scanner that it has not seen
+
+The same recipe trained on one set and tested on the other; network k on the test part of fold k:
+
+{transfer}
 ## Where it fails
 
 What the worst images have in common, in numbers: `docs/failure_atlas.md`. It marks something on
@@ -171,21 +196,25 @@ some images without a lesion.
 
 ## Do not use it
 
-for patients; to score BUSI {own}; on other organs, on Doppler or elastography. Expect much lower
-scores on other scanners. BUSI comes from one hospital and has no patient identifiers:
-near-duplicate pictures were kept apart, patients cannot be.
+for patients; to score {data} {own}; on other organs, on Doppler or elastography. Expect lower
+scores on other scanners: score twenty outlined pictures of yours first (`unet score`).
+BUSI comes from one hospital and has no patient identifiers: near-duplicate pictures were kept
+apart, patients cannot be.
 
 ## Citation
 
-The repository (`CITATION.cff`), and the data: Al-Dhabyani W, Gomaa M, Khaled H, Fahmy A. Dataset of
-breast ultrasound images. Data in Brief 28:104863, 2020, doi:10.1016/j.dib.2019.104863.
+The repository (`CITATION.cff`), and the data:
+
+{citations}
 """
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("name", help="name below weights/")
-    parser.add_argument("--results", type=Path, required=True, help="published cross-validation")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", required=True, help="published cross-validations"
+    )
     options = parser.parse_args()
-    print(ship(options.run, options.name, options.results))
+    print(ship(options.model, options.name, options.results))

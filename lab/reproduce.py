@@ -1,6 +1,6 @@
 """Score the test parts of a published cross-validation again, from the committed weights.
 
-    python -m lab.reproduce experiments/lite0-f8-squeezed-128 <BUSI>
+    python -m lab.reproduce experiments/joint/BUSI <BUSI>
 
 Every image's counts are compared with the committed ones. Exit code 1 when a Dice differs by more
 than 0.01 or the mean by more than 0.0005 (processors round differently).
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lab.tables import all_tables
+from unet_lib.dataset import DATA_FOLDER
 from unet_lib.inference import evaluate_cases
 from unet_lib.metrics import Evaluation
 from unet_lib.source import open_dataset
@@ -42,11 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folds = load_crossvalidation(options.experiment)
     evaluations, differences, same, images = {}, [], 0, 0
+    split = DATA_FOLDER / "splits" / f"{folds.provenance.split}.csv"
     for fold, committed in folds.evaluations("test").items():
-        source = open_dataset(options.data, fold=fold)
-        place = options.experiment / f"fold{fold}"
-        # The shipped fold lies in weights/ alone.
-        segmenter = load_segmenter(place if (place / "model").is_dir() else f"busi-fold{fold}")
+        source = open_dataset(options.data, fold=fold, split=split if split.is_file() else None)
+        # The models of a joint training lie beside the sets, the shipped one in weights/ alone.
+        places = [folder / f"fold{fold}" for folder in (folds.folder, folds.folder.parent)]
+        places = [place for place in places if (place / "model").is_dir()]
+        segmenter = load_segmenter(places[0] if places else f"busi-fold{fold}")
         data = source.provenance.but(part="test")
         evaluations[fold] = evaluate_cases(segmenter, source.split.test, provenance=data)
         equal, change = compare(evaluations[fold], committed)

@@ -43,6 +43,23 @@ def all_tables(evaluations: Mapping[int, Evaluation], *, name: str, audited: boo
     return explained("\n\n".join(blocks)).rstrip() + "\n"
 
 
+def questions(evaluations: Mapping[int, Evaluation]) -> str:
+    """Answer two questions apart: outline the lesion that is there, and whether there is one."""
+    cases = join_tables(evaluations)
+    lesions, normals = cases.lesion_cases, cases.normal_cases
+    dice = with_interval(group_bootstrap(lesions.column("dice"), lesions.groups))
+    marked = ~lesions.column("left_empty").astype(bool)
+    lines = [
+        f"* There is a lesion, outline it: mean Dice {dice}; "
+        f"{lesions.column('missed').sum()} of {len(lesions)} missed.",
+        f"* Is there one? Something is marked on {marked.sum()} of {len(lesions)} images with a "
+        f"lesion: sensitivity {with_interval(share_interval(marked, lesions.groups))}.",
+    ]
+    if len(normals):
+        lines[1] += f" {normals_line(evaluations)}"
+    return "\n".join(lines)
+
+
 def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = False) -> str:
     """Return scores of the lesion images by class; `audited` adds the rows of BUSI's audit list."""
     lesions = join_tables(evaluations).lesion_cases

@@ -137,11 +137,11 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
 
     kept = load_crossvalidation(tmp_path / "kept")
     assert kept.digest == runs[1].digest and not [*kept.folder.rglob("*.html")]
-    text = card.write_card(kept.folder / "fold1" / "model", kept).read_text(encoding="utf-8")
+    text = card.write_card(kept.folder / "fold1" / "model", [kept]).read_text(encoding="utf-8")
     table = (kept.folder / "test" / "tables.md").read_text(encoding="utf-8")
-    assert all(PHANTOM_BANNER in page for page in (text, table, card.headline(kept, 1)))
-    assert "phantoms, fold 1 of" in text and "## Results on the test part of fold 1" in text
-    assert "nan" not in text.split() and "no interval" in card.headline(kept, 1)
+    assert all(PHANTOM_BANNER in page for page in (text, table, card.headline([kept], 1)))
+    assert "fold 1" in text and "## phantoms: test part of fold 1" in text
+    assert "nan" not in text.split() and "no interval" in card.headline([kept], 1)
 
     assert reproduce.main([str(kept.folder), str(folder)]) == 0
     count = len(join_tables(kept.evaluations("test")))
