@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -20,31 +21,28 @@ QUOTA = """<html><body><p class="uc-error-caption">Sorry, you can't view or down
 <p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently. Please
 try accessing the file again later.</p></body></html>""".replace("\ntry", " try")
 SIGN_IN = "<html><head><title>Sign in - Google Accounts</title></head><body>Sign in</body></html>"
+GOOGLE = ("drive.google.com", "drive.usercontent.google.com", "docs.google.com")
+DOOR, FILE = "/drive.google.com/uc", "/drive.usercontent.google.com/download"
 
 
+@dataclass
 class Answer:
-    """What the server sends: status, headers, body, and how it misbehaves.
+    """What the server sends, and how it misbehaves."""
 
-    `cut`: bytes after which the connection is closed although more was announced; `hold`: stay
-    connected at that point instead, and send nothing, until the server is closed; `pause`: seconds
-    between two pieces of 64 kB. A header of None is not sent.
-    """
+    body: bytes | str = b""
+    status: int = 200
+    kind: str = "application/octet-stream"
+    cut: int | None = None  # bytes after which the connection is closed, more was announced
+    hold: bool = False  # stay connected at that point, and send nothing, until the server is closed
+    pause: float = 0  # seconds between two pieces of 64 kB
+    disposition: str = ""
 
-    def __init__(
-        self, body=b"", status=200, kind="application/octet-stream", cut=None, hold=False, pause=0,
-        **headers,
-    ):  # fmt: skip
-        self.body = body.encode() if isinstance(body, str) else body
-        self.status, self.cut, self.hold, self.pause = status, cut, hold, pause
-        self.headers = {"Content-Type": kind} | {k.replace("_", "-"): v for k, v in headers.items()}
+    def __post_init__(self):
+        self.body = self.body.encode() if isinstance(self.body, str) else self.body
 
 
 def page(text):
     return Answer(text, kind="text/html; charset=utf-8")
-
-
-def attachment(body, name="model.weights.h5", **more):
-    return Answer(body, Content_Disposition=f'attachment; filename="{name}"', **more)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -55,7 +53,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, context=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, Answer | Callable] = {}
-        self.requests: list[tuple[str, str | None]] = []
+        self.requests: list[str] = []
         self.ranges = True
         self.closing = threading.Event()
         if context:
@@ -74,31 +72,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):  # noqa: N802
         path = urlsplit(self.path).path
-        asked = self.headers.get("Range")
-        self.server.requests.append((path, asked))
+        self.server.requests.append(path)
         answer = self.server.answers.get(path, Answer("not here", 404, "text/html"))
         if callable(answer):
             answer = answer(parse_qs(urlsplit(self.path).query))
-        self.send(answer, asked if self.server.ranges else None)
-
-    def send(self, answer, asked):
-        body, status, headers = answer.body, answer.status, dict(answer.headers)
+        body, status = answer.body, answer.status
+        headers = {"Content-Type": answer.kind, "Connection": "close"}
+        if answer.disposition:
+            headers["Content-Disposition"] = answer.disposition
+        asked = self.headers.get("Range") if self.server.ranges else None
         if asked and status == 200:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
-            if start >= len(body):
-                status, body, start = 416, b"", 0
-                headers["Content-Range"] = f"bytes */{len(answer.body)}"
-            else:
-                status = 206
-                headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-                body = body[start:]
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            status, body = 206, body[start:]
         self.send_response(status)
-        for name, value in headers.items():
-            if value is not None:
-                self.send_header(name, value)
-        if "Content-Length" not in headers:
-            self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
         self.end_headers()
         body = body if answer.cut is None else body[: answer.cut]
         size = (1 << 16) if answer.pause else max(1, len(body))
@@ -140,7 +129,3 @@ def redirect(monkeypatch, url):
         return send(self, request, **options)
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", rewritten)
-
-
-GOOGLE = ("drive.google.com", "drive.usercontent.google.com", "docs.google.com")
-DOOR, FILE = "/drive.google.com/uc", "/drive.usercontent.google.com/download"

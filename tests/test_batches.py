@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -14,17 +15,14 @@ def prepared(phantoms):
     return PreparedCases(find_cases(phantoms)[:13], Preprocessing(32))
 
 
+def epoch(batches, number=0):
+    batches.set_epoch(number)
+    return [batches[i] for i in range(len(batches))]
+
+
 def through_keras(batches, epochs):
-    """What `fit` receives, by the backend's own data adapter."""
-    import keras
-
+    """Mean of the masks that `fit` receives in each batch, by the backend's own data adapter."""
     seen = []
-
-    class Spy(keras.layers.Layer):
-        def call(self, x):
-            return x[:, :1, :1, :]
-
-    network = keras.Sequential([keras.Input((32, 32, 1)), Spy(), keras.layers.Conv2D(1, 1)])
 
     class Record(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -33,6 +31,7 @@ def through_keras(batches, epochs):
         def on_train_batch_end(self, batch, logs=None):
             seen.append(float(logs["mae"]))
 
+    network = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Conv2D(1, 1)])
     # The running mean absolute error of a network of zeros is the mean of the masks.
     for weight in network.weights:
         weight.assign(np.zeros(weight.shape))
@@ -41,68 +40,54 @@ def through_keras(batches, epochs):
     return seen
 
 
-def test_prepared_equals_preprocessing_of_each_case(prepared):
-    for index in (0, 5, 12):
-        expected = prepared.preprocessing.apply(*load_case(prepared.cases[index]))
-        np.testing.assert_array_equal(prepared.images[index], expected.image)
-        np.testing.assert_array_equal(prepared.masks[index], expected.mask)
-
-
-def test_beyond_the_budget_the_same_pictures_lie_on_disk(prepared):
-    assert not prepared.on_disk
+def test_prepared_is_the_preprocessing_of_each_case_in_memory_and_on_disk(prepared):
     small = PreparedCases(prepared.cases, prepared.preprocessing, memory_mb=0.01)
-    assert small.on_disk
-    for index in (0, 12, 5, 0):  # the budget holds one picture: each gives the one before back
-        for found, expected in zip(small.pair(index), prepared.pair(index), strict=True):
-            np.testing.assert_array_equal(found, expected)
+    assert small.on_disk and not prepared.on_disk
+    assert small.fingerprints == prepared.fingerprints and small.lesions == prepared.lesions
+    assert len(set(small.fingerprints.values())) == 13 and any(small.lesions)
+    for index in (0, 12, 5, 0):
+        expected = prepared.preprocessing.apply(*load_case(prepared.cases[index]))
+        for kept in (small, prepared):
+            image, mask = kept.pair(index)
+            np.testing.assert_array_equal(image, expected.image, strict=True)
+            np.testing.assert_array_equal(mask, expected.mask, strict=True)
 
 
 def test_every_case_once_an_epoch_in_batches_of_even_size(prepared):
-    batches = Batches(prepared, 5, shuffle=True, seed=3)
-    sizes = [len(batches[i][0]) for i in range(len(batches))]
-    assert sizes == [5, 4, 4]
-    pictures = np.concatenate([batches[i][0] for i in range(3)])
-    key = np.sort(pictures.reshape(13, -1), axis=0)
-    np.testing.assert_array_equal(key, np.sort(prepared.images.reshape(13, -1), axis=0))
+    batches = epoch(Batches(prepared, 5, shuffle=True, seed=3))
+    assert [len(images) for images, _ in batches] == [5, 4, 4]
+    pictures = np.concatenate([images for images, _ in batches]).reshape(13, -1)
+    stored = np.stack([prepared.pair(index)[0] for index in range(13)]).reshape(13, -1)
+    np.testing.assert_array_equal(np.sort(pictures, axis=0), np.sort(stored, axis=0))
 
 
 def test_epochs_differ_and_repeat(prepared):
     batches = Batches(prepared, 4, augmentation=Augmentation(), shuffle=True, seed=3)
-    first = [batches[i] for i in range(len(batches))]
-    batches.set_epoch(1)
-    second = [batches[i] for i in range(len(batches))]
-    batches.set_epoch(0)
-    again = [batches[i] for i in range(len(batches))]
+    first, second, again = (epoch(batches, number) for number in (0, 1, 0))
     assert not np.array_equal(first[0][0], second[0][0])
-    for (x, y), (x2, y2) in zip(first, again, strict=True):
-        np.testing.assert_array_equal(x, x2)
-        np.testing.assert_array_equal(y, y2)
-    assert x.dtype == y.dtype == np.float32 and set(np.unique(y)) <= {0.0, 1.0}
+    for one, other in zip(first, again, strict=True):
+        for array, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(array, same)
+            assert array.dtype == np.float32
+        assert set(np.unique(one[1])) <= {0.0, 1.0}
 
 
-def test_image_and_mask_stay_together(prepared):
+def test_image_and_mask_stay_together(prepared, monkeypatch):
     """With the mask as image, the same warp must give the same picture."""
-    flat = Augmentation.none()
-    warp = Augmentation(**{**flat.to_dict(), "rotation": 15, "scale": 0.1, "shift": 0.05})
-    copy = PreparedCases(prepared.cases[:4], prepared.preprocessing)
-    copy.images[:] = copy.masks[..., None]
-    x, y = Batches(copy, 4, augmentation=warp, seed=1)[0]
-    assert np.mean((x > 0.5) != (y > 0.5)) < 0.01
+    masks = [prepared.pair(index)[1] for index in range(13)]
+    monkeypatch.setattr(prepared, "pair", lambda i: (masks[i][..., None].astype("f4"), masks[i]))
+    warp = Augmentation(**{**Augmentation.none().to_dict(), "rotation": 15, "shift": 0.05})
+    x, y = Batches(prepared, 4, augmentation=warp, seed=1)[0]
+    assert y.any() and np.mean((x > 0.5) != (y > 0.5)) < 0.01
 
 
 def test_same_batches_for_1_and_8_workers_through_fit(prepared):
-    runs = [
-        through_keras(
-            Batches(prepared, 4, augmentation=Augmentation(), shuffle=True, workers=workers), 3
-        )
-        for workers in (1, 8)
-    ]
-    assert len(runs[0]) == 3 * 4
-    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-6)
-    expected = Batches(prepared, 4, augmentation=Augmentation(), shuffle=True)
-    expected.set_epoch(2)  # that `fit` really got the batches of the last epoch
-    first = float(np.mean(expected[0][1]))
-    assert runs[0][8] == pytest.approx(first, abs=1e-6)
+    options = {"augmentation": Augmentation(), "shuffle": True}
+    one, eight = (through_keras(Batches(prepared, 4, workers=n, **options), 3) for n in (1, 8))
+    assert len(one) == 3 * 4
+    np.testing.assert_allclose(one, eight, rtol=1e-6)
+    last = epoch(Batches(prepared, 4, **options), 2)  # that `fit` really got the last epoch's
+    assert one[8] == pytest.approx(float(np.mean(last[0][1])), abs=1e-6)
 
 
 def test_grey_is_repeated_for_more_channels_and_no_cases_are_an_error(prepared):

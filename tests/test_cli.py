@@ -307,7 +307,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(fault, data, tmp_path, monke
     ("options", "words"),
     [
         ("--filters 0", "filters must be a whole number"),
-        ("--size 4", "size must be 8 to 4096"),
+        ("--size 4", "size must be a whole number from 8 to 4096"),
         ("--epochs 0", "epochs must be a whole number from 1"),
         ("--epochs ²", "epochs must be a whole number from 1"),
         ("--encoder VGG1", "encoder must be one of"),

@@ -18,16 +18,26 @@ from unet_lib.files import (
 ROOT = Path(__file__).parent.parent
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(tmp_path, monkeypatch):
     path = write_atomic(tmp_path / "a.txt", "old\n")
+    (tmp_path / "b").write_text("x")
+    assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
+    for name, remedy in (
+        ("a.txt/x/b.txt", "A file lies where a folder is needed"),
+        ("x" * 300, "Choose a shorter name"),
+    ):
+        with pytest.raises(WriteError, match=rf"cannot be written \(.*\)\. {remedy}"):
+            write_atomic(tmp_path / name, "x")
+        with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
+            pass
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match=r"a\.txt: cannot be written \(disk full\)\. Free some"):
         write_atomic(path, "new")
-    assert path.read_bytes() == b"old\n" and len(list(tmp_path.iterdir())) == 1
+    assert path.read_bytes() == b"old\n" and len(list(tmp_path.iterdir())) == 2
 
 
 WRITER = """
@@ -69,8 +79,9 @@ def test_a_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_path)
         assert len(list(tmp_path.iterdir())) == 1  # it is still being written
     with folder_lock(tmp_path):  # free again, and what was half-written is gone
         assert list(tmp_path.iterdir()) == []
-    with folder_lock(tmp_path):  # and once more in the same process
-        pass
+    with folder_lock(tmp_path / "out"), folder_lock(tmp_path / "out"):  # twice in one process
+        assert (tmp_path / "out").is_dir()
+    assert list(tmp_path.iterdir()) == []  # nothing was written there
 
 
 def test_what_another_process_is_writing_stays(tmp_path):
@@ -83,51 +94,20 @@ def test_what_another_process_is_writing_stays(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_file_has_the_usual_rights(tmp_path):
-    write_atomic(tmp_path / "a", "x")
-    (tmp_path / "b").write_text("x")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
-
-
 def test_without_locks_of_the_system_work_goes_on(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with folder_lock(tmp_path):
-        pass
-    monkeypatch.setattr("unet_lib.files.fcntl", None)
-    with folder_lock(tmp_path):
-        pass
-
-
-def test_a_cell_that_no_message_could_quote_is_refused(tmp_path):
-    path = write_atomic(tmp_path / "a.csv", "a,b\n1," + "x" * 1001 + "\n")
-    with pytest.raises(ValueError, match="line 2 has a cell of more than 1000 characters"):
-        read_rows(path)
-
-
-def test_the_folder_of_a_lock_goes_when_nothing_was_written(tmp_path):
-    with folder_lock(tmp_path / "out"), folder_lock(tmp_path / "out"):
-        assert (tmp_path / "out").is_dir()
+    for name, value in (("fcntl.flock", refuse), ("unet_lib.files.fcntl", None)):
+        monkeypatch.setattr(name, value)
+        with folder_lock(tmp_path), draft_folder(tmp_path, "a") as draft:
+            assert draft.is_dir()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_that_is_nested_too_deep_is_a_value_error(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("[" * 200_000)
+def test_text_that_no_message_could_quote_is_refused(tmp_path):
+    path = write_atomic(tmp_path / "a.csv", "a,b\n1," + "x" * 1001 + "\n")
+    with pytest.raises(ValueError, match="line 2 has a cell of more than 1000 characters"):
+        read_rows(path)
     with pytest.raises(ValueError, match="nested too deep"):
-        read_json(path)
-
-
-def test_the_remedy_fits_the_reason(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for name, remedy in (
-        ("file/x/a.txt", "A file lies where a folder is needed"),
-        ("x" * 300, "Choose a shorter name"),
-    ):
-        with pytest.raises(WriteError, match=rf"cannot be written \(.*\)\. {remedy}"):
-            write_atomic(tmp_path / name, "x")
-        with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
-            pass
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        read_json(write_atomic(tmp_path / "a.json", "[" * 200_000))

@@ -11,29 +11,19 @@ from unet_lib.images import ImageError, MaskSet, read_masks
 BLACK = (0, 0, 0)
 
 
-def coloured(mask, background, lesion):
-    return np.where(mask[..., None], np.uint8(lesion), np.uint8(background))
-
-
 def grey(low, high, ending="png", dtype=np.uint8, **more):
+    """Return what saves a mask in two grey values or colours."""
+
     def write(path, mask, rng):
-        values = np.where(mask, dtype(high), dtype(low))
+        where = mask[..., None] if np.ndim(low) else mask
+        values = np.where(where, dtype(high), dtype(low))
         Image.fromarray(values).save(path.with_suffix(f".{ending}"), **more)
 
     return write
 
 
-def colours(background, lesion, ending="png", **more):
-    def write(path, mask, rng):
-        picture = Image.fromarray(coloured(mask, background, lesion))
-        picture.save(path.with_suffix(f".{ending}"), **more)
-
-    return write
-
-
 def jpeg(path, mask, rng):
-    quality = int(rng.integers(60, 101))
-    Image.fromarray(np.uint8(mask) * 255).save(path.with_suffix(".jpg"), quality=quality)
+    grey(0, 255, "jpg", quality=int(rng.integers(60, 101)))(path, mask, rng)
 
 
 def palette(*numbers_and_colours, numbers=(0, 1)):
@@ -50,10 +40,6 @@ def alpha(path, mask, rng):
     values = np.full((*mask.shape, 4), 255, np.uint8)
     values[..., 3] = np.uint8(mask) * 255
     Image.fromarray(values).save(path.with_suffix(".png"))
-
-
-def one_bit(path, mask, rng):
-    Image.fromarray(mask).save(path.with_suffix(".png"))
 
 
 def soft(path, mask, rng):
@@ -100,16 +86,16 @@ WAYS = {
     "16 bit": grey(0, 65535, "tif", np.uint16),
     "16 bit, 0 and 1": grey(0, 1, "png", np.uint16),
     "float": grey(0, 1, "tif", np.float32),
-    "1 bit": one_bit,
-    "blue 1": colours(BLACK, (0, 0, 1)),
-    "green 2": colours(BLACK, (0, 2, 0), "tif"),
-    "red": colours(BLACK, (255, 0, 0)),
-    "viridis": colours(PURPLE, YELLOW),
-    "grey of three channels, JPEG": colours(BLACK, (255, 255, 255), "jpg", quality=75),
+    "1 bit": grey(False, True, dtype=np.bool_),
+    "blue 1": grey(BLACK, (0, 0, 1)),
+    "green 2": grey(BLACK, (0, 2, 0), "tif"),
+    "red": grey(BLACK, (255, 0, 0)),
+    "viridis": grey(PURPLE, YELLOW),
+    "grey of three channels, JPEG": grey(BLACK, (255, 255, 255), "jpg", quality=75),
     "JPEG": jpeg,
     "GIF": grey(0, 255, "gif"),
-    "WebP": colours(BLACK, (255, 255, 255), "webp", lossless=True),
-    "WebP, lossy": colours(BLACK, (255, 255, 255), "webp", quality=80),
+    "WebP": grey(BLACK, (255, 255, 255), "webp", lossless=True),
+    "WebP, lossy": grey(BLACK, (255, 255, 255), "webp", quality=80),
     "palette": palette(BLACK, (128, 0, 0)),
     "black palette": palette(BLACK, BLACK),
     "white on transparent": alpha,
@@ -119,7 +105,7 @@ WAYS = {
     "inverted": grey(255, 0),
     "inverted, 0 and 1": grey(1, 0),
     "inverted JPEG": grey(255, 0, "jpg", quality=90),
-    "inverted viridis": colours(YELLOW, PURPLE),
+    "inverted viridis": grey(YELLOW, PURPLE),
     "inverted palette": palette((255, 255, 255), BLACK),
     "1 and 2": grey(1, 2),
     "128 and 255": grey(128, 255),
@@ -129,7 +115,7 @@ WAYS = {
     "labels in colours": with_another_label((128, 0, 0), (0, 128, 0)),
     "labels in blue": with_another_label((0, 0, 1), (0, 0, 2)),
     "void around": with_another_label(255, 1, ring=True),
-    "all white": lambda path, mask, rng: grey(255, 255)(path, mask, rng),
+    "all white": grey(255, 255),
 }
 BLURRED = {"JPEG": 0, "smoothed": 0.03, "WebP, lossy": 0.03, "grey of three channels, JPEG": 0}
 MUST_BE_READ = {*list(WAYS)[: list(WAYS).index("soft")]} - {"JPEG", "WebP, lossy"}
@@ -168,8 +154,11 @@ def draws(number, folder, seed):
         yield way, truths, sorted(place.iterdir())
 
 
-def check_draws(number, folder, seed):
-    for way, truths, paths in draws(number, folder, seed):
+@pytest.mark.parametrize(
+    ("number", "seed"), [(74, 1), pytest.param(518, 2, marks=pytest.mark.slow)]
+)
+def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path, number, seed):
+    for way, truths, paths in draws(number, tmp_path, seed):
         together = MaskSet(paths)
         for truth, path in zip(truths, paths, strict=True):
             alone, of_set = read(path), read(path, together)
@@ -180,13 +169,41 @@ def check_draws(number, folder, seed):
                 assert alone is not None and of_set is not None, (way, path)
 
 
-def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
-    check_draws(74, tmp_path, seed=1)
+def test_masks_are_joined_with_or_and_have_one_size(tmp_path):
+    paths, masks = [tmp_path / "a.png", tmp_path / "b.png"], np.zeros((2, 20, 30), bool)
+    masks[0, 3:9, 2:12] = masks[1, 7:15, 10:25] = True
+    for path, mask in zip(paths, masks, strict=True):
+        Image.fromarray(mask).save(path)
+    np.testing.assert_array_equal(read_masks(paths), masks.any(0))
+    np.testing.assert_array_equal(read_masks(paths, (20, 30)), masks.any(0))
+    np.testing.assert_array_equal(read_masks(paths[0]), masks[0])
+    assert not read_masks([], (4, 5)).any() and read_masks([], (4, 5)).shape == (4, 5)
+    with pytest.raises(ImageError, match="no mask files and no shape"):
+        read_masks([])
+    with pytest.raises(ImageError, match=r"a\.png: the mask is 20 x 30.*photo\.png is 60 x 80"):
+        read_masks(paths, (60, 80), image_path="photo.png")
+    Image.fromarray(masks[1, 1:]).save(paths[1])
+    with pytest.raises(ImageError, match=r"b\.png: the mask is 19 x 30.*a\.png is 20 x 30"):
+        read_masks(paths)
 
 
-@pytest.mark.slow
-def test_a_mask_is_read_as_it_was_drawn_or_refused_500_times(tmp_path):
-    check_draws(518, tmp_path, seed=2)
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((0, 1, 2), r"3 grey values: 0 \(600 px\), 1"),
+        ((0, 127, 255), "3 grey values"),
+        ((0, 100, 200), "3 grey values"),
+        ((0, 60, 255), "one mask file per label"),
+        ((1, 2, 2), "2 grey values"),
+        ((254, 255, 255), "2 grey values"),
+        (range(0, 250, 5), "50 grey values.*, ..."),
+    ],
+)
+def test_what_is_no_mask_is_refused_with_what_it_holds(tmp_path, values, words):
+    bands = np.repeat(np.array(values, np.uint8), 20)[None].repeat(30, 0)
+    Image.fromarray(bands).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=rf"a\.png: not a mask: it holds .*{words}"):
+        read_masks(tmp_path / "a.png")
 
 
 def write_set(folder, way, truths):

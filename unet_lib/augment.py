@@ -10,7 +10,6 @@ padding, the black around the scan) stay 0, as they are when the network is used
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Self
@@ -149,10 +148,16 @@ class Augmentation(Settings):
         shows what lies outside. `rng` is a generator, for example
         ``default_rng([seed, epoch, index])``. ValueError for other shapes or types.
         """
-        _check_pair(image, mask)
+        shape = image.shape[:2]
+        fits = image.ndim == 3 and 1 <= image.shape[2] <= 3 and image.dtype == np.float32
+        if not fits or (mask is not None and (mask.dtype != bool or mask.shape != shape)):
+            raise ValueError(
+                "Augmentation.apply: expected an image float32 (H, W, C) with 1 to 3 channels and "
+                f"a mask bool (H, W); received {image.dtype} {image.shape} and "
+                f"{mask if mask is None else f'{mask.dtype} {mask.shape}'}."
+            )
         draw = _Draw(rng)
-        coordinates = self._coordinates(image.shape[:2], draw)
-        image, mask = _warp(image, mask, coordinates)
+        image, mask = _warp(image, mask, self._coordinates(shape, draw))
         return self._intensities(image, draw), mask
 
     def _coordinates(self, shape: tuple[int, int], draw: _Draw) -> np.ndarray | None:
@@ -195,11 +200,11 @@ class Augmentation(Settings):
         if changed is image and offset is None:
             return image
         if offset is not None:
-            changed = changed + offset
+            changed = changed + offset[..., None]
         return np.where(image > 0, np.clip(changed, 0, 1), np.float32(0))
 
     def _offset(self, shape: tuple[int, int], draw: _Draw) -> np.ndarray | None:
-        """Grey values to be added, float32 broadcastable to (H, W, 1); None if there are none."""
+        """Grey values to be added, float32 broadcastable to (H, W); None if there are none."""
         parts = []
         if brightness := self.brightness * draw.signed("brightness"):
             parts.append(np.full((1, 1), brightness, np.float32))
@@ -210,7 +215,7 @@ class Augmentation(Settings):
             parts.append(np.float32(speckle) * _correlated_noise(shape, draw.noise("speckle")))
         if shadow := self.shadow * draw.amount("shadow"):
             parts.append(np.float32(-shadow) * _shadow(shape, draw))
-        return functools.reduce(np.add, parts)[..., None] if parts else None
+        return sum(parts) if parts else None
 
 
 class _Draw:
@@ -241,19 +246,6 @@ class _Draw:
 
     def _taken(self, effect: str) -> bool:
         return self.unit[f"take {effect}"] < PROBABILITIES[effect]
-
-
-def _check_pair(image: np.ndarray, mask: np.ndarray | None) -> None:
-    if image.ndim != 3 or not 1 <= image.shape[2] <= 3 or image.dtype != np.float32:
-        raise ValueError(
-            "Augmentation.apply: image must be float32 (H, W, C) with 1 to 3 channels, "
-            f"got {image.dtype} {image.shape}"
-        )
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != image.shape[:2]):
-        raise ValueError(
-            f"Augmentation.apply: mask must be bool {image.shape[:2]} like the image, "
-            f"got {mask.dtype} {mask.shape}"
-        )
 
 
 def _warp(

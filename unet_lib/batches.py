@@ -18,15 +18,13 @@ from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.files import write_errors
 from unet_lib.images import Preprocessing, covers_most
 
-__all__ = ["Batches", "PreparedCases"]
-
 
 class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
     Beyond `memory_mb` (10**6 bytes) they lie in a temporary file without a name (`TMPDIR`), which
-    goes with the process; `images` and `masks` are empty then, and `pair` gives them in either
-    case. `hashes` and `mask_hashes` are the `content_hash` of each as read.
+    goes with the process. `fingerprints` are hashes of image and mask as read, by the case's name;
+    `lesions` says which cases have any.
     """
 
     def __init__(
@@ -42,72 +40,55 @@ class PreparedCases:
             raise ValueError("PreparedCases: received no cases; expected at least one.")
         self.cases = tuple(cases)
         self.preprocessing = preprocessing
-        side = preprocessing.size
-        shape = (len(self.cases), side, side)
-        self.on_disk = int(np.prod(shape)) * 5 > memory_mb * 1e6  # 4 bytes image, 1 byte mask
-        kept = (0, side, side) if self.on_disk else shape
-        self.images, self.masks = np.empty((*kept, 1), np.float32), np.empty(kept, bool)
+        self._pixels = preprocessing.size**2
+        size_mb = len(self.cases) * self._pixels * 5e-6  # 4 bytes image, 1 byte mask
+        self.on_disk = size_mb > memory_mb
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if self.on_disk:
-            self._where = (
-                f"{tempfile.gettempdir()}, decoded images of {np.prod(shape) * 5e-6:.0f} MB"
-            )
+            self._where = f"{tempfile.gettempdir()}, decoded images of {size_mb:.0f} MB"
             self._one_at_a_time = threading.Lock()
             with write_errors(self._where):
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self.hashes = [""] * len(self.cases)
-        self.mask_hashes = [""] * len(self.cases)
-        self.lesions = [False] * len(self.cases)  # whether the case has any
-        self._covered: list[str] = []
         with ThreadPoolExecutor(max(1, workers)) as pool:
             decoded = pool.map(self._decode, range(len(self.cases)))
-            for _ in tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image"):
-                pass
-        if self._covered:
+            bar = tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image")
+            hashes, self.lesions, covered = zip(*bar, strict=True)
+        self.fingerprints = {case.name: h for case, h in zip(self.cases, hashes, strict=True)}
+        much = [f"{c.name} {text}" for c, text in zip(self.cases, covered, strict=True) if text]
+        if much:
             warnings.warn(
-                f"{len(self._covered)} masks cover much, first: {min(self._covered)}. Are they "
-                "negatives? The command check lists them.",
+                f"{len(much)} masks cover much, first: {min(much)}. Are they negatives? The "
+                "command check lists them.",
                 stacklevel=2,
             )
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return image and mask at a position, which must not be changed."""
         if not self.on_disk:
-            return self.images[index], self.masks[index]
+            return self._kept[index]
         # Read and not mapped: of mapped files the system puts far more into this process's memory
         # than was asked for.
-        side = self.preprocessing.size
-        image, mask = np.empty((side, side, 1), np.float32), np.empty((side, side), bool)
         with self._one_at_a_time:
-            self._file.seek(index * (image.nbytes + mask.nbytes))
-            self._file.readinto(image.data)
-            self._file.readinto(mask.data)
-        return image, mask
+            self._file.seek(index * 5 * self._pixels)
+            data = self._file.read(5 * self._pixels)
+        image = np.frombuffer(data, np.float32, self._pixels)
+        mask = np.frombuffer(data, bool, offset=image.nbytes)
+        side = self.preprocessing.size
+        return image.reshape(side, side, 1), mask.reshape(side, side)
 
-    def _keep(self, index: int, image: np.ndarray, mask: np.ndarray) -> None:
-        if not self.on_disk:
-            self.images[index], self.masks[index] = image, mask
-            return
-        with self._one_at_a_time, write_errors(self._where):
-            self._file.seek(index * (image.nbytes + mask.nbytes))
-            self._file.write(np.ascontiguousarray(image, np.float32).data)
-            self._file.write(np.ascontiguousarray(mask, bool).data)
-            self._file.flush()
-
-    def _decode(self, index: int) -> None:
+    def _decode(self, index: int) -> tuple[str, bool, str]:
+        """Keep a case at the network's size; return hash, whether a lesion, what covers much."""
         image, mask = load_case(self.cases[index])
-        self.hashes[index] = content_hash(image)
-        self.mask_hashes[index] = content_hash(mask[..., None])
-        self.lesions[index] = bool(mask.any())
-        if much := covers_most(mask):
-            self._covered.append(f"{self.cases[index].name} {much}")
         prepared = self.preprocessing.apply(image, mask)
-        self._keep(index, prepared.image, prepared.mask)
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """Hashes of image and mask by the name of the case."""
-        rows = zip(self.cases, self.hashes, self.mask_hashes, strict=True)
-        return {case.name: image + mask for case, image, mask in rows}
+        if self.on_disk:
+            with self._one_at_a_time, write_errors(self._where):
+                self._file.seek(index * 5 * self._pixels)
+                self._file.write(prepared.image.tobytes() + prepared.mask.tobytes())
+                self._file.flush()
+        else:
+            self._kept[index] = prepared.image, prepared.mask
+        fingerprint = content_hash(image) + content_hash(mask[..., None])
+        return fingerprint, bool(mask.any()), covers_most(mask)
 
     def __len__(self) -> int:
         """Return the number of cases."""

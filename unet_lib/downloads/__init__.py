@@ -1,13 +1,12 @@
 """Get a named file (weights, BUSI) whole and verified, or say how to get it by hand."""
 
-from unet_lib.downloads.busi import CITATION, check_busi, download_busi
+from unet_lib.downloads.busi import CITATION, download_busi
 from unet_lib.downloads.fetch import DownloadError
 from unet_lib.downloads.registry import download_model, weights_registry
 
 __all__ = [
     "CITATION",
     "DownloadError",
-    "check_busi",
     "download_busi",
     "download_model",
     "weights_registry",

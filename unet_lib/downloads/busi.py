@@ -27,6 +27,7 @@ CITATION = (
     "Brief 28:104863, 2020, doi:10.1016/j.dib.2019.104863. Offered as CC0 on Kaggle; cite it."
 )
 _KAGGLE = "https://www.kaggle.com/datasets/aryashah2k/breast-ultrasound-images-dataset"
+_ZENODO = "https://zenodo.org/records/13358372"
 _MASKS = 798
 _MOST_BYTES = 1 << 30  # BUSI: about 0.25 GB
 
@@ -39,18 +40,6 @@ class Source:
     page: str  # what to open in a browser
     file: str
     digest: str  # as published
-    what: str
-
-
-def _medsegbench(size: int, md5: str) -> Source:
-    record = "https://zenodo.org/records/13358372"
-    what = (
-        f"MedSegBench: the 647 lesion images resized to {size} x {size}, not the original "
-        "resolution, no normal images, with a split of its own (452 / 64 / 131) that does not keep "
-        "near-duplicates together; scores on it are not those of BUSI"
-    )
-    file = f"busi_{size}.npz"
-    return Source(f"{record}/files/{file}?download=1", record, file, f"md5:{md5}", what)
 
 
 # SHA-256 of the archive: torch_em's loader; MD5s: medsegbench/info.py.
@@ -60,13 +49,18 @@ SOURCES = {
         "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
         "Dataset_BUSI.zip",
         "sha256:b2ce09f6063a31a73f628b6a6ee1245187cbaec225e93e563735691d68654de7",
-        "the authors' archive: 780 images and 798 masks at their own size",
-    ),
-    "medsegbench-512": _medsegbench(512, "fab7550a6c5240e35da8ce5d31bc1c61"),
-    "medsegbench-256": _medsegbench(256, "198aea70968b71adf593b32c41a6e995"),
-    "medsegbench-128": _medsegbench(128, "68877751adef0ab639de73946aac0985"),
+    )
 }
-"""By name; ``medsegbench`` alone means the largest."""
+SOURCES |= {
+    f"medsegbench-{size}": Source(
+        f"{_ZENODO}/files/busi_{size}.npz?download=1", _ZENODO, f"busi_{size}.npz", f"md5:{md5}"
+    )
+    for size, md5 in (
+        (512, "fab7550a6c5240e35da8ce5d31bc1c61"),
+        (256, "198aea70968b71adf593b32c41a6e995"),
+        (128, "68877751adef0ab639de73946aac0985"),
+    )
+}
 
 
 def download_busi(
@@ -103,25 +97,31 @@ def download_busi(
     entry = SOURCES.get(str(source))
     if entry and source != "authors":
         path = fetch(entry.url, to / entry.file, entry.digest, link=entry.page, progress=progress)
-        how = f"Unpack it: python -m lab.medsegbench {path}"
-        return path, f"{entry.digest} as published. {entry.what}. {how}"
+        side = str(source).rpartition("-")[2]
+        return path, (
+            f"{entry.digest} as published. MedSegBench: the 647 lesion images resized to {side} x "
+            f"{side}, not the original resolution, no normal images, with a split of its own (452 "
+            "/ 64 / 131) that does not keep near-duplicates together; scores on it are not those "
+            f"of BUSI. Unpack it: python -m lab.medsegbench {path}"
+        )
+    target = to / BUSI_NAME
     with folder_lock(to, wait=True):  # what a killed download was writing goes
-        return to / BUSI_NAME, _get(to, entry, source, progress)
-
-
-def _get(to: Path, entry: Source | None, source: str | Path, progress: bool) -> str:
-    """Install BUSI where it is not there yet; returns what was checked."""
-    target, archive = to / BUSI_NAME, to / entry.file if entry else None
-    if target.exists():
+        if not target.exists():
+            return target, _get(target, entry, source, progress)
         try:
-            checked = check_busi(target, progress=progress)
+            checked = _check(target, progress)
         except DownloadError as error:
             raise DownloadError(
                 f"{error} It is not replaced: move {target} away and run this again."
             ) from error
-        if archive and archive.is_file() and f"sha256:{sha256(archive)}" == entry.digest:
-            archive.unlink()  # of a download that was killed after its installation
-        return f"Already there. {checked}"
+        archive = to / SOURCES["authors"].file  # of a download that was killed after its end
+        if entry and archive.is_file() and f"sha256:{sha256(archive)}" == entry.digest:
+            archive.unlink()
+        return target, f"Already there. {checked}"
+
+
+def _get(target: Path, entry: Source | None, source: str | Path, progress: bool) -> str:
+    """Install BUSI where it is not there yet; returns what was checked."""
     if not entry:
         path = Path(source).expanduser()
         if not path.exists():
@@ -130,9 +130,10 @@ def _get(to: Path, entry: Source | None, source: str | Path, progress: bool) -> 
                 f"{', '.join(SOURCES)}."
             )
         return _install(path, target, progress)
+    archive = target.with_name(entry.file)
     advice = (
-        f"Then: python -m unet_lib download busi --to {to} --source {archive} (any archive of "
-        f"BUSI will do, such as Kaggle's: {_KAGGLE})."
+        f"Then: python -m unet_lib download busi --to {target.parent} --source {archive} (any "
+        f"archive of BUSI will do, such as Kaggle's: {_KAGGLE})."
     )
     fetch(entry.url, archive, entry.digest, link=entry.page, advice=advice, progress=progress)
     checked = _install(archive, target, progress)  # the archive stays until this has ended well
@@ -158,7 +159,7 @@ def _install(source: Path, target: Path, progress: bool) -> str:
                     new = draft / path.relative_to(root)
                     new.parent.mkdir(parents=True, exist_ok=True)
                     put(path, new)
-            checked = check_busi(draft, progress=progress)
+            checked = _check(draft, progress)
         except (DatasetError, DownloadError) as error:
             text = str(error).replace(str(draft), str(source)).replace(str(folder), str(source))
             raise DownloadError(f"{text} Nothing was installed.") from error
@@ -180,25 +181,8 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def check_busi(folder: str | Path, *, progress: bool = True) -> str:
-    """Compare a folder with what BUSI is, and read every file of it.
-
-    Parameters
-    ----------
-    folder : str or Path
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    str
-        What was checked, in one sentence.
-
-    Raises
-    ------
-    DownloadError
-        Names, classes, number of masks or sizes of the pictures differ, or a file is damaged.
-    """
+def _check(folder: Path, progress: bool) -> str:
+    """Compare names, classes, masks and sizes with BUSI's and read every file; DownloadError."""
     try:
         cases = find_cases(folder)
     except DatasetError as error:

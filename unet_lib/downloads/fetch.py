@@ -48,13 +48,15 @@ def fetch(
     return path
 
 
-def fetch_drive(
-    file_id: str, path: Path, accept: Callable[[Path], None], *, progress: bool = True
-) -> Path:
+def drive_link(file_id: str) -> str:
+    """Return what to open in a browser for a file on Google Drive."""
+    return f"https://drive.google.com/file/d/{file_id}/view"
+
+
+def fetch_drive(file_id: str, path: Path, accept: Callable[[Path], None], progress: bool) -> None:
     """Download a shared file from Google Drive; `accept` raises ValueError for one of no use."""
     import gdown
 
-    link = f"https://drive.google.com/file/d/{file_id}/view"
     cancel = threading.Event()
     patience = threading.Timer(_PATIENCE, cancel.set)
     patience.daemon = True
@@ -75,12 +77,10 @@ def fetch_drive(
             os.replace(draft / path.name, path)
         except Exception as error:  # gdown lets errors of many kinds through, KeyError among them
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise DownloadError(
-                f"Google Drive file {file_id}: {text}. {_by_hand(link, path)}"
-            ) from error
+            by_hand = _by_hand(drive_link(file_id), path)
+            raise DownloadError(f"Google Drive file {file_id}: {text}. {by_hand}") from error
         finally:
             patience.cancel()
-    return path
 
 
 def _by_hand(link: str, path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from unet_lib.downloads.fetch import DownloadError, fetch_drive
+from unet_lib.downloads.fetch import DownloadError, drive_link, fetch_drive
 from unet_lib.files import read_json, sha256, write_atomic
 from unet_lib.folders import USER_FOLDER, WEIGHTS_FOLDER
 
@@ -18,12 +18,12 @@ _ELSEWHERE, _RECORD = "elsewhere.json", "weights/downloads.json"
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """What is known of weights that have a name; claims that nobody could check are so called."""
+    """What is stated of weights that have a name; claims that nobody could check are so called."""
 
     name: str
     where: str  # a folder of the repository or a link for a browser
     path: Path  # where the weights file lies, or goes
-    size: int | None  # bytes; None: not known
+    size: int | None  # bytes; None: nobody has recorded it
     sha256: str | None  # of the weights file; None: nobody has recorded it
     licence: str
     trained_on: str
@@ -36,23 +36,32 @@ def weights_registry() -> dict[str, WeightsEntry]:
 
     A file elsewhere whose hash was not published takes size and hash from
     ``weights/downloads.json``, which the first download writes. Commit that file, and everybody's
-    download is compared with yours.
-
-    Raises
-    ------
-    ValueError
-        A file of the registry cannot be read; the message names it.
+    download is compared with yours. ValueError: a file of the registry cannot be read.
     """
     entries = {}
-    for path in sorted(WEIGHTS_FOLDER.glob("*/segmenter.json")):
-        entries[path.parent.name] = _ours(path)
+    for settings in sorted(WEIGHTS_FOLDER.glob("*/segmenter.json")):
+        name, path = settings.parent.name, settings.with_name("model.weights.h5")
+        stored = _read(settings)
+        model = stored.get("about", {})
+        images = model.get("parts", {}).get("train", "?")
+        entries[name] = WeightsEntry(
+            name=name,
+            where=f"this repository, weights/{name}",
+            path=path,
+            size=path.stat().st_size if path.is_file() else None,
+            sha256=stored.get("weights_sha256"),
+            licence="MIT",
+            trained_on=f"{model.get('data', '?')}, {model.get('split', '?')}: {images} images",
+            results=model.get("results", "see CARD.md"),
+        )
     recorded = _read(USER_FOLDER / _RECORD)
     for name, entry in _read(WEIGHTS_FOLDER / _ELSEWHERE).items():
-        where = f"https://drive.google.com/file/d/{entry['drive_id']}/view"
         path = USER_FOLDER / entry.pop("file")
         if not entry["sha256"]:
             entry |= recorded.get(name, {})
-        entries[name] = WeightsEntry(name=name, where=where, path=path, **entry)
+        entries[name] = WeightsEntry(
+            name=name, where=drive_link(entry["drive_id"]), path=path, **entry
+        )
     return entries
 
 
@@ -66,24 +75,6 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read ({error}). Restore it with git.") from error
     return values
-
-
-def _ours(settings: Path) -> WeightsEntry:
-    """Read an entry from the model's own folder."""
-    stored = _read(settings)
-    about, name = stored.get("about", {}), settings.parent.name
-    path = settings.parent / "model.weights.h5"
-    images = about.get("parts", {}).get("train", "?")
-    return WeightsEntry(
-        name=name,
-        where=f"this repository, weights/{name}",
-        path=path,
-        size=path.stat().st_size if path.is_file() else None,
-        sha256=stored.get("weights_sha256"),
-        licence="MIT",
-        trained_on=f"{about.get('data', '?')}, {about.get('split', '?')}: {images} images",
-        results=about.get("results", "see CARD.md"),
-    )
 
 
 def download_model(name: str, *, progress: bool = True) -> tuple[Path, str]:
@@ -115,50 +106,42 @@ def download_model(name: str, *, progress: bool = True) -> tuple[Path, str]:
     if name not in entries:
         raise ValueError(f"{name}: no such weights. Registered: {', '.join(entries)}.")
     entry = entries[name]
-    if entry.path.exists() or entry.drive_id is None:
-        return entry.path, _verify_present(entry)
-
-    def accept(path: Path) -> None:
-        try:
-            h5py.File(path, "r").close()  # compares the length with the one in the header
-        except OSError as error:
-            raise ValueError(f"expected a whole Keras .weights.h5 file ({error})") from error
-        digest = sha256(path)
-        if entry.sha256 is None:
-            record = {name: {"size": path.stat().st_size, "sha256": digest}}
-            recorded = _read(USER_FOLDER / _RECORD) | record
-            write_atomic(USER_FOLDER / _RECORD, json.dumps(recorded, indent=2) + "\n")
-        elif digest != entry.sha256:
-            raise ValueError(
-                f"its SHA-256 is {digest}, expected {entry.sha256}: the file is damaged or was "
-                "replaced since; it is not used"
-            )
-
-    fetch_drive(entry.drive_id, entry.path, accept, progress=progress)
-    if entry.sha256:
-        return entry.path, f"SHA-256 as registered: {entry.sha256}."
-    return entry.path, (
-        f"First download: SHA-256 {sha256(entry.path)} is recorded in weights/downloads.json and "
-        "checked from now on. Nobody published it, so this one could not be compared."
-    )
-
-
-def _verify_present(entry: WeightsEntry) -> str:
-    """Compare a file that is there with the registry."""
-    if not entry.path.is_file():
+    there = entry.path.is_file()
+    if not there and entry.drive_id is None:
         raise DownloadError(
             f"{entry.path}: missing; it comes with the repository. Restore it with git."
         )
+    if not there:
+        fetch_drive(entry.drive_id, entry.path, lambda path: _accept(path, entry), progress)
     digest = sha256(entry.path)
-    if digest == entry.sha256:
-        return f"Already there; SHA-256 as registered: {digest}."
-    known = f"the registered SHA-256 is {entry.sha256}" if entry.sha256 else "no hash is known yet"
-    remedy = (
-        "Move it away to download the registered file, or use it as it is."
-        if entry.drive_id
-        else "Restore it with git."
+    if there and digest != entry.sha256:
+        remedy = "Move it away to download the registered file, or use it as it is."
+        raise DownloadError(
+            f"{entry.path}: there is a file already; its SHA-256 is {digest}, the registered one "
+            f"is {entry.sha256 or 'not recorded yet'}. It is not overwritten. "
+            f"{remedy if entry.drive_id else 'Restore it with git.'}"
+        )
+    if entry.sha256:
+        return entry.path, f"{'Already there; ' * there}SHA-256 as registered: {digest}."
+    return entry.path, (
+        f"First download: SHA-256 {digest} is recorded in weights/downloads.json and checked from "
+        "now on. Nobody published it, so this one could not be compared."
     )
-    raise DownloadError(
-        f"{entry.path}: there is a file already; its SHA-256 is {digest}, {known}. It is not "
-        f"overwritten. {remedy}"
-    )
+
+
+def _accept(path: Path, entry: WeightsEntry) -> None:
+    """Raise ValueError for a file of no use; record the hash of the first."""
+    try:
+        h5py.File(path, "r").close()  # compares the length with the one in the header
+    except OSError as error:
+        raise ValueError(f"expected a whole Keras .weights.h5 file ({error})") from error
+    digest = sha256(path)
+    if entry.sha256 is None:
+        record = {entry.name: {"size": path.stat().st_size, "sha256": digest}}
+        recorded = _read(USER_FOLDER / _RECORD) | record
+        write_atomic(USER_FOLDER / _RECORD, json.dumps(recorded, indent=2) + "\n")
+    elif digest != entry.sha256:
+        raise ValueError(
+            f"its SHA-256 is {digest}, expected {entry.sha256}: the file is damaged or was "
+            "replaced since; it is not used"
+        )

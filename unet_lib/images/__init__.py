@@ -12,14 +12,30 @@ from unet_lib.images.decode import (
     name_of,
     read_frame,
     read_frames,
+    read_image,
     read_pixels,
     read_size,
 )
-from unet_lib.images.frames import Frame, ImageError, Region, picture_name, pixel_size
-from unet_lib.images.masks import MaskSet, as_colour_mask, covers_most, read_masks
-from unet_lib.images.outlines import is_outline, outlines_in, read_mask_pixels
+from unet_lib.images.frames import (
+    Frame,
+    ImageError,
+    Region,
+    as_grey,
+    as_image,
+    picture_name,
+    pixel_size,
+    write_image,
+)
+from unet_lib.images.masks import (
+    MaskSet,
+    as_colour_mask,
+    covers_most,
+    is_outline,
+    outlines_in,
+    read_mask_pixels,
+    read_masks,
+)
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
-from unet_lib.images.reading import as_grey, as_image, read_image, write_image
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -30,7 +30,7 @@ from pydicom.pixels import (
 )
 from pydicom.pixels.utils import get_expected_length
 
-from unet_lib.images.frames import Frame, ImageError, Region
+from unet_lib.images.frames import MAX_BYTES, MAX_PIXELS, Frame, ImageError, Region
 
 # No tag of the patient, the study or the device is among them: the others are not even parsed.
 _TAGS = """
@@ -57,10 +57,8 @@ _CENTIMETRES, _PLANE = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
-def read_dicom(
-    path: Path, max_pixels: int, max_bytes: int, data: bytes | None = None
-) -> Iterator[Frame]:
-    """Yield the frames of a DICOM file (or of its content) of such size at most.
+def read_dicom(path: Path, data: bytes | None = None) -> Iterator[Frame]:
+    """Yield the frames of a DICOM file, or of its content.
 
     Grey values go through the modality transformation and the first window or look-up table where
     the file has one, else the range of the stored bits is the range from black to white.
@@ -69,10 +67,10 @@ def read_dicom(
     try:
         source = (lambda: path) if data is None else (lambda: BytesIO(data))
         header = pydicom.dcmread(source(), stop_before_pixels=True, specific_tags=_TAGS)
-        count = _check(path, header, max_pixels)
+        count = _check(path, header)
         regions = _regions(header)
         number = 0
-        frames = _stored(path, source, header, count, max_bytes)
+        frames = _stored(path, source, header, count)
         for number, stored in enumerate(frames, start=1):  # noqa: B007
             yield Frame(_display(stored, header), number, count, regions)
     except ImageError:
@@ -88,7 +86,7 @@ def read_dicom(
         )
 
 
-def _check(path: Path, header: Any, max_pixels: int) -> int:
+def _check(path: Path, header: Any) -> int:
     """Refuse what is no picture that can be read; return the number of frames."""
     if "Rows" not in header or "Columns" not in header:
         raise ImageError(f"{path}: a DICOM file without a picture. Choose an image file.")
@@ -97,9 +95,9 @@ def _check(path: Path, header: Any, max_pixels: int) -> int:
         how = "deflated" if syntax else "in an unnamed way"
         raise ImageError(f"{path}: DICOM stored {how}. Export it uncompressed, or as PNG.")
     rows, columns = int(header.Rows), int(header.Columns)
-    if rows * columns > max_pixels or rows * columns == 0:
+    if not 0 < rows * columns <= MAX_PIXELS:
         raise ImageError(
-            f"{path}: {rows} x {columns} pixels; expected 1 to {max_pixels:,}. Crop it to the "
+            f"{path}: {rows} x {columns} pixels; expected 1 to {MAX_PIXELS:,}. Crop it to the "
             "ultrasound image."
         )
     kind, bits = header.get("PhotometricInterpretation"), header.get("BitsStored")
@@ -113,9 +111,7 @@ def _check(path: Path, header: Any, max_pixels: int) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def _stored(
-    path: Path, source: Callable[[], Any], header: Any, count: int, max_bytes: int
-) -> Iterator[np.ndarray]:
+def _stored(path: Path, source: Callable[[], Any], header: Any, count: int) -> Iterator[np.ndarray]:
     """Yield the stored values of each frame, colours as RGB."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _PLAIN:
@@ -128,8 +124,8 @@ def _stored(
                 )
         yield from iter_pixels(source())
         return
-    if source() is path and path.stat().st_size > max_bytes:
-        raise ImageError(f"{path}: larger than {max_bytes:,} bytes. Export fewer frames.")
+    if source() is path and path.stat().st_size > MAX_BYTES:
+        raise ImageError(f"{path}: larger than {MAX_BYTES:,} bytes. Export fewer frames.")
     plugin = _plugin(path, syntax, header.BitsStored)
     full = pydicom.dcmread(source(), specific_tags=[*_TAGS, "PixelData"])
     size = int(header.Rows), int(header.Columns)

@@ -1,43 +1,45 @@
-"""The one rule by which masks are read, truths and predictions alike.
+"""The one rule by which masks are read, truths and predictions alike; outlines of LabelMe too.
 
 1. Black (0) is background and the one other value or colour is lesion, whatever it is, also where
    its luminance is lost (a label 1 in the blue channel). Black alone is an empty mask.
-2. Values in between are those of JPEG and of smoothed edges: all within a fifth of the maximum from
-   0 or from the maximum, or else within 3 pixels of both. The cut is at half the maximum,
-   which is at least .8 of white: else it is a soft map, of which nobody knows the cut.
+2. Values in between are those of JPEG and smoothed edges: within a fifth of the maximum from 0 or
+   from it, or else within 3 pixels of both. They are cut at half the maximum, which is at least .8
+   of white: else it is a soft map, of which nobody knows the cut.
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
-4. A mask is doubtful that has one value other than black, or that marks more than half of the
-   border or three quarters of the picture: it may be a negative, or an empty one in colours. It is
-   read as the other masks of its set are, when those hold the same values and fewer of them are
-   doubtful than clear.
+4. A mask is doubtful that has one value other than black, or marks more than half of the border or
+   three quarters of the picture: it may be a negative, or an empty one in colours. It is read as
+   the others of its set that hold the same values, where fewer are doubtful than clear.
 5. All else is refused: several labels, soft maps, pictures, what stays in doubt.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from math import dist
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
-from unet_lib.images.frames import ImageError, PathLike
-from unet_lib.images.outlines import read_mask_pixels
-from unet_lib.images.reading import as_grey
+from unet_lib.files import read_json
+from unet_lib.images.decode import read_pixels
+from unet_lib.images.frames import MAX_PIXELS, ImageError, PathLike, as_grey, picture_name
 
-_NEAR = 0.2  # near 0, or near the maximum: within this share of the maximum
-_EDGE = 3  # pixels: how far from an edge a smoothed mask may hold values in between
+_NEAR, _EDGE = 0.2, 3  # of the maximum, from 0 or from it; pixels from an edge, of values between
 _MOST_BETWEEN = 0.25  # of the pixels; more of them are a picture
 _MIN_MAXIMUM = 0.8, 0.25  # of full scale: of many values, of two colours; below: map or labels
 _MOST_OF_BORDER, _MOST_OF_PICTURE = 0.5, 0.75  # BUSI and BUS-BRA: at most .033 and .575
 _FEW_VALUES, _PLATEAU = 8, 5  # values drawn by hand or program; side in pixels of a label's inside
 _SAME = 16 / 255  # of full scale: one colour, saved as JPEG or not
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()  # of all sets: a set can be copied
 
 
 def read_masks(
@@ -49,9 +51,6 @@ def read_masks(
     mask_set: MaskSet | None = None,
 ) -> np.ndarray:
     """Read all masks of one image and join them with OR; what a mask is: docs/data.md.
-
-    Black is background and the one other value or colour is lesion. A mask that could be a
-    negative, or is of one single colour, is judged by the others of its set.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def read_masks(
     ImageError
         Unreadable file, other size than `shape` or than the first mask, no mask or doubtful.
     """
-    files = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(p) for p in paths]
+    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(p) for p in paths]
     if not files and shape is None:
         raise ImageError("read_masks: no mask files and no shape were given; give one of them.")
     owner = "the image" if image_path is None else str(image_path)
@@ -87,14 +86,13 @@ def read_masks(
         mask = as_colour_mask(pixels, path) if colour_coded else among.mask(pixels, path)
         if joined is None:
             joined, owner = mask, str(path)
-        elif mask.shape != joined.shape:
+        if mask.shape != joined.shape:
             raise ImageError(
                 f"{path}: the mask is {mask.shape[0]} x {mask.shape[1]} (height x width) but "
                 f"{owner} is {joined.shape[0]} x {joined.shape[1]}. A mask must have the size of "
                 "its image: check that both belong together and that neither was resized."
             )
-        else:
-            joined = joined | mask
+        joined = joined | mask
     return joined
 
 
@@ -107,20 +105,40 @@ def covers_most(mask: np.ndarray) -> str:
 
 
 class _Colours(NamedTuple):
-    """What a mask looks like by itself."""
+    """What a mask looks like by itself; colours are float (3,) of full scale 1, None for none."""
 
-    background: np.ndarray | None  # colours, float (3,), of full scale 1; None: no such pixel
+    background: np.ndarray | None
     lesion: np.ndarray | None
     doubt: str  # empty: clear
 
-    @property
-    def constant(self) -> bool:
-        return bool(self.doubt) and self.background is None
+    @classmethod
+    def of(cls, pixels: np.ndarray, mask: np.ndarray, doubt: str) -> _Colours:
+        """Take the median colours of background and lesion."""
+        full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1.0
+        background, lesion = (
+            np.broadcast_to(np.median(part.astype(np.float32), axis=0) / full, 3)
+            if len(part)
+            else None
+            for part in (pixels[~mask], pixels[mask])
+        )
+        return cls(background, lesion, doubt)
 
-    def like(self, other: _Colours) -> bool:
-        """Whether the lesion has the colour of another clear mask, and the background too."""
-        same = _same(self.lesion, other.lesion)
-        return same and (self.constant or _same(self.background, other.background))
+    def is_background(self, clear: Sequence[_Colours]) -> bool:
+        """Whether the one colour of this mask is background in clear ones, and never lesion."""
+        return (
+            self.background is None
+            and any(_same(self.lesion, c.background) for c in clear)
+            and not any(_same(self.lesion, c.lesion) for c in clear)
+        )
+
+    def is_like(self, clear: _Colours) -> bool:
+        """Whether the lesion has the colour of a clear mask, and the background too."""
+        background = self.background is None or _same(self.background, clear.background)
+        return background and _same(self.lesion, clear.lesion)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool((np.abs(one - other) <= _SAME).all())
 
 
 class MaskSet:
@@ -128,80 +146,69 @@ class MaskSet:
 
     def __init__(self, paths: Iterable[PathLike]) -> None:
         self.paths = tuple(Path(path) for path in paths)
-        self._seen: list[_Colours] = []
+        self._looked: list[_Colours] = []
 
     def mask(self, pixels: np.ndarray, path: PathLike) -> np.ndarray:
         """Turn stored pixels, (H, W) or (H, W, 3), to a mask, bool (H, W); see the module."""
         mask, doubt = _read(pixels, path)
         if not doubt:
             return mask
-        own = _seen(pixels, mask, doubt)
-        every = self._every()
+        own, every = _Colours.of(pixels, mask, doubt), self._every()
         clear = [c for c in every if not c.doubt and c.lesion is not None]
-        empty = [c for c in every if c.constant and _background_of(c, clear)]
-        doubtful = sum(bool(c.doubt) for c in every) - len(empty)
-        if own.constant and _background_of(own, clear):
-            return np.zeros_like(mask)
-        if len(clear) > doubtful and any(own.like(c) for c in clear):
+        doubtful = sum(bool(c.doubt) and not c.is_background(clear) for c in every)
+        if own.is_background(clear):
+            return ~mask
+        if len(clear) > doubtful and any(map(own.is_like, clear)):
             return mask
         raise ImageError(
             f"{path}: {doubt}. Whether that is a lesion, a negative or an empty mask in colours, "
             f"its set does not say: of {len(self.paths)} masks {len(clear)} are clear, {doubtful} "
-            "doubtful. Expected black background and one other value for the lesion. Save the "
-            "masks so (a negative: 255 less the mask; an empty mask: all black), or take out those "
-            "that say nothing."
+            "doubtful. Save the masks with a black background and one other value for the lesion "
+            "(a negative: 255 less the mask; an empty mask: all black), or take this one out."
         )
 
     def _every(self) -> list[_Colours]:
         """Look at every mask of the set, once, for what it says of a doubtful one."""
         with _ONE_AT_A_TIME:
-            if not self._seen:
+            if not self._looked:
                 with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                    self._seen = [seen for seen in pool.map(_glance, self.paths) if seen]
-            return self._seen
+                    self._looked = [colours for colours in pool.map(_look, self.paths) if colours]
+            return self._looked
 
 
-def _glance(path: Path) -> _Colours | None:
+def _look(path: Path) -> _Colours | None:
     try:
         pixels = read_mask_pixels(path)
-        return _seen(pixels, *_read(pixels, path))
+        return _Colours.of(pixels, *_read(pixels, path))
     except ImageError:  # refused where it is read itself
         return None
 
 
-def _seen(pixels: np.ndarray, mask: np.ndarray, doubt: str) -> _Colours:
-    return _Colours(_typical(pixels, ~mask), _typical(pixels, mask), doubt)
-
-
-def _background_of(one: _Colours, clear: Sequence[_Colours]) -> bool:
-    """Whether the one colour of a mask is background in the clear ones, and never lesion."""
-    return any(_same(one.lesion, c.background) for c in clear) and not any(
-        _same(one.lesion, c.lesion) for c in clear
-    )
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool((np.abs(one - other) <= _SAME).all())
-
-
 def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
     """Read a mask by its own pixels; returned with what is doubtful, empty for nothing."""
-    grey, colours = as_grey(pixels), _colours(pixels)
+    grey, colours = as_grey(pixels), _first_colours(pixels)
     marked = grey > 0 if pixels.ndim == 2 else pixels.any(axis=2)
     if len(colours) == 1 and marked.all():
         return marked, f"is of one single value, {colours[0].tolist()}"
     if len(colours) == 1 or (len(colours) == 2 and not marked.all()):
-        mask = marked
-    elif colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
-        raise _no_mask(path, colours.tolist(), [], "colours or more")
+        return marked, covers_most(marked)
+    if colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
+        held = f"3 colours or more: {colours.tolist()}"
     elif grey.dtype != bool and _is_smoothed(grey, len(colours)) and not _has_labels(grey):
         mask = grey > float(grey.max()) / 2
+        return mask, covers_most(mask)
     else:
-        raise _no_mask(path, *np.unique(grey, return_counts=True), "grey values")
-    return mask, covers_most(mask)
+        values, counts = np.unique(grey, return_counts=True)
+        shown = ", ".join(f"{v} ({c} px)" for v, c in zip(values[:8], counts[:8], strict=True))
+        held = f"{len(values)} grey values: {shown}{', ...' if len(values) > 8 else ''}"
+    raise ImageError(
+        f"{path}: not a mask: it holds {held}. Expected two, 0 for background and one other value "
+        "for the lesion. Save it as PNG with 0 and 255; if it holds several labels, save one mask "
+        "file per label."
+    )
 
 
-def _colours(pixels: np.ndarray) -> np.ndarray:
+def _first_colours(pixels: np.ndarray) -> np.ndarray:
     """Return up to three different values (n,) or colours (n, 3) of a picture."""
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
@@ -214,41 +221,18 @@ def _colours(pixels: np.ndarray) -> np.ndarray:
     return np.array(values)
 
 
-def _typical(pixels: np.ndarray, where: np.ndarray) -> np.ndarray | None:
-    """Return the median colour of some pixels, (3,), of full scale 1; None where there are none."""
-    if not where.any():
-        return None
-    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1.0
-    return np.broadcast_to(np.median(pixels[where].astype(np.float32), axis=0) / full, 3)
-
-
-def _no_mask(path: PathLike, values: Sequence, counts: Sequence[int], what: str) -> ImageError:
-    pixels = [f" ({c} px)" for c in counts[:8]] or [""] * len(values)
-    shown = ", ".join(f"{v}{c}" for v, c in zip(values[:8], pixels, strict=True))
-    more = ", ..." if len(values) > 8 else ""
-    return ImageError(
-        f"{path}: not a mask: it holds {len(values)} {what}: {shown}{more}. Expected two, "
-        "0 for background and one other value for the lesion. Save it as PNG with 0 and 255; "
-        "if it holds several labels, save one mask file per label."
-    )
-
-
 def as_colour_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
     """Turn the pixels of a colour-coded mask to a mask of any lesion; see `read_masks`."""
-    if pixels.ndim == 2:
-        if not pixels.any():
-            return pixels > 0
-        shown = "grey values"
-    else:
-        green, red = (pixels == (0, 255, 0)).all(2), (pixels == (255, 0, 0)).all(2)
-        strange = pixels[pixels.any(2) & ~green & ~red]
-        if pixels.dtype == np.uint8 and not len(strange):
-            return green | red
-        shown = f"{len(strange)} pixels of other colours, such as {strange[:1].tolist()}"
-    raise ImageError(
-        f"{path}: not a colour-coded mask: it holds {shown}. Expected black, (0, 255, 0) for "
-        "benign and (255, 0, 0) for malignant, saved as 8-bit RGB PNG."
-    )
+    colours = pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
+    lesion = (colours == (0, 255, 0)).all(2) | (colours == (255, 0, 0)).all(2)
+    strange = colours[colours.any(2) & ~lesion]
+    if len(strange) or (lesion.any() and pixels.dtype != np.uint8):
+        raise ImageError(
+            f"{path}: not a colour-coded mask: it holds {pixels.dtype} and {len(strange)} pixels "
+            f"of other colours, such as {strange[:1].tolist()}. Expected black, (0, 255, 0) for "
+            "benign and (255, 0, 0) for malignant, saved as 8-bit RGB PNG."
+        )
+    return lesion
 
 
 def _is_smoothed(grey: np.ndarray, colours: int) -> bool:
@@ -262,8 +246,7 @@ def _is_smoothed(grey: np.ndarray, colours: int) -> bool:
     if not dark.any() or between.mean() > _MOST_BETWEEN:
         return False
     reach = np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)
-    near_dark = cv2.dilate(dark.astype(np.uint8), reach)
-    near_bright = cv2.dilate(bright.astype(np.uint8), reach)
+    near_dark, near_bright = (cv2.dilate(part.astype(np.uint8), reach) for part in (dark, bright))
     return not (between & ~((near_dark & near_bright).astype(bool))).any()
 
 
@@ -274,3 +257,74 @@ def _has_labels(grey: np.ndarray) -> bool:
     return len(values) <= _FEW_VALUES and any(
         cv2.erode((grey == value).astype(np.uint8), side).any() for value in values[1:-1]
     )
+
+
+def is_outline(path: Path) -> bool:
+    """Whether a file is of LabelMe (https://github.com/wkentaro/labelme), by its content."""
+    if path.suffix.lower() != ".json" or path.name.startswith(".") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"shapes"' in file.read(4096)  # the picture may stand behind them
+
+
+def outlines_in(folder: Path) -> dict[str, Path]:
+    """Files of LabelMe in a folder, by stem; ImageError where not all outline the same."""
+    files = {picture_name(path): path for path in sorted(folder.iterdir()) if is_outline(path)}
+    labels = {str(s.get("label")).lower() for path in files.values() for s in _outline(path)[1]}
+    if len(labels) > 1 and labels != {"benign", "malignant"}:
+        raise ImageError(
+            f"{folder}: the outlines have several labels, {', '.join(sorted(labels)[:5])}; which "
+            "are lesions cannot be known. Keep those of lesions, under one label."
+        )
+    return files
+
+
+def read_mask_pixels(path: PathLike) -> np.ndarray:
+    """Decode a mask as `read_pixels`, or draw LabelMe's outlines: uint8 (H, W), 0 and 255."""
+    if Path(path).suffix.lower() != ".json":
+        return read_pixels(path)
+    size, shapes = _outline(Path(path))
+    mask = Image.new("L", size)
+    for shape in shapes:
+        try:
+            _fill(mask, shape)
+        except Exception as error:  # Pillow raises many unrelated types
+            raise ImageError(
+                f"{path}: a shape of type {shape.get('shape_type')!r} cannot be filled ({error}). "
+                "Draw lesions as polygons of three points or more, rectangles, circles or masks."
+            ) from error
+    return np.asarray(mask)
+
+
+def _outline(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Return width and height of the picture, and the shapes."""
+    try:
+        data = read_json(path)
+        size, shapes = (int(data["imageWidth"]), int(data["imageHeight"])), data["shapes"]
+        if not 0 < size[0] * size[1] <= MAX_PIXELS or min(size) < 0:
+            raise ValueError(f"a picture of {size[1]} x {size[0]} pixels")
+        return size, [dict(shape) for shape in shapes]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ImageError(
+            f"{path}: no outlines of LabelMe ({error}); expected shapes, imageHeight, imageWidth. "
+            "Save it again with LabelMe, or save the mask as PNG."
+        ) from error
+
+
+def _fill(mask: Image.Image, shape: dict[str, Any]) -> None:
+    """Fill one shape as LabelMe's own export does, so that both give the same mask."""
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    kind, draw = shape.get("shape_type") or "polygon", ImageDraw.Draw(mask)
+    if kind == "polygon" and len(points) > 2:
+        draw.polygon(points, 255, 255)
+    elif kind == "rectangle":
+        corners = np.sort(points, axis=0)  # drawn from any corner
+        draw.rectangle([*corners[0], *corners[1]], 255, 255)
+    elif kind == "circle":
+        draw.circle(points[0], dist(*points), 255, 255)
+    elif kind == "mask":
+        part = Image.open(BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",))
+        marked = part.convert("L").point([0] + [255] * 255)
+        mask.paste(255, [round(side) for side in points[0]], marked)
+    else:
+        raise ValueError(f"{len(points)} points")

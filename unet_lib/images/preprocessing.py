@@ -57,17 +57,7 @@ class Preprocessing(Settings):
     keep_aspect: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work."""
-        if isinstance(self.size, bool) or not isinstance(self.size, (int, np.integer)):
-            raise ValueError(f"Preprocessing.size must be a whole number, not {self.size!r}.")
-        if not 8 <= self.size <= 4096:
-            raise ValueError(f"Preprocessing.size must be 8 to 4096 pixels, not {self.size}.")
-        if not isinstance(self.keep_aspect, (bool, np.bool_)):
-            raise ValueError(
-                f"Preprocessing.keep_aspect must be true or false, not {self.keep_aspect!r}."
-            )
-        object.__setattr__(self, "size", int(self.size))
-        object.__setattr__(self, "keep_aspect", bool(self.keep_aspect))
+        self.check(size=(8, 4096))
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Return where an image of `height` x `width` pixels comes to lie in the square."""
@@ -98,7 +88,18 @@ class Preprocessing(Settings):
         ValueError
             Other shape, type or range.
         """
-        image = _checked_image(image)
+        shape = getattr(image, "shape", ())
+        if len(shape) != 3 or shape[2] != 1 or not image.size or image.dtype.kind != "f":
+            raise ValueError(
+                "The image must be a float array of shape (H, W, 1), as read_image returns, not "
+                f"{getattr(image, 'dtype', type(image).__name__)} {shape}."
+            )
+        image = image[..., 0].astype(np.float32)
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0.0 and high <= 1.0):  # also NaN
+            raise ValueError(
+                f"The image must lie in [0, 1]; it has values from {low:g} to {high:g}."
+            )
         geometry = self.geometry(*image.shape)
         square = np.zeros((self.size, self.size, 1), np.float32)
         size = geometry.resized_height, geometry.resized_width
@@ -135,40 +136,20 @@ class Preprocessing(Settings):
             The map is not S x S, holds NaN or values outside ``[0, 1]``, or the geometry belongs
             to another size.
         """
-        square = (self.size, self.size)
-        if probabilities.shape not in (square, (*square, 1)):
+        square, expected = (self.size, self.size), self.geometry(geometry.height, geometry.width)
+        if probabilities.shape not in (square, (*square, 1)) or geometry != expected:
             raise ValueError(
-                f"Expected probabilities of shape {square}, got {probabilities.shape}."
+                f"Expected probabilities of shape {square} and {expected}; received shape "
+                f"{probabilities.shape} and {geometry}."
             )
         inside = probabilities.reshape(square).astype(np.float32)[geometry.window]
-        if inside.shape != (geometry.resized_height, geometry.resized_width):
-            raise ValueError(f"{geometry} does not fit into a square of {self.size} pixels.")
-        if not np.isfinite(inside).all():
-            raise ValueError(
-                "The probabilities hold NaN or infinite values: the network is broken."
-            )
         low, high = float(inside.min()), float(inside.max())
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also NaN
             raise ValueError(
                 f"The network gives values from {low:g} to {high:g}; probabilities lie in [0, 1]. "
-                "End it with a sigmoid."
+                "End it with a sigmoid; with NaN the network is broken."
             )
         return np.clip(_resize(inside, geometry.height, geometry.width), 0.0, 1.0)
-
-
-def _checked_image(image: np.ndarray) -> np.ndarray:
-    """Return the image as float32 (H, W) after checking shape, type and range."""
-    shape = getattr(image, "shape", None)
-    if shape is None or len(shape) != 3 or shape[2] != 1 or image.dtype.kind != "f":
-        raise ValueError(
-            "The image must be a float array of shape (H, W, 1), as read_image returns, not "
-            f"{getattr(image, 'dtype', type(image).__name__)} {shape}."
-        )
-    flat = image[..., 0].astype(np.float32)
-    low, high = (float(flat.min()), float(flat.max())) if flat.size else (np.nan, np.nan)
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"The image must lie in [0, 1]; its values go from {low:g} to {high:g}.")
-    return flat
 
 
 def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
