@@ -1,4 +1,4 @@
-"""The commands phantoms, check, duplicates and download."""
+"""The commands phantoms, check, duplicates, download, weights and export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-from unet_lib.cli.weights import download_weights
+from unet_lib.cli.models import check_out
 
 _DUPLICATES = """\
 Search a data folder for near-duplicates (the same view cut, scaled, brightened, written on, saved
@@ -27,13 +27,27 @@ medsegbench-256, medsegbench-128 (pictures resized to 512, 256, 128 pixels, not 
 resolution); or the path of a zip file or folder that you have, such as Kaggle's.
 """
 
+_WEIGHTS = """\
+list: every registered file of weights, whether it is here, its size and SHA-256, licence, what it
+was trained on, results. download NAME: get one, checked. inspect PATH: what a weights file, trained
+anywhere, tells of its network, as a table. verify: of every model folder, or of those named, the
+SHA-256, the arrays, the card, and a forward pass.
+"""
+
+_EXPORT = """\
+Write a model for another runtime: model.onnx, model.tflite (LiteRT) or model.xml and model.bin
+(OpenVINO), with a .json beside it, which tells all that a program needs to use it without this
+library. Before anything is written the file is run in its own runtime and compared with Keras.
+Needs pip install -r requirements-export.txt, and Keras on TensorFlow.
+"""
+
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     sub = command("phantoms", _phantoms, "Write synthetic images in BUSI's layout.")
     sub.add_argument("folder", type=Path, help="where to write; new or empty")
-    sub.add_argument("--count", type=int, default=120, help="images of all classes together")
-    sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
+    sub.add_argument("--count", type=int, default=120, help="images of all classes together (120)")
+    sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (0)")
     sub = command("check", _check, "Read every file of a data folder and report what is wrong.")
     sub.add_argument("folder", help="BUSI or a folder with images/ and masks/")
     sub = command("duplicates", _duplicates, "List near-duplicates of a data folder.", _DUPLICATES)
@@ -43,6 +57,22 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("what", help="'busi', or the name of registered weights such as first-readme")
     sub.add_argument("--to", type=Path, help="folder for busi (the project's data/)")
     sub.add_argument("--source", help="source of busi: a name above or a path (authors)")
+    sub = command("weights", _list, "List, download, inspect or verify weights.", _WEIGHTS)
+    verbs = sub.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="what is registered").set_defaults(run=_list)
+    verb = verbs.add_parser("download", help="get registered weights, checked")
+    verb.add_argument("name", help="a name that 'weights list' shows")
+    verb.set_defaults(run=lambda options: _download_weights(options.name))
+    verb = verbs.add_parser("inspect", help="what a weights file tells of its network")
+    verb.add_argument("path", type=Path, help="a .weights.h5, .h5 or .keras file")
+    verb.set_defaults(run=_inspect)
+    verb = verbs.add_parser("verify", help="hash, arrays, card and forward pass of model folders")
+    verb.add_argument("models", nargs="*", help="names or folders; left out: all registered")
+    verb.set_defaults(run=_verify)
+    sub = command("export", _export, "Write a model for ONNX, LiteRT or OpenVINO.", _EXPORT)
+    sub.add_argument("--model", required=True, help="registered name, model folder or run folder")
+    sub.add_argument("--format", required=True, help="onnx, litert or openvino")
+    sub.add_argument("--out", type=Path, required=True, help="folder for the files")
 
 
 def _phantoms(options: argparse.Namespace) -> None:
@@ -91,9 +121,65 @@ def _download(options: argparse.Namespace) -> None:
     if options.what != "busi":
         if options.to or options.source:
             raise ValueError("--to and --source: only for busi; weights have one place each.")
-        return download_weights(options.what)
+        return _download_weights(options.what)
     from unet_lib.dataset import DATA_FOLDER
     from unet_lib.downloads import CITATION, download_busi
 
     path, report = download_busi(options.to or DATA_FOLDER, options.source or "authors")
     print(f"{path}\n{report}\n{CITATION}")
+
+
+def _download_weights(name: str) -> None:
+    from unet_lib.downloads import download_model, weights_registry
+
+    path, report = download_model(name)
+    entry = weights_registry()[name]
+    print(f"{path}\n{report}")
+    print(f"from: {entry.where}\nlicence: {entry.licence}\ntrained on: {entry.trained_on}")
+    print(f"results: {entry.results}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from unet_lib.downloads import weights_registry
+
+    for entry in weights_registry().values():
+        here = entry.path.is_file()
+        size = entry.path.stat().st_size if here else entry.size
+        lines = {
+            "file": entry.path,
+            "from": entry.where,
+            "size": f"{size:,} bytes" if size else "not known before the download",
+            "SHA-256": entry.sha256 or "nobody recorded it; the first download does",
+            "licence": entry.licence,
+            "trained on": entry.trained_on,
+            "results": entry.results,
+        }
+        print(f"{entry.name}: {'present' if here else 'not downloaded'}")
+        print("\n".join(f"  {name:<12}{value}" for name, value in lines.items()))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from unet_lib.foreign import load_foreign_weights
+
+    print(load_foreign_weights(options.path, progress=False).table())
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from unet_lib.weights import registered_models, verify_model
+
+    wrong = 0
+    for model in options.models or registered_models():
+        findings = verify_model(model)
+        wrong += bool(findings)
+        print(f"{Path(model).name}: {'; '.join(findings) or 'as it should be'}", flush=True)
+    return int(wrong > 0)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from unet_lib.weights import EXPORT_FORMATS, export_segmenter, load_segmenter
+
+    check_out(options.out)
+    if options.format not in EXPORT_FORMATS:
+        raise ValueError(f"--format {options.format}: expected {', '.join(EXPORT_FORMATS)}.")
+    path = export_segmenter(load_segmenter(options.model), options.out, options.format)
+    print(f"{path}, described by {path.name}.json")

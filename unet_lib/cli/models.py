@@ -57,25 +57,16 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_data(sub)
     sub.add_argument("--out", type=Path, required=True, help="run folder")
     _add_settings(sub)
-    sub.add_argument(
-        "--imagenet",
-        dest="network.encoder_weights",
-        action="store_const",
-        const="imagenet",
-        help="start the encoder from ImageNet",
-    )
+    for option, setting, value, text in (
+        ("--imagenet", "network.encoder_weights", "imagenet", "start the encoder from ImageNet"),
+        ("--deterministic", "training.deterministic", "true", "bit-for-bit repeatable, slower"),
+    ):
+        sub.add_argument(option, dest=setting, action="store_const", const=value, help=text)
     sub.add_argument(
         "--start-from",
         dest="training.start_from",
         metavar="MODEL",
         help="model whose network and weights the training starts from, such as busi-best",
-    )
-    sub.add_argument(
-        "--deterministic",
-        dest="training.deterministic",
-        action="store_const",
-        const="true",
-        help="bit-for-bit repeatable, slower",
     )
     sub.add_argument("--no-normals", action="store_true", help="leave class normal out")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -89,7 +80,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_model(sub)
     sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
     parts = ("test", "validation", "train", "all")
-    sub.add_argument("--part", choices=parts, default="test", help="part of the fold to score")
+    sub.add_argument("--part", choices=parts, default="test", help="part to score (test)")
     short = "Train a recipe on several folds and score each."
     sub = command("crossvalidate", _crossvalidate, short, _CROSSVALIDATE)
     add_data(sub, fold=False)
@@ -113,8 +104,8 @@ def add_data(sub: argparse.ArgumentParser, *, fold: bool = True) -> None:
         "folder",
         nargs="*",
         default="auto",
-        help="data folder, or several that are joined; 'auto' looks for BUSI and else takes "
-        "phantoms, 'phantoms' takes them",
+        help="data folder, or several that are joined; left out: BUSI where it is, else phantoms; "
+        "'phantoms' takes them",
     )
     sub.add_argument(
         "--split",
@@ -123,7 +114,7 @@ def add_data(sub: argparse.ArgumentParser, *, fold: bool = True) -> None:
         "may leak; left out: BUSI's committed folds, else five new ones",
     )
     if fold:
-        sub.add_argument("--fold", type=int, default=0, help="fold of the split, from 0")
+        sub.add_argument("--fold", type=int, default=0, help="fold of the split, from 0 (0)")
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
@@ -161,36 +152,43 @@ def read_recipe(options: argparse.Namespace) -> Any:
     from unet_lib.training import RECIPES, Recipe
     from unet_lib.training.run import settings_of
 
-    values: dict[str, Any] = {}
+    stored: Any = {}
     if options.recipe in RECIPES:
-        values = RECIPES[options.recipe].changes()
+        stored = RECIPES[options.recipe].changes()
     elif options.recipe is not None:
         try:
-            values = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+            stored = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"--recipe {options.recipe}: cannot be read ({error}).") from error
-        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+        if not isinstance(stored, dict) or not all(isinstance(v, dict) for v in stored.values()):
             raise ValueError(
                 f'--recipe {options.recipe}: expected {{"training": {{"epochs": 30}}, ...}}.'
             )
+    settings = [text for part, values in stored.items() for text in _settings(part, values)]
     short = [(n, value) for n, value in vars(options).items() if "." in n and value is not None]
-    settings = [*(f"{name}={value}" for name, value in short), *options.set]
-    given = {f"{part}.{name}": value for part in values for name, value in values[part].items()}
-    given |= dict(setting.split("=", 1) for setting in settings if "=" in setting)
-    if start := str(given.get("training.start_from") or ""):
-        network = [name for name in given if name.startswith("network.")]
-        if network:
+    settings += [*(f"{name}={value}" for name, value in short), *options.set]
+    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    start = given.get("training.start_from", "null").strip('"')
+    if start not in ("null", ""):
+        own = [name for name in given if name.startswith("network.")]
+        if own:
             raise ValueError(
-                f"--start-from {start}: brings its network; leave {', '.join(network)} out."
+                f"--start-from {start}: brings its network; leave {', '.join(own)} out."
             )
-        theirs = settings_of(start)
-        values = {"preprocessing": theirs[1].to_dict()} | values | {"network": theirs[0].to_dict()}
-    epochs = str(given.get("training.epochs", ""))
-    if epochs.isdecimal():  # the default warm-up may be longer
-        values = values | {"training": {"warmup_epochs": 0} | values.get("training", {})}
-        if "training.warmup_epochs" not in given:
-            settings.insert(0, f"training.warmup_epochs={min(3.0, int(epochs) / 5)}")
-    return Recipe.from_dict(values).but(*settings)
+        network, preprocessing = (part.to_dict() for part in settings_of(start))
+        settings = [
+            *_settings("network", network),
+            *_settings("preprocessing", preprocessing),
+            *settings,
+        ]
+    epochs = given.get("training.epochs", "")
+    if epochs.isdecimal() and "training.warmup_epochs" not in given:  # the default may be longer
+        settings.append(f"training.warmup_epochs={min(3.0, int(epochs) / 5)}")
+    return Recipe().but(*settings)
+
+
+def _settings(part: str, values: dict[str, Any]) -> list[str]:
+    return [f"{part}.{name}={json.dumps(value)}" for name, value in values.items()]
 
 
 def open_data(options: argparse.Namespace, **more: Any) -> Any:
@@ -293,10 +291,11 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
     What a file trained elsewhere does not tell is settled on `validation` cases.
     """
     from unet_lib.weights import choose_model, load_segmenter
+    from unet_lib.weights.choice import names_file
 
     given = [o for o, (setting, *_) in _SHORT.items() if getattr(options, setting, None)]
     given += [name for name in ("--set", "--recipe") if getattr(options, name[2:])]
-    if options.model.endswith((".h5", ".keras")):
+    if names_file(options.model):
         recipe = read_recipe(options)
         segmenter, why = choose_model(
             options.model,

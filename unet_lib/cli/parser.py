@@ -7,12 +7,9 @@ import dis
 import re
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Callable, Sequence
 
-from unet_lib.cli import data, models, scoring, segmenting, weights
+from unet_lib.cli import data, models, scoring, segmenting
 from unet_lib.files import WriteError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -60,20 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
-    after = [_AFTER[options.command]] if options.command in _AFTER else []
+    after = _AFTER.get(options.command)
+    # SIGTERM ends a command as Ctrl-C does, so that what it was writing is removed.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _terminated_like_interrupted():
-            return options.run(options) or 0
+        return options.run(options) or 0
     except KeyboardInterrupt:
-        text, code = "; ".join(["interrupted", *after]), INTERRUPTED
-    except WriteError as error:
-        more = [f"Then: {text}." for text in after]
-        text, code = " ".join([f"unet_lib {options.command}: {error}", *more]), FAILED
+        text, code = f"interrupted; {after}" if after else "interrupted", INTERRUPTED
     except Exception as error:
         if not _is_for_the_user(error):
             raise
         text = f"unet_lib {options.command}: {error}"
-        code = FAILED if isinstance(error, RuntimeError) else WRONG_INPUT
+        failed = isinstance(error, WriteError | RuntimeError)
+        if isinstance(error, WriteError) and after:
+            text += f" Then: {after}."
+        code = FAILED if failed else WRONG_INPUT
+    finally:
+        signal.signal(signal.SIGTERM, before)
     # Here the error is gone, and with it progress bars that would write behind the message.
     print(text, file=sys.stderr)
     return code
@@ -90,33 +90,12 @@ def _is_for_the_user(error: Exception) -> bool:
         return type(error).__module__.partition(".")[0] == "unet_lib"
     if not isinstance(error, ValueError):
         return False
-    last: TracebackType = error.__traceback__
+    last = error.__traceback__
     while last.tb_next:
         last = last.tb_next
     module = last.tb_frame.f_globals.get("__name__", "")
     raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     return module.partition(".")[0] == "unet_lib" and raised
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that what it was writing is removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, except None and False, which say nothing."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default is None or action.default is False
-        return action.help if silent else super()._get_help_string(action)
 
 
 class _Command(argparse.ArgumentParser):
@@ -140,16 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable, short: str, more: str = "") -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=short,
-            description=more or short,
-            formatter_class=_Help,
-            allow_abbrev=False,
-        )
+        sub = commands.add_parser(name, help=short, description=more or short, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
-    for module in (data, models, segmenting, scoring, weights):
+    for module in (data, models, segmenting, scoring):
         module.add_commands(command)
     return parser

@@ -31,7 +31,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--split", type=Path, help="split CSV; left out: BUSI's committed folds")
     sub.add_argument("--fold", type=int, help="fold of the split; left out: 0 with --split")
     parts = ("test", "validation", "train")
-    sub.add_argument("--part", choices=parts, default="test", help="part of the fold to score")
+    sub.add_argument("--part", choices=parts, default="test", help="part to score (test)")
     sub.add_argument("--compare", type=Path, metavar="OTHER", help="what to compare with")
     sub.add_argument("--name", help="name of the model in the report; left out: the folder's")
     sub.add_argument(
@@ -64,7 +64,7 @@ def _score(options: argparse.Namespace) -> None:
         report = write_report(evaluation, options.out, show=predictions.show)
         print(report.read_text(encoding="utf-8"))
         if other is not None:
-            print(_compare(evaluation, other(), options).read_text("utf-8"))
+            print(_compare(evaluation, other, options).read_text("utf-8"))
     used = [*predictions.masks.values(), *predictions.probabilities.values()]
     print(left_out(options.predictions, used))
     print(f"report and figures: {options.out}")
@@ -85,10 +85,8 @@ def _data(options: argparse.Namespace) -> tuple[Any, Sequence[Any], Sequence[Any
     return source.provenance.but(part=options.part), cases, source.cases
 
 
-def _other(
-    options: argparse.Namespace, cases: Sequence[Any], everything: Sequence[Any]
-) -> Callable[[], Any] | None:
-    """Return what gives the table to compare with; refuse early what cannot be one."""
+def _other(options: argparse.Namespace, cases: Sequence[Any], everything: Sequence[Any]) -> Any:
+    """Return the table or the predictions to compare with; refuse early what is neither."""
     from unet_lib.metrics import CaseTable
     from unet_lib.metrics.evaluation import CASES
     from unet_lib.predictions import find_predictions
@@ -98,19 +96,19 @@ def _other(
         return None
     table = path / CASES if path.is_dir() else path
     if table.is_file():
-        read = CaseTable.read_csv(table)
-        return lambda: read
+        return CaseTable.read_csv(table)
     if not path.is_dir():
         raise FileNotFoundError(
             f"--compare {path}: no such folder of predictions, report folder or {CASES}."
         )
-    other = find_predictions(path, cases, unscored=everything, resize=options.resize)
-    return lambda: other.evaluate().table
+    return find_predictions(path, cases, unscored=everything, resize=options.resize)
 
 
-def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
+def _compare(evaluation: Any, other: Any, options: argparse.Namespace) -> Path:
+    from unet_lib.metrics import CaseTable
     from unet_lib.report import compare, write_comparison
 
+    theirs = other if isinstance(other, CaseTable) else other.evaluate().table
     names = {case.name for case in evaluation.table}
     chosen = theirs.subset(lambda case: case.name in names)
     if len(chosen) < len(theirs):
@@ -120,6 +118,6 @@ def _compare(evaluation: Any, theirs: Any, options: argparse.Namespace) -> Path:
         )
     path = options.compare.resolve()
     second = path.parent.name if path.is_file() else path.name
-    rows = compare(evaluation.table, chosen)
     provenance = evaluation.provenance
+    rows = compare(evaluation.table, chosen)
     return write_comparison(rows, options.out, provenance.model, second, provenance=provenance)

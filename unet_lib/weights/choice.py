@@ -73,7 +73,7 @@ def choose_model(
         path = Path(model)
         if path.name == WEIGHTS and (path.parent / SETTINGS).is_file():
             return load_segmenter(path.parent), f"You named the model {path.parent}."
-        if path.suffix in (".h5", ".keras"):
+        if names_file(path):
             segmenter, fit = _bare(path, config, preprocessing, validation)
             return segmenter, f"You named the file {model}; {fit}"
         return load_segmenter(model), f"You named the model {model}."
@@ -94,6 +94,11 @@ def choose_model(
     name = wanted if wanted in registered else registered[0]
     why = f"No run on {data}, fold {fold}; registered model {name}.{passed}"
     return load_segmenter(name), why
+
+
+def names_file(model: str | Path) -> bool:
+    """Whether a weights file is meant, by whatever name: any file, or what ends like one."""
+    return Path(model).is_file() or str(model).endswith((".h5", ".keras"))
 
 
 def _bare(
