@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_f
 from unet_lib.model.encoders import PretrainedError
 
 pytestmark = [pytest.mark.keras, pytest.mark.jax]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(network, images):
@@ -165,6 +167,24 @@ def test_parameters_and_multiply_adds_by_hand():
     multiply_adds = 64 * 9 * 2 + 16 * 9 * 2 * 4 + 16 * 4 * 4 * 2 + 64 * 9 * 4 * 2 + 64 * 2
     assert summary.parameters == parameters
     assert summary.multiply_adds == multiply_adds
+
+
+def test_the_drawing_shows_every_level_and_skip():
+    config = UNetConfig(filters=4, encoder="EfficientNetLite0", depth=3)  # no skip at full size
+    for network, skips, sizes in (
+        (build_unet(UNetConfig(filters=4, depth=2), (30, 21)), 2, ("30 × 21 × 4", "8 × 6 × 16")),
+        (build_unet(config, 32), 2, ("32 × 32 × 1", "4 × 4 × 40")),
+    ):
+        summary = summarise_network(network)
+        drawing = ElementTree.fromstring(summary._repr_svg_())
+        words = ["".join(text.itertext()) for text in drawing.iter(f"{SVG}text")]
+        boxes = len(list(drawing.iter(f"{SVG}rect"))) - 1  # the white ground
+        assert boxes == 2 * len(summary.levels) - 1
+        assert len(drawing.findall(f".//{SVG}path[@stroke-dasharray]")) == skips
+        assert set(sizes) <= set(words) and f"parameters: {summary.parameters:,}" in words
+    image = keras.Input((8, 8, 1))
+    elsewhere = keras.Model(image, keras.layers.Conv2D(1, 3)(image))
+    assert summarise_network(elsewhere)._repr_svg_() is None
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])
