@@ -52,10 +52,10 @@ def test_the_address_of_the_repository_is_one():
     """Badges and the notebooks' installing cells name it; on GitHub it replaces OWNER/REPO."""
     pages = (ROOT / "README.md", *ROOT.glob("*.ipynb"))
     named = re.findall(
-        r"(?:research\.google\.com/github|git\+https://github\.com)/([^/]+/[^/\"]+)",
+        r"(?:google\.com/github|(?:git\+|src=)https://github\.com)/([\w-]+/[\w.-]+)",
         "".join(page.read_text("utf-8") for page in pages),
     )
-    assert len(named) >= 1 and len(set(named)) == 1
+    assert named and len(set(named)) == 1
 
 
 def test_the_docs_are_read_in_half_an_hour():
