@@ -21,7 +21,7 @@ from unet_lib.dataset import DATA_FOLDER, Folds, find_cases
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.metrics.intervals import group_bootstrap, share_interval
-from unet_lib.report.texts import table, with_interval
+from unet_lib.report.markdown import table, with_interval
 from unet_lib.weights import load_segmenter
 
 SPLITS = {"BUSI": "busi_5fold_v2.csv", "BUSBRA": "busbra_5fold.csv"}

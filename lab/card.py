@@ -21,7 +21,7 @@ from unet_lib.metrics import Evaluation, join_tables
 from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.provenance import Provenance
-from unet_lib.report.texts import NO_INTERVAL
+from unet_lib.report.markdown import NO_INTERVAL
 from unet_lib.training import CrossValidation, load_crossvalidation
 from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import CARD, MONITOR, SETTINGS, WEIGHTS, settings_digest

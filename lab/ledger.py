@@ -30,7 +30,7 @@ from unet_lib.metrics import (
 )
 from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.report import compare, write_report
-from unet_lib.report.texts import NO_INTERVAL, number
+from unet_lib.report.markdown import NO_INTERVAL, number
 from unet_lib.training import Recipe
 from unet_lib.training.folds import (
     DESCRIPTION,

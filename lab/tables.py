@@ -11,15 +11,16 @@ from unet_lib.metrics import (
     ALL_IMAGES,
     LESION_IMAGES,
     SCORES,
+    SIZES,
     Evaluation,
     join_tables,
+    number,
     of_kind,
 )
 from unet_lib.metrics.intervals import group_bootstrap, share_interval
 from unet_lib.provenance import Provenance
-from unet_lib.report.texts import banner, escape, explained, number, table, with_interval
+from unet_lib.report.markdown import banner, escape, explained, table, with_interval
 
-_SIZES = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 1.01))
 _SCORES = of_kind("overlap")
 _POOLED = ("precision", "recall", "f1", "iou", "mean_iou")
 
@@ -123,7 +124,7 @@ def size_table(evaluations: Mapping[int, Evaluation]) -> str:
     """Return Dice and misses by the size of the lesion."""
     lesions = join_tables(evaluations).lesion_cases
     lines = []
-    for low, high in _SIZES:
+    for low, high in zip(SIZES[:-1], SIZES[1:], strict=True):
         cases = lesions.subset(_between(low, high))
         if len(cases):
             dice = with_interval(group_bootstrap(cases.column("dice"), cases.groups))

@@ -351,7 +351,7 @@ def test_report_and_table_agree_with_the_masks_that_segment_writes(run, data, tm
     assert report in shown and "PHANTOMS (synthetic images): not a clinical result" in report
     assert "TRAINING IMAGES: not a test" in report  # part "all" holds the training images
     expected = """about.json calibration.png cases.csv confusion_matrix.png dice_by_size.png
-    histograms.npz precision_recall.png report.html report.md roc.png summary.json"""
+    histograms.npz image_roc.png precision_recall.png report.html report.md roc.png summary.json"""
     assert files(tmp_path / "report") == expected.split()
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "(training images: not a test)</h2>" in page and page.count("<svg") >= 4

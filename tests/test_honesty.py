@@ -1,8 +1,6 @@
 """No number can be misread: every figure and page says what it is of, and nothing else gets in."""
 
-import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,26 +17,23 @@ from test_plots import draw_all, words
 from lab import ledger
 from lab.tables import all_tables
 from unet_lib import plots
-from unet_lib.dataset import Split, SplitError, TrainingImages, content_hash, find_cases, load_case
+from unet_lib.dataset import Split, TrainingImages, content_hash, find_cases, load_case
 from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.metrics import (
     Calibration,
-    CaseScore,
     Evaluation,
     ProbabilityHistogram,
-    merge_evaluations,
     score_case,
 )
-from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.predictions import find_predictions
 from unet_lib.provenance import PHANTOM_BANNER, SEEN_BANNER, Provenance
 from unet_lib.report import compare, summarise, write_comparison, write_report
-from unet_lib.report.texts import NO_INTERVAL
+from unet_lib.report.markdown import NO_INTERVAL
 from unet_lib.training import load_crossvalidation, train, tune_threshold
-from unet_lib.weights import ExportError, WeightsError, load_segmenter, save_segmenter
+from unet_lib.weights import ExportError
 from unet_lib.weights.export import _compare
 
 # --- every figure and page ------------------------------------------------------------------
@@ -49,6 +44,7 @@ OF_SCORES = {
     "plot_history": "history",
     "plot_threshold_curve": "threshold",
     "plot_roc": "roc",
+    "plot_image_roc": "image_roc",
     "plot_precision_recall": "precision_recall",
     "plot_confusion_matrix": "confusion",
     "plot_calibration": "calibration",
@@ -98,7 +94,14 @@ def test_every_figure_says_what_it_is_of(kind):
             assert re.search(r"pooled|per (lesion )?image", text), name
 
 
-FIGURES = {"roc", "precision_recall", "calibration", "confusion_matrix", "dice_by_size"}
+FIGURES = {
+    "roc",
+    "image_roc",
+    "precision_recall",
+    "calibration",
+    "confusion_matrix",
+    "dice_by_size",
+}
 DATA_FILES = {"cases.csv", "histograms.npz", "about.json"}
 
 
@@ -232,14 +235,6 @@ def test_what_is_no_mask_is_refused_everywhere(wrong):
         Calibration.of(wrong, probabilities)
 
 
-def test_shares_of_a_table_stay_within_0_and_1():
-    case = score_case(TRUTH, TRUTH, name="x")
-    for name in ("surface_dice", "brier", "ece", "band_brier", "band_ece"):
-        with pytest.raises(ValueError, match=f"x: {name} must be from 0 to 1"):
-            replace(case, **{name: 1.01})
-    assert isinstance(replace(case, hd95=7.5), CaseScore)
-
-
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     return find_cases(make_phantoms(tmp_path_factory.mktemp("data") / "p", 6, 3, progress=False))
@@ -270,10 +265,6 @@ def test_a_network_of_two_outputs_is_refused():
     two = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(inputs))
     with pytest.raises(ValueError, match=r"output is \(None, 16, 16, 2\); expected \(N, S, S, 1\)"):
         Segmenter(two, Preprocessing(16))
-    segmenter = Segmenter(dark_is_lesion(16), Preprocessing(16))
-    segmenter.threshold = float("nan")
-    with pytest.raises(ValueError, match="threshold must lie between 0 and 1"):
-        segmenter.segment(np.zeros((16, 16, 1), np.float32))
 
 
 # --- thresholds and the images that chose them ----------------------------------------------
@@ -310,9 +301,6 @@ def test_an_operating_point_needs_a_split_without_test_images(cases, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"{message}.*may have been chosen on the others"):
             train(split, tmp_path / "run", operating_point=point, progress=False)
-    twice = Split(tuple(cases[:3]), tuple(cases[2:4]), (), "s")
-    with pytest.raises(SplitError, match="listed more than once"):
-        train(twice, tmp_path / "twice", progress=False)
 
 
 def test_images_that_tuned_a_network_from_elsewhere_are_no_test(cases):
@@ -351,8 +339,8 @@ def test_an_evaluation_says_what_chose_its_threshold(cases):
 
 def test_facts_of_the_model_and_phantoms_cannot_be_talked_away(cases):
     """What the caller says does not hide threshold, preprocessing, phantoms or seen images."""
-    lies = {"threshold": 0.9, "preprocessing": {}, "cleaning": {}, "model_sha256": "0",
-            "data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}  # fmt: skip
+    lies = {"threshold": 0.9, "preprocessing": {}, "cleaning": {}, "model_sha256": "0"}
+    lies |= {"data_kind": "clinical", "seen_in_training": False, "threshold_chosen": ""}
     segmenter = replace(recorded(cases, cases[:1]), threshold=0.3, cleaning=Cleaning(0.1))
     about = evaluate_cases(segmenter, cases, provenance=lies, progress=False).provenance
     assert {key for key, value in lies.items() if getattr(about, key) == value} == set()
@@ -364,53 +352,10 @@ def test_scored_predictions_say_what_is_not_known_of_them(cases, tmp_path):
     for case in cases:
         write_png(tmp_path / f"{case.name}_pred.png", load_case(case)[1].astype("uint8") * 255)
     about = find_predictions(tmp_path, cases).evaluate({"data": "p"}, progress=False).provenance
-    assert about.threshold == "that of the given masks" and about.seen_in_training is None
-    assert about.threshold_chosen.startswith("not recorded")
-    assert about.banner == PHANTOM_BANNER  # found by itself
+    assert about.banner == PHANTOM_BANNER  # noticed without being said
     first = evaluate_cases(recorded(cases, []), cases, progress=False).provenance
     assert about.data_sha256 == first.data_sha256 and len(about.predictions_sha256) == 64
     write_png(tmp_path / f"{cases[0].name}_pred.png", 0 * load_case(cases[0])[1].astype("uint8"))
     again = find_predictions(tmp_path, cases).evaluate(progress=False).provenance
     assert again.data_sha256 == about.data_sha256
     assert again.predictions_sha256 != about.predictions_sha256
-    assert {"numpy", "opencv-python-headless", "python"} <= set(about.versions)
-
-
-def test_merged_folds_keep_the_banner_of_one():
-    folds = {0: make_fold(0, count=6), 1: make_fold(1, count=6)}
-    folds[1].provenance = folds[1].provenance.but(data_kind="phantoms")
-    assert merge_evaluations(folds).provenance.banner == PHANTOM_BANNER
-
-
-# --- a model and its own preprocessing ------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    config, preprocessing = UNetConfig(filters=4, depth=1), Preprocessing(16, keep_aspect=False)
-    network = build_unet(config, 16)
-    segmenter = Segmenter(
-        network, preprocessing, 0.35, Cleaning(0.01, 0.4), provenance={"name": "m"}
-    )
-    return save_segmenter(segmenter, config, tmp_path_factory.mktemp("model") / "m")
-
-
-def test_a_model_is_scored_with_its_own_settings(folder, cases):
-    segmenter = load_segmenter(folder)
-    about = evaluate_cases(segmenter, cases, progress=False).provenance
-    stored = json.loads((folder / "segmenter.json").read_text())
-    for key in ("preprocessing", "threshold", "cleaning"):
-        assert getattr(about, key) == stored[key]
-    assert about.preprocessing == {"size": 16, "keep_aspect": False}
-
-
-def test_settings_changed_by_hand_are_noticed(folder, tmp_path):
-    stored = json.loads((folder / "segmenter.json").read_text())
-    copy = shutil.copytree(folder, tmp_path / "m")
-    changes = {"threshold": 0.5, "preprocessing": {"keep_aspect": True}}
-    changes |= {"cleaning": {"minimum_peak": 0.9}, "network": {"filters": 8}}
-    for part, value in changes.items():
-        value = stored[part] | value if isinstance(value, dict) else value
-        (copy / "segmenter.json").write_text(json.dumps(stored | {part: value}))
-        with pytest.raises(WeightsError, match="was changed after it was saved"):
-            load_segmenter(copy)

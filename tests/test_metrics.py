@@ -1,8 +1,6 @@
 """Scores of mask pairs against scikit-learn, MedPy, SimpleITK and hand counts; tables and files."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import medpy.metric.binary as medpy
@@ -101,11 +99,11 @@ def test_pooled_scores_equal_scikit_learn_with_zero_division_nan():
 def test_per_image_scores_equal_scikit_learn_with_zero_division_zero():
     for truth, prediction, score in chosen(True, True)[::5] + chosen(True, False):
         t, p = truth.ravel(), prediction.ravel()
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(
-            t, p, average="binary", zero_division=0
-        )
-        assert same(score.dice, f1) and same(score.precision, precision)
-        assert same(score.recall, recall) and same(score.iou, sk.jaccard_score(t, p))
+        options = {"average": "binary", "zero_division": 0}
+        *expected, _ = sk.precision_recall_fscore_support(t, p, **options)
+        expected.append(sk.jaccard_score(t, p))
+        ours = score.precision, score.recall, score.dice, score.iou
+        assert ours == pytest.approx(tuple(expected), abs=1e-12)
         assert score.missed == (not (t & p).any()) and math.isnan(score.left_empty)
 
 
@@ -126,10 +124,7 @@ def test_the_rule_for_empty_masks_holds_for_every_score():
     truth, elsewhere = np.zeros((2, 10, 10), bool)
     truth[2, 3] = elsewhere[8, 8] = True
     missed = score_case(truth, elsewhere, name="x")  # 0, and not a half
-    assert (missed.dice, missed.iou, missed.precision, missed.recall, missed.missed) == (
-        *(0, 0, 0, 0),
-        True,
-    )
+    assert missed.missed and not any(getattr(missed, name) for name in of_kind("overlap"))
     assert score_case(FULL, EMPTY, name="x", spacing=(0.1, 0.2)).hd95 == math.hypot(3, 8)
     equal = score_case(FULL, FULL, name="x")
     assert (equal.hd95, equal.mean_surface_distance, equal.area_error) == (0, 0, 0)
@@ -248,7 +243,7 @@ counts_strategy = st.tuples(*[st.integers(0, 2**40)] * 4).filter(any)
 text = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=12)
 numbers = [
     *[st.integers(0, 2**40)] * 4,
-    *(st.floats(0, high, allow_infinity=False) for high in (None, None, 1, 1, 1, 1, 1)),
+    *(st.floats(0, high, allow_infinity=False) for high in (None, None, 1, 1, 1, 1, 1, 1)),
 ]
 case_strategy = st.builds(
     lambda names, c, m: CaseScore(*names, 1, sum(c), *c, *m),
@@ -285,13 +280,13 @@ def test_csv_is_readable_and_its_scores_are_by_hand(tmp_path):
         *("dice", "iou", "precision", "recall", "left_empty", "false_positive_area"),
         *("area_error", "absolute_area_error", "components", "components_found"),
         *("predicted_components", "false_components", "hd95", "mean_surface_distance"),
-        *("surface_dice", "brier", "ece", "band_brier", "band_ece"),
+        *("surface_dice", "image_score", "brier", "ece", "band_brier", "band_ece"),
         *("pixel_height_mm", "pixel_width_mm"),
     ]
     scores = "0.6667,0.5000,0.6667,0.6667,,0.1000,0.0000,0.0000"
-    assert lines[1] == f"benign (2),benign,g1,2,10,4,2,2,12,{scores},2,1,3,2,1.25{',' * 8}"
-    assert lines[2].endswith(",0.0000,0.0000,0.0000,0.0000,,0.0000,-1.0000,1.0000" + "," * 13)
-    assert lines[3].endswith(",0,5,0,15,,,,,0.0000,0.2500,," + "," * 13)
+    assert lines[1] == f"benign (2),benign,g1,2,10,4,2,2,12,{scores},2,1,3,2,1.25{',' * 9}"
+    assert lines[2].endswith(f",0.0000,0.0000,0.0000,0.0000,,0.0000,-1.0000,1.0000{',' * 14}")
+    assert lines[3].endswith(f",0,5,0,15,,,,,0.0000,0.2500,,{',' * 14}")
     strange = CaseTable([CaseScore("ni\udcf1o", "", "", 1, 1, 1, 0, 0, 0)])  # no UTF-8
     assert CaseTable.read_csv(strange.to_csv(tmp_path / "t.csv")) == strange
 
@@ -358,14 +353,3 @@ def test_mm_and_pixels_do_not_share_a_table(tmp_path):
     assert CaseTable.read_csv(CaseTable([known]).to_csv(tmp_path / "t.csv"))[0] == known
     with pytest.raises(ValueError, match="known for a and not for b"):
         CaseTable([known, score_case(FULL, FULL, name="b")])
-
-
-@pytest.mark.slow
-def test_importing_metrics_loads_nothing_heavy():
-    code = "import sys, unet_lib.metrics; print('\\n'.join(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    heavy = {"tensorflow", "keras", "jax", "torch", "matplotlib", "sklearn", "cv2", "PIL", "scipy"}
-    assert "unet_lib.metrics" in loaded and "numpy" in loaded
-    assert not heavy & {name.split(".")[0] for name in loaded}

@@ -15,7 +15,7 @@ left empty (mean: specificity)      1                 0                  nan
 false-positive area                 0                 share of image     0
 components of the truth, found      0, 0              0, 0               n, 0
 false components                    0                 all                0
-Brier, ECE                          defined           defined            defined
+image score, Brier, ECE             defined           defined            defined
 Brier, ECE in the band              nan               nan                defined
 ==================================  ================  =================  ======================
 
@@ -45,6 +45,7 @@ from unet_lib.metrics.scores import (
     BAND_PX,
     CONFUSION,
     SCORES,
+    SIZES,
     TOLERANCE_MM,
     TOLERANCE_PX,
     PixelCounts,
@@ -61,6 +62,7 @@ __all__ = [
     "CONFUSION",
     "LESION_IMAGES",
     "SCORES",
+    "SIZES",
     "TOLERANCE_MM",
     "TOLERANCE_PX",
     "Calibration",

@@ -63,6 +63,7 @@ class CaseScore:
     hd95: float = math.nan  # mm where the size of a pixel is known, else pixels
     mean_surface_distance: float = math.nan
     surface_dice: float = math.nan
+    image_score: float = math.nan  # highest probability in the image, before any cleaning
     brier: float = math.nan  # of all pixels; nan without probabilities
     ece: float = math.nan
     band_brier: float = math.nan  # of the pixels in `contour_band`

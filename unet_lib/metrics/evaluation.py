@@ -41,7 +41,7 @@ class Evaluation:
     folds : tuple of dict
         Of folds that were merged (`merge_evaluations`): ``fold``, ``auc`` and
         ``average_precision``, both areas by "all images", "lesion images" and class (its images
-        with a lesion), None where undefined. Empty for a single evaluation.
+        with a lesion), and ``image_auc``; None where undefined. Empty for a single evaluation.
     """
 
     table: CaseTable = field(default_factory=CaseTable)
@@ -92,8 +92,14 @@ class Evaluation:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         whole, band = pixels.calibration, pixels.band
-        known = {"brier": whole.brier, "ece": whole.ece}
-        score = replace(score, **known, band_brier=band.brier, band_ece=band.ece)
+        score = replace(
+            score,
+            image_score=float(np.float32(np.max(probabilities))),
+            brier=whole.brier,
+            ece=whole.ece,
+            band_brier=band.brier,
+            band_ece=band.ece,
+        )
         self.table.add(score)
         key = label if score.has_lesion else f"{label}{NO_LESION}"
         if key in self.histograms:
@@ -141,6 +147,23 @@ class Evaluation:
         defined = ([value for value in some if value is not None] for some in values)
         auc, average = (float(np.mean(some)) if some else math.nan for some in defined)
         return auc, average
+
+    @property
+    def image_auc(self) -> float:
+        """Area under the ROC curve of the image score; of merged folds the folds' mean.
+
+        nan where a fold lacks images with, or without, a lesion, or the score of one.
+        """
+        if self.folds:
+            areas = [fold.get("image_auc") for fold in self.folds]
+            return math.nan if None in areas else float(np.mean(areas))
+        scores, lesion = self.table.column("image_score"), self.table.column("has_lesion")
+        if np.isnan(scores).any() or len(set(lesion)) < 2:
+            return math.nan
+        from scipy.stats import mannwhitneyu  # importing this package is cheap
+
+        pairs = lesion.sum() * (~lesion).sum()
+        return float(mannwhitneyu(scores[lesion], scores[~lesion]).statistic / pairs)
 
     def save(self, folder: str | Path) -> Path:
         """Write cases.csv, histograms.npz, about.json, of merged folds folds.json; return `folder`.
@@ -248,7 +271,9 @@ def _areas(fold: int, evaluation: Evaluation) -> dict[str, Any]:
     """Work out the areas under the curves of one fold, see `Evaluation.folds`."""
     names = (ALL_IMAGES, LESION_IMAGES, *evaluation.table.lesion_cases.labels)
     pairs = {name: evaluation.areas(name) for name in names}
-    return {"fold": fold} | {
+    areas = {
         key: {name: None if math.isnan(pair[i]) else pair[i] for name, pair in pairs.items()}
         for i, key in enumerate(AREAS)
     }
+    area = evaluation.image_auc
+    return {"fold": fold, **areas, "image_auc": None if math.isnan(area) else area}

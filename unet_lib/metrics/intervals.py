@@ -18,7 +18,7 @@ MIN_GROUPS_SHARE = 10
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over images (nan without any) and its confidence interval."""
+    """A mean (or median) over images, nan without any, and its confidence interval."""
 
     mean: float
     low: float  # nan, as `high`, when there are too few groups to tell
@@ -65,6 +65,24 @@ def group_bootstrap(
     low, high = np.quantile((means - mean) / errors, [(1 - level) / 2, (1 + level) / 2])
     limits = np.clip([mean - high * error, mean - low * error], values.min(), values.max())
     return Interval(mean, *limits.tolist(), len(values), count)
+
+
+def group_median(
+    values: np.ndarray, groups: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Bootstrap the median over groups (percentiles); no limits for fewer than 20 groups."""
+    values, sums, _ = _by_group(values, groups, level)
+    count, n = len(sums), len(values)
+    middle = float(np.median(values)) if n else math.nan
+    if count < MIN_GROUPS:
+        return Interval(middle, math.nan, math.nan, n, count)
+    order, (_, index) = np.argsort(values), np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+    ranks = drawn[:, index[order]].cumsum(axis=1)  # of the images drawn, by value
+    medians = values[order][np.argmax(2 * ranks >= ranks[:, -1:], axis=1)]
+    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(middle, float(low), float(high), n, count)
 
 
 def share_interval(

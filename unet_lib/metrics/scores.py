@@ -15,6 +15,8 @@ TOLERANCE_PX, TOLERANCE_MM = 5.0, 0.5
 """Distance up to which surface Dice counts a contour pixel as right; mm where spacing is known."""
 BAND_PX = 20
 """Pixels up to this far from the true contour are in the band, on both sides of it."""
+SIZES = (0.0, 0.02, 0.05, 0.1, 1.01)
+"""Limits of the sizes of lesions that are told apart, as a share of the image."""
 
 
 class Score(NamedTuple):
@@ -45,6 +47,7 @@ SCORES: dict[str, Score] = {
     "hd95": Score("HD95", "contour", 1, "length", "lower"),
     "mean_surface_distance": Score("mean surface distance", "contour", 1, "length", "lower"),
     "surface_dice": Score("surface Dice", "contour"),
+    "image_score": Score("image score", "image", better=""),
     "brier": Score("Brier", "calibration", better="lower"),
     "ece": Score("ECE", "calibration", better="lower"),
     "band_brier": Score("Brier in the band", "calibration", better="lower"),
@@ -78,7 +81,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 DERIVED = of_kind("overlap", "normal", "area")
-MEASURED = of_kind("component", "contour", "calibration", "pixel")
+MEASURED = of_kind("component", "contour", "image", "calibration", "pixel")
 CONFUSION = ("precision", "recall", "f1", "iou", "mean_iou", "accuracy")
 """The scores of a confusion matrix that tables and figures show."""
 

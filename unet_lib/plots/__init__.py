@@ -7,16 +7,17 @@ image; the line below says which model, data, fold and how many images, and a ba
 readers, and line styles differ for grey prints.
 """
 
-from unet_lib.plots.curves import plot_history, plot_threshold_curve
 from unet_lib.plots.figure import save_figure
 from unet_lib.plots.pictures import plot_augmentation, plot_examples, plot_predictions
 from unet_lib.plots.scores import (
     plot_calibration,
     plot_confusion_matrix,
     plot_dice_by_size,
+    plot_image_roc,
     plot_precision_recall,
     plot_roc,
 )
+from unet_lib.plots.training import plot_history, plot_threshold_curve
 
 __all__ = [
     "plot_augmentation",
@@ -25,6 +26,7 @@ __all__ = [
     "plot_dice_by_size",
     "plot_examples",
     "plot_history",
+    "plot_image_roc",
     "plot_precision_recall",
     "plot_predictions",
     "plot_roc",

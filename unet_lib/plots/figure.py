@@ -1,14 +1,13 @@
-"""What all figures share: size, title, the line that says what is shown, banner, colours."""
+"""One frame for all figures: size, title, the line that says what is shown, banner, colours."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
@@ -19,7 +18,9 @@ BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # on 
 SKY, AMBER = "#56B4E9", "#E69F00"  # on dark ultrasound
 # Training and validation, all images and lesion images: colour and line style both differ.
 STYLES = ({"color": BLUE, "linestyle": "-"}, {"color": VERMILION, "linestyle": "--"})
-_YELLOW = {"boxstyle": "square,pad=0.25", "facecolor": "#FFF3BF", "edgecolor": "#7A5C00"}
+DOTTED = {"color": GREY, "linestyle": ":"}
+YELLOW = {"boxstyle": "square,pad=0.25", "facecolor": "#FFF3BF", "edgecolor": "#7A5C00"}
+NARROW = 4.6  # inches: the width of a figure that is readable on a phone
 
 
 class NotebookFigure(Figure):
@@ -33,31 +34,37 @@ def new_figure(
     width: float,
     height: float,
     title: str,
-    caption: str,
     provenance: Provenance | Mapping[str, Any] | None,
-    *,
-    legend: Sequence[Artist] = (),
-    columns: int = 4,
+    *details: str,
+    model: bool = True,
+    legend: int = 0,
 ) -> tuple[Figure, SubFigure]:
-    """Make a figure and, between banner and caption, the part for the panels of about this size.
+    """Make a figure and, between banner and caption, the part for panels of about this size.
 
-    Its layout is constrained, so panels keep clear of title, legend, banner and caption.
+    The caption says model (where `model`), data and `details`; `legend` is the number of lines that
+    `add_legend` will take. The layout is constrained, so that panels keep clear of all of it.
     """
-    banner = Provenance.of(provenance).banner
-    tall = height + 1.1 + 0.25 * len(legend) / columns + 0.3 * len(banner.splitlines())
-    figure = NotebookFigure(figsize=(width, tall), layout="constrained", facecolor="white")
+    provenance = Provenance.of(provenance)
     # A part of the caption that is short is not broken between two lines.
-    parts = [p.replace(" ", "\u00a0") if len(p) < 60 else p for p in caption.split(" · ")]
-    caption = textwrap.fill("\u00a0· ".join(parts), int(width * 14), break_on_hyphens=False)
-    figure.supxlabel(caption, fontsize=8.5, color="#333333")
-    if banner:
-        figure.suptitle(banner, fontsize=10, fontweight="bold", wrap=True, bbox=_YELLOW)
+    parts = provenance.describe(*details, model=model).split(" · ")
+    parts = [part.replace(" ", "\u00a0") if len(part) < 60 else part for part in parts]
+    lines = textwrap.wrap("\u00a0· ".join(parts), int(width * 14), break_on_hyphens=False)
+    rows = 3 + len(lines) + 1.4 * legend + 2 * len(provenance.banner.splitlines())
+    size = (width, height + 0.17 * rows)
+    figure = NotebookFigure(figsize=size, layout="constrained", facecolor="white")
+    figure.supxlabel("\n".join(lines), fontsize=8.5, color="#333333")
+    if provenance.banner:
+        style = {"fontsize": 9, "fontweight": "bold", "bbox": YELLOW}
+        figure.suptitle(provenance.banner, wrap=True, **style)
     panels = figure.subfigures()
     panels.suptitle(title, fontsize=11, fontweight="bold", wrap=True)
-    if legend:
-        place = {"loc": "outside lower center", "ncols": columns}
-        panels.legend(handles=list(legend), frameon=False, fontsize=9, **place)
     return figure, panels
+
+
+def add_legend(panels: SubFigure, columns: int = 1) -> None:
+    """Explain below the panels what has a label in the first of them."""
+    style = {"loc": "outside lower center", "frameon": False, "fontsize": 9, "ncols": columns}
+    panels.legend(*panels.axes[0].get_legend_handles_labels(), **style)
 
 
 def score_axes(axes: Axes, x: str, y: str, **limits: tuple[float, float]) -> None:
@@ -74,7 +81,7 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure as a file, whole or not at all.
+    """Write a figure as a file, whole or not at all; return the path.
 
     Parameters
     ----------
@@ -83,11 +90,6 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         The suffix decides on the format (.png, .pdf, .svg).
     dpi : int
         Pixels per inch.
-
-    Returns
-    -------
-    Path
-        `path`.
     """
     path = Path(path)
     with atomic_path(path) as temporary:

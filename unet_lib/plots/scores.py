@@ -1,131 +1,131 @@
-"""Figures of an evaluation: curves, confusion matrix, calibration, Dice against lesion size."""
+"""Figures of an evaluation: curves, confusion matrix, calibration, Dice by size of the lesion."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from unet_lib.metrics import (
+    ALL_IMAGES,
     BAND_PX,
     CONFUSION,
     LESION_IMAGES,
     SCORES,
+    SIZES,
     Evaluation,
-    PixelCounts,
-    ProbabilityHistogram,
     number,
 )
 from unet_lib.metrics.curves import BINS
-from unet_lib.plots.figure import BLUE, GREEN, GREY, STYLES, VERMILION, new_figure, score_axes
+from unet_lib.metrics.intervals import group_median
+from unet_lib.plots.figure import (
+    BLUE,
+    DOTTED,
+    GREEN,
+    NARROW,
+    STYLES,
+    VERMILION,
+    add_legend,
+    new_figure,
+    score_axes,
+)
 
 # Marker and colour both differ; other classes share the last one.
 CLASSES = {"benign": (BLUE, "o"), "malignant": (VERMILION, "^")}
 OTHER = (GREEN, "s")
-RUNNING = 15  # images in the running median
-FOUND = "recall (share of lesion pixels found)"
-Pool = tuple[str, ProbabilityHistogram, PixelCounts, tuple[float, float]]
+MEDIAN = {"fmt": "D", "color": "black", "capsize": 5, "linewidth": 1.5, "zorder": 3}
+FOUND = "recall (share of lesion pixels)"
+MARK = "dot: the final masks"
 
 
 def plot_roc(evaluation: Evaluation) -> Figure:
     """Show the pooled ROC curve of all images and of those with a lesion, whole and enlarged.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        With histograms.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If the evaluation holds no probabilities.
+    ValueError: the evaluation holds masks only.
     """
-    pools = _pools(evaluation)
-    legend = [
-        Line2D([], [], label=f"{name}: {_of(evaluation)}AUC {number(auc, 4)}", **style)
-        for (name, _, _, (auc, _)), style in zip(pools, STYLES, strict=False)
-    ]
-    legend.append(Line2D([], [], color=GREY, linestyle=":", label="chance: AUC 0.5"))
-    title, caption = "ROC curve, pooled over pixels", _caption(evaluation)
-    figure, panels = new_figure(9.0, 3.6, title, caption, evaluation.provenance, legend=legend)
+    pools, title = _pools(evaluation), "ROC curve, pooled over pixels"
+    figure, panels = _frame(evaluation, 6.2, title, _pixels(evaluation), MARK, legend=3)
     names = {"whole curve": (-0.01, 1.01), "enlarged: false-positive rate up to 0.1": (-0.002, 0.1)}
-    for axes, (name, limits) in zip(panels.subplots(1, 2), names.items(), strict=True):
-        for (_, histogram, counts, _), style in zip(pools, STYLES, strict=False):
-            curve = histogram.roc()
-            axes.plot(*_thin(curve.x, curve.y), **style)
+    for axes, (name, limits) in zip(panels.subplots(2), names.items(), strict=True):
+        for (images, label), style in zip(pools.items(), STYLES, strict=False):
+            curve, counts = evaluation.histogram(images).roc(), evaluation.cases_of(images).pooled()
+            area = number(evaluation.areas(images)[0], 4)
+            axes.plot(*_thin(curve.x, curve.y), label=f"{label} AUC {area}", **style)
             _mark(axes, counts.false_positive_rate, counts.recall, style)
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-        score_axes(axes, "false-positive rate (share of background pixels)", FOUND, xlim=limits)
+        axes.plot([0, 1], [0, 1], label="chance: AUC 0.5", **DOTTED)
+        score_axes(axes, "false-positive rate (share of background)", FOUND, xlim=limits)
         axes.set_title(name, fontsize=9)
+    add_legend(panels)
     return figure
 
 
 def plot_precision_recall(evaluation: Evaluation) -> Figure:
     """Show the pooled precision-recall curve of all images and of those with a lesion.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        With histograms.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If the evaluation holds no probabilities.
+    ValueError: the evaluation holds masks only.
     """
-    pools, legend = _pools(evaluation), []
-    for (name, _, counts, (_, area)), style in zip(pools, STYLES, strict=False):
-        average = f"{_of(evaluation)}average precision {number(area)}"
-        legend.append(Line2D([], [], label=f"{name}: {average}", **style))
-        share = f"guessing: {number(counts.prevalence)} (lesion share)"
-        legend.append(Line2D([], [], color=style["color"], linestyle=":", label=share))
-    title, caption = "Precision-recall curve, pooled over pixels", _caption(evaluation)
-    more = {"legend": legend, "columns": 1}
-    figure, panels = new_figure(6.4, 3.6, title, caption, evaluation.provenance, **more)
+    pools, title = _pools(evaluation), "Precision-recall curve, pooled over pixels"
+    figure, panels = _frame(evaluation, 3.4, title, _pixels(evaluation), MARK, legend=4)
     axes = panels.subplots()
-    for (_, histogram, counts, _), style in zip(pools, STYLES, strict=False):
-        curve = histogram.precision_recall()
-        axes.plot(*_thin(curve.x, curve.y), **style)
+    for (images, label), style in zip(pools.items(), STYLES, strict=False):
+        curve = evaluation.histogram(images).precision_recall()
+        counts, area = evaluation.cases_of(images).pooled(), number(evaluation.areas(images)[1])
+        axes.plot(*_thin(curve.x, curve.y), label=f"{label} average precision {area}", **style)
+        guess = f"guessing: {number(counts.prevalence)} (lesion share)"
+        axes.axhline(counts.prevalence, label=guess, color=style["color"], linestyle=":")
         _mark(axes, counts.recall, counts.precision, style)
-        axes.axhline(counts.prevalence, color=style["color"], linestyle=":")
-    score_axes(axes, FOUND, "precision (share of predicted pixels that are lesion)")
+    score_axes(axes, FOUND, "precision (share of predicted pixels)")
+    add_legend(panels)
+    return figure
+
+
+def plot_image_roc(evaluation: Evaluation) -> Figure:
+    """Show how the highest probability of an image tells those with a lesion from those without.
+
+    ValueError: images with, or without, a lesion are missing, or the probability of one is.
+    """
+    lesions, normals = evaluation.table.lesion_cases, evaluation.table.normal_cases
+    if math.isnan(evaluation.image_auc):
+        raise ValueError(
+            f"{len(lesions)} images have a lesion and {len(normals)} none: a ROC curve of images "
+            "needs both, and the probabilities of all; give them to Evaluation.add"
+        )
+    title = "Is there a lesion? ROC curve of the image score (per image)"
+    words = f"{len(lesions)} with a lesion", "image score: highest probability", MARK
+    figure, panels = _frame(evaluation, 3.0, title, *words, legend=2)
+    axes, scores = panels.subplots(), evaluation.table.column("image_score")
+    thresholds = np.concatenate([[np.inf], np.unique(scores)[::-1]])
+    x, y = (
+        np.mean(cases.column("image_score") >= thresholds[:, None], axis=1)
+        for cases in (normals, lesions)
+    )
+    area = f"{_mean(evaluation)}AUC {number(evaluation.image_auc)}"
+    axes.plot(x, y, label=f"{len(evaluation.table)} images: {area}", **STYLES[0])
+    axes.plot([0, 1], [0, 1], label="chance: AUC 0.5", **DOTTED)
+    marked = (1 - cases.column("predicted_empty").mean() for cases in (normals, lesions))
+    _mark(axes, *marked, STYLES[0])
+    score_axes(axes, "images without a lesion that are marked", "lesion images that are marked")
+    add_legend(panels)
     return figure
 
 
 def plot_confusion_matrix(evaluation: Evaluation, *, lesion_only: bool = False) -> Figure:
     """Show the pooled confusion matrix of pixels: counts, and shares of each row.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Its table is what is counted; histograms are not needed.
-    lesion_only : bool
-        Leave out the images without a lesion.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `lesion_only` leaves out the images without a lesion; probabilities are not needed.
     """
-    table = evaluation.table.lesion_cases if lesion_only else evaluation.table
+    images = LESION_IMAGES if lesion_only else ALL_IMAGES
+    table = evaluation.cases_of(images)
     counts = table.pooled()
     scores = [f"{SCORES[name].title} {number(getattr(counts, name))}" for name in CONFUSION]
-    caption = evaluation.provenance.describe(f"{counts.n:,} pixels", *scores)
-    images = f"{len(table)} {'lesion images' if lesion_only else 'images'}"
-    title = f"Confusion matrix, pixels of {images} pooled"
-    figure, panels = new_figure(5.6, 3.3, title, caption, evaluation.provenance)
+    title = f"Confusion matrix, pixels of {len(table)} {images.removeprefix('all ')} pooled"
+    words = (f"{counts.n:,} pixels", *scores)
+    figure, panels = new_figure(NARROW, 2.6, title, evaluation.provenance, *words)
     axes = panels.subplots()
     cells = np.array([[counts.tp, counts.fn], [counts.fp, counts.tn]], dtype=float)
     totals = cells.sum(axis=1, keepdims=True)
@@ -146,115 +146,95 @@ def plot_confusion_matrix(evaluation: Evaluation, *, lesion_only: bool = False) 
 def plot_calibration(evaluation: Evaluation) -> Figure:
     """Show the share of lesion pixels against the predicted probability, all pixels and band.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        With histograms.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If the evaluation holds no probabilities.
+    ValueError: the evaluation holds masks only.
     """
-    (_, whole, *_), *_ = _pools(evaluation)
-    parts = {"all pixels": whole.calibration}
-    if whole.band.n:
-        parts[f"at most {BAND_PX} pixels from a true contour"] = whole.band
-    legend = [
-        Line2D([], [], label=f"{name}: ECE {part.ece:.3f}, Brier {part.brier:.3f}", **style)
-        for (name, part), style in zip(parts.items(), STYLES, strict=False)
-    ]
-    legend.append(Line2D([], [], color=GREY, linestyle=":", label="perfect"))
-    images, pixels = f"{len(evaluation.table)} images", f"{whole.n:,} pixels"
-    caption = evaluation.provenance.describe(images, pixels, f"{BINS} bins of equal width")
-    title, more = "Calibration, pooled over pixels", {"legend": legend, "columns": 1}
-    figure, panels = new_figure(8.2, 3.2, title, caption, evaluation.provenance, **more)
-    left, right = panels.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-    for part, style in zip(parts.values(), STYLES, strict=False):
-        left.plot(*part.reliability(), marker="o", markersize=4, **style)
-        right.stairs(part.sums[0] / part.n, np.linspace(0, 1, BINS + 1), linewidth=1.5, **style)
-    score_axes(left, "mean predicted probability", "share of lesion pixels", xlim=(-0.02, 1.02))
-    right.set(yscale="log", xlabel="predicted probability", ylabel="share of the pixels")
-    right.grid(alpha=0.3)
+    _pools(evaluation)
+    whole, title = evaluation.histogram(), "Calibration, pooled over pixels"
+    words = _pixels(evaluation), f"{BINS} bins of equal width"
+    figure, panels = _frame(evaluation, 4.8, title, *words, legend=3)
+    above, below = panels.subplots(2, height_ratios=[2, 1])
+    above.plot([0, 1], [0, 1], label="perfect", **DOTTED)
+    parts = {"all pixels": whole.calibration, f"at most {BAND_PX} px from a contour": whole.band}
+    for (name, part), style in zip(parts.items(), STYLES, strict=True):
+        if part.n:
+            label = f"{name}: ECE {part.ece:.3f}, Brier {part.brier:.3f}"
+            above.plot(*part.reliability(), marker="o", markersize=4, label=label, **style)
+            below.stairs(part.sums[0] / part.n, np.linspace(0, 1, BINS + 1), **style)
+    score_axes(above, "mean predicted probability", "share of lesion pixels")
+    below.set(yscale="log", xlabel="predicted probability", ylabel="share of the pixels")
+    below.grid(alpha=0.3)
+    add_legend(panels)
     return figure
 
 
 def plot_dice_by_size(evaluation: Evaluation) -> Figure:
-    """Show the Dice of every lesion image against the share of the image that the lesion covers.
+    """Show the Dice of every lesion image by the size of its lesion, and the medians of `SIZES`.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If no image has a lesion.
+    ValueError: no image has a lesion.
     """
     lesions = evaluation.table.lesion_cases
     if not len(lesions):
         raise ValueError("no image has a lesion: there is no Dice to show")
     share = 100 * np.array([case.lesion_share for case in lesions])
     dice, labels = lesions.column("dice"), lesions.column("label")
-    missed = f"{int(lesions.column('missed').sum())} missed: Dice 0"
-    caption = evaluation.provenance.describe(f"{len(lesions)} lesion images", missed)
-    title = "Dice of every lesion image against the size of its lesion (per image)"
-    figure, panels = new_figure(8.2, 3.6, title, caption, evaluation.provenance)
+    words = f"{len(lesions)} lesion images", f"{lesions.column('missed').sum()} missed: Dice 0"
+    title, height = "Dice by the size of the lesion (per image)", 3.4
+    lines = 1 + len(lesions.labels)
+    figure, panels = new_figure(NARROW, height, title, evaluation.provenance, *words, legend=lines)
     axes = panels.subplots()
     for label in lesions.labels:
         chosen, (colour, marker) = labels == label, CLASSES.get(label, OTHER)
-        look = {"color": colour, "marker": marker, "alpha": 0.6}
+        look = {"color": colour, "marker": marker, "alpha": 0.4}
         name = f"{label or 'no class'} ({chosen.sum()})"
-        axes.scatter(share[chosen], dice[chosen], s=20, label=name, **look)
-    if len(lesions) >= RUNNING:
-        order = np.argsort(share, kind="stable")
-        windows = np.lib.stride_tricks.sliding_window_view(order, RUNNING)
-        middle = np.median(share[windows], axis=1), np.median(dice[windows], axis=1)
-        name = f"median of {RUNNING} images of similar size"
-        axes.plot(*middle, color="black", linewidth=1.5, label=name)
+        axes.scatter(share[chosen], dice[chosen], s=14, label=name, **look)
+    name = "median of a size, 95 % interval where it is known"
+    for low, high in zip(SIZES[:-1], SIZES[1:], strict=True):
+        inside = (100 * low <= share) & (share < 100 * high)
+        if inside.any():
+            median = group_median(dice[inside], lesions.groups[inside])
+            middle, ends = np.median(share[inside]), [[median.low], [median.high]]
+            error = np.abs(np.subtract(ends, median.mean))
+            axes.errorbar(middle, median.mean, error, label=name, **MEDIAN)
+            name = ""
     axes.set(xscale="log", xlabel="lesion, % of the image (true mask)", ylabel="Dice")
+    for low in SIZES[1:-1]:
+        axes.axvline(100 * low, **DOTTED)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.3)
-    panels.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    add_legend(panels)
     return figure
 
 
-def _of(evaluation: Evaluation) -> str:
+def _frame(
+    evaluation: Evaluation, height: float, title: str, *words: str, legend: int
+) -> tuple[Figure, SubFigure]:
+    words = (f"{len(evaluation.table)} images", *words)
+    return new_figure(NARROW, height, title, evaluation.provenance, *words, legend=legend)
+
+
+def _pixels(evaluation: Evaluation) -> str:
+    return f"{evaluation.table.pooled().n:,} pixels"
+
+
+def _mean(evaluation: Evaluation) -> str:
     return "folds' mean " if evaluation.folds else ""
 
 
-def _pools(evaluation: Evaluation) -> list[Pool]:
-    """Give all images and, where it is another set, the lesion images; the areas come last."""
+def _pools(evaluation: Evaluation) -> dict[str, str]:
+    """Name all images and, where it is another set, the lesion images, with their numbers."""
     if not evaluation.histograms:
         raise ValueError(
             "this evaluation holds masks only; curves and calibration need the probabilities: "
             "give them to Evaluation.add"
         )
-    table, lesions = evaluation.table, evaluation.table.lesion_cases
-    areas = evaluation.areas()
-    pools = [(f"all {len(table)} images", evaluation.histogram(), table.pooled(), areas)]
-    if 0 < len(lesions) < len(table):
-        only, areas = evaluation.histogram(LESION_IMAGES), evaluation.areas(LESION_IMAGES)
-        pools.append((f"{len(lesions)} lesion images", only, lesions.pooled(), areas))
+    images, lesions = len(evaluation.table), len(evaluation.table.lesion_cases)
+    pools = {ALL_IMAGES: f"all {images} images: {_mean(evaluation)}".rstrip()}
+    if 0 < lesions < images:
+        pools[LESION_IMAGES] = f"{lesions} lesion images: {_mean(evaluation)}".rstrip()
     return pools
-
-
-def _caption(evaluation: Evaluation) -> str:
-    pixels = f"{evaluation.table.pooled().n:,} pixels"
-    images = f"{len(evaluation.table)} images"
-    return evaluation.provenance.describe(images, pixels, "dot: the final masks")
 
 
 def _mark(axes: Axes, x: float, y: float, style: Mapping[str, Any]) -> None:

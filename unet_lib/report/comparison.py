@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
 
+from unet_lib.files import write_atomic
 from unet_lib.metrics import SCORES, CaseTable, number, of_kind
 from unet_lib.metrics.intervals import Interval, group_bootstrap
-from unet_lib.report.texts import escape, table, with_interval
+from unet_lib.provenance import Provenance
+from unet_lib.report.markdown import banner, escape, table, with_interval
+from unet_lib.report.summary import preamble, write_json
 
+COMPARISON, COMPARED = "comparison.md", "comparison.json"
 OF_LESION_IMAGES = (*of_kind("overlap"), "missed", "components_found", "surface_dice")
 OF_LESION_IMAGES += ("hd95", "mean_surface_distance", "absolute_area_error", "band_brier")
 OF_NORMAL_IMAGES = (*of_kind("normal"), "false_components")
@@ -86,33 +92,57 @@ def compare(first: CaseTable, second: CaseTable, *, seed: int = 0) -> tuple[Comp
     return tuple(compared)
 
 
-def comparison_markdown(comparisons: Sequence[Comparison], first: str, second: str) -> str:
-    """Write a comparison as a Markdown table.
+def write_comparison(
+    comparisons: Sequence[Comparison],
+    folder: str | Path,
+    first: str,
+    second: str,
+    *,
+    provenance: Provenance | Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a comparison beside a report; return ``comparison.md``, beside ``comparison.json``.
 
     Parameters
     ----------
     comparisons : sequence of Comparison
         From `compare`.
+    folder : str or Path
+        Made when absent.
     first, second : str
         Names of the two.
+    provenance : Provenance or mapping of its fields, optional
+        Of the first; says which images and decides on the warning.
     """
-    rows = []
-    for one in comparisons:
-        score = SCORES[one.score]
-        rows.append(
-            [
-                score.title + (" (lower is better)" if score.better == "lower" else ""),
-                str(one.difference.n),
-                number(one.first, score.digits),
-                number(one.second, score.digits),
-                with_interval(one.difference, score.digits),
-                "<0.0001" if one.p < 0.0001 else number(one.p, 4),
-                str(one.better),
-                str(one.worse),
-            ]
-        )
+    folder, provenance = Path(folder), Provenance.of(provenance)
+    numbers = {"first": first, "second": second, "scores": comparisons}
+    numbers = preamble(provenance) | numbers | {"about": provenance.to_dict()}
+    write_json(folder / COMPARED, numbers)
+    sizes = {one.score: one.difference.n for one in comparisons}
+    lesions, normals = (
+        max((sizes.get(name, 0) for name in names), default=0)
+        for names in (OF_LESION_IMAGES, OF_NORMAL_IMAGES)
+    )
+    counts = f"{lesions} lesion images", f"{normals} images without a lesion"
+    images = escape(provenance.describe(*counts, model=False))
+    title = f"# {escape(first)} compared with {escape(second)}"
     header = ("per image", "images", escape(first), escape(second), *HEADER)
-    return f"{table(header, rows)}\n\n{NOTE}\n"
+    rows = table(header, map(_row, comparisons))
+    blocks = filter(None, (title, banner(provenance), images, rows, f"{NOTE}\n"))
+    return write_atomic(folder / COMPARISON, "\n\n".join(blocks))
+
+
+def _row(one: Comparison) -> list[str]:
+    score = SCORES[one.score]
+    return [
+        score.title + (" (lower is better)" if score.better == "lower" else ""),
+        str(one.difference.n),
+        number(one.first, score.digits),
+        number(one.second, score.digits),
+        with_interval(one.difference, score.digits),
+        "<0.0001" if one.p < 0.0001 else number(one.p, 4),
+        str(one.better),
+        str(one.worse),
+    ]
 
 
 def _in_order(first: CaseTable, second: CaseTable) -> CaseTable:
@@ -126,9 +156,9 @@ def _in_order(first: CaseTable, second: CaseTable) -> CaseTable:
             "images."
         )
     for name, case in ours.items():
-        truths = [(c.height, c.width, c.tp + c.fn) for c in (case, theirs[name])]
-        if truths[0] != truths[1]:
-            (h1, w1, n1), (h2, w2, n2) = truths
+        sizes = ((c.height, c.width, c.tp + c.fn) for c in (case, theirs[name]))
+        (h1, w1, n1), (h2, w2, n2) = sizes
+        if (h1, w1, n1) != (h2, w2, n2):
             raise ValueError(
                 f"{name}: the true masks differ, {h1} x {w1} with {n1} lesion pixels and {h2} x "
                 f"{w2} with {n2}. Score both on the same data."
@@ -143,11 +173,8 @@ def _compare(
     interval = group_bootstrap(difference, groups, seed=seed)
     _, index = np.unique(groups, return_inverse=True)
     by_group = np.bincount(index, difference) / np.bincount(index)
-    p = math.nan
-    if not by_group.any():
-        p = 1.0
-    elif interval.known:
-        p = float(wilcoxon(by_group).pvalue)
+    p = float(wilcoxon(by_group).pvalue) if interval.known else math.nan
+    p = p if by_group.any() else 1.0
     gain = -difference if SCORES[score].better == "lower" else difference
     counts = int((gain > 0).sum()), int((gain < 0).sum())
     return Comparison(score, float(first.mean()), float(second.mean()), interval, p, *counts)

@@ -6,12 +6,13 @@ import base64
 import hashlib
 import math
 import re
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import jinja2
+import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
@@ -20,17 +21,22 @@ from unet_lib.metrics import SCORES, CaseScore, CaseTable, Evaluation, number
 from unet_lib.metrics.scores import DERIVED, MEASURED
 from unet_lib.provenance import Provenance
 from unet_lib.report import markdown
-from unet_lib.report.outlines import SHOWN, Show, draw_outline, kinds_of_cases
 from unet_lib.report.summary import Summary
 
+Show = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""From the name of an image to the image (H, W, 1), its true and its predicted mask (H, W)."""
+
 TEMPLATES = Path(__file__).parent / "templates"
+SHOWN = 6  # images of each kind
+LONGEST = 640  # pixels of the longer side of a picture on the page
+QUALITY = 85  # of its JPEG; only for looking at, scores are made before
 
 
 class Chart(NamedTuple):
-    """A figure of the report: its title, a text in its place, and the PNG file."""
+    """A figure of the report: its title, what it says in words, and the PNG file."""
 
     title: str
-    alt: str
+    words: str
     png: bytes
 
 
@@ -40,21 +46,14 @@ def render_page(
     parts: Sequence[tuple[str, str]],
     charts: Sequence[Chart],
     show: Show | None,
+    seed: int = 0,
 ) -> str:
     """Write a report as one HTML page; every text from outside is escaped.
 
-    `parts` are the sections in Markdown. Without `show` the cases to look at are only listed.
+    `parts` are the sections in Markdown. Without `show` the gallery only names its images; `seed`
+    draws those that are shown at random.
     """
     provenance, table = evaluation.provenance, evaluation.table
-    scored = provenance.describe(f"{len(table)} images")
-    sections = [
-        {"id": _slug(title), "title": title, "body": _html(body, title, scored)}
-        for title, body in parts
-    ]
-    fixed = {"figures": "Figures", "cases": "Cases", "images": "Every image"}
-    fixed["provenance"] = "Provenance"
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -62,106 +61,134 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["digest"] = _digest
     return environment.get_template("page.html").render(
         title=markdown.title(provenance),
-        scored=scored,
+        scored=provenance.describe(f"{len(table)} images"),
         banners=provenance.banner.splitlines(),
-        suffix=" (training images: not a test)" if provenance.seen_in_training else "",
-        contents=[*sections, *({"id": name, "title": title} for name, title in fixed.items())],
-        tiles=_tiles(summary),
-        sections=sections,
-        figures=[_figure(chart) for chart in charts],
-        kinds=_kinds(table, show),
-        cases_note=_cases_note(provenance, show),
+        suffix=markdown.suffix(provenance),
+        questions=_tiles(summary),
+        gallery=_gallery(table, show, seed),
+        pictures=show is not None,
+        figures=[chart._asdict() | {"data": _base64(chart.png)} for chart in charts],
+        sections=[
+            {"id": re.sub(r"\W+", "-", title.lower()), "title": title, "body": _html(text, title)}
+            for title, text in parts
+        ],
         table=_table(table, provenance),
         facts=markdown.facts(summary),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
     )
 
 
-def _html(text: str, title: str, scored: str) -> Markup:
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _digest(script: str) -> str:
+    return f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}"
+
+
+def _html(text: str, title: str) -> Markup:
     """Turn a section's Markdown into HTML; tags in it are shown, not obeyed."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
 
     def open_table(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:
         first = next(token.content for token in tokens[index:] if token.type == "inline")
-        return Markup(
-            '<div class="scroll" tabindex="0" role="region" aria-label="{0}: {1}"><table>'
-            "<caption>{0} · {2}</caption>\n"
-        ).format(title, first, scored)
+        label = Markup.escape(f"{title}: {first}")
+        return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n'
 
     parser.add_render_rule("table_open", open_table)
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return Markup(parser.render(text))
 
 
-def _slug(title: str) -> str:
-    return "section-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
-    """Return name, value and what it is of."""
-    tiles = []
+def _tiles(summary: Summary) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return both questions, each with name and value of its main scores and what they are of."""
+    outline = []
     for row in summary.per_image[:1]:
-        images, dice = f"{row['images']} {row['label']}", row["means"]["dice"]
-        limits = f"{number(dice.low)} to {number(dice.high)}"
-        sure = f"95 % interval {limits}" if dice.known else "too few groups for an interval"
-        missed = f"{row['missed']} of {row['images']}"
-        tiles += [
-            ("mean Dice", number(dice.mean), f"per image, {images}; {sure}"),
-            ("median Dice", number(row["medians"]["dice"]), f"per image, {images}"),
-            ("lesions missed", missed, "per image: no true pixel found"),
+        dice = row["means"]["dice"]
+        limits = f"{number(dice.low)} to {number(dice.high)} (95 %)"
+        outline = [
+            ("mean Dice", number(dice.mean), limits if dice.known else "too few for an interval"),
+            ("median Dice", number(row["medians"]["dice"]), f"{row['images']} {row['label']}"),
+            ("missed", f"{row['missed']}", f"of {row['images']} {row['label']}"),
         ]
+    scores = summary.detection
+    marked = f"{scores['marked']} of {scores['sensitivity'].n} lesion images"
+    detection = [("sensitivity", number(scores["sensitivity"].mean), marked)]
     if summary.normals:
-        value = f"{summary.normals['left_empty']} of {summary.normals['images']}"
-        tiles.append(("normal images left empty", value, "per image, without a lesion"))
-    row = summary.pooled[0]
-    where = f"pooled pixels, {row['label']} ({row['images']})"
-    tiles.append((SCORES["iou"].title, number(row["scores"]["iou"]), where))
-    tiles.append((SCORES["auc"].title, number(row["auc"], 4), where))
-    return tiles
+        empty = f"{summary.normals['left_empty']} of {summary.normals['images']} normal images"
+        detection.append(("specificity", number(scores["specificity"].mean), empty))
+    false = number(scores["false_components"].mean, 2)
+    detection.append(("false alarms", false, "an image"))
+    detection.append(("ROC AUC", number(scores["auc"]), "image score"))
+    tiles = {"per_image": outline, "detection": detection}
+    heads = {name: question.split(" (")[0] for name, question in markdown.QUESTIONS.items()}
+    return [(heads[name], rows) for name, rows in tiles.items() if rows]
 
 
-def _figure(chart: Chart) -> dict[str, Any]:
-    width, height = struct.unpack(">II", chart.png[16:24])  # after the signature and "IHDR"
-    source = f"data:image/png;base64,{base64.b64encode(chart.png).decode()}"
-    return chart._asdict() | {"source": source, "width": width, "height": height}
+def kinds_of_cases(table: CaseTable, seed: int = 0) -> dict[str, list[CaseScore]]:
+    """Choose the images to look at, by what they are; a kind without images is left out."""
+    lesions = table.lesion_cases
+    missed = sorted((c for c in lesions if c.missed), key=lambda c: (-c.lesion_share, c.name))
+    worst = lesions.subset(lambda case: not case.missed).sorted("dice")
+    alarms = table.normal_cases.subset(lambda case: not case.predicted_empty)
+    alarms = alarms.sorted("false_positive_area", descending=True)
+    drawn = np.random.default_rng(seed).permutation(len(table))
+    kinds = {
+        f"Drawn at random, with seed {seed}": [table[i] for i in drawn],
+        "Found lesions with the lowest Dice": list(worst),
+        "Missed lesions, largest first": missed,
+        "False alarms: images without a lesion that are marked": list(alarms),
+    }
+    return {title: cases for title, cases in kinds.items() if cases}
 
 
-def _kinds(table: CaseTable, show: Show | None) -> list[dict[str, Any]]:
-    kinds = []
-    for kind in kinds_of_cases(table):
-        shown = kind.cases[:SHOWN]
-        outlines = [draw_outline(c, show) | {"words": _words(c)} for c in shown] if show else []
-        names = "; ".join(map(_words, kind.cases if kind.complete else shown))
-        kinds.append(
-            {
-                "title": kind.title,
-                "words": f"{len(kind.cases)} {kind.words}.",
-                "outlines": outlines,
-                "names": f"{names}." if kind.complete or not show else "",
-            }
+def _gallery(table: CaseTable, show: Show | None, seed: int) -> list[dict[str, Any]]:
+    gallery = []
+    for title, cases in kinds_of_cases(table, seed).items():
+        shown = [
+            {"words": _words(c)} | (draw_outline(c, show) if show else {}) for c in cases[:SHOWN]
+        ]
+        gallery.append({"title": f"{title} ({len(shown)} of {len(cases)})", "outlines": shown})
+    return gallery
+
+
+def draw_outline(case: CaseScore, show: Show) -> dict[str, Any]:
+    """Return height, width, picture (a data address), and truth and prediction as SVG paths."""
+    image, truth, prediction = show(case.name)
+    sizes = {image.shape[:2], truth.shape, prediction.shape, (case.height, case.width)}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{case.name}: image {image.shape[:2]}, true mask {truth.shape}, prediction "
+            f"{prediction.shape} and score card {(case.height, case.width)} differ in size"
         )
-    return kinds
+    grey = np.round(np.clip(image[..., 0], 0, 1) * 255).astype(np.uint8)
+    factor = LONGEST / max(grey.shape)
+    if factor < 1:
+        size = [max(1, round(side * factor)) for side in grey.shape[::-1]]
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    masks = {"truth": svg_path(truth), "prediction": svg_path(prediction)}
+    size = {"height": case.height, "width": case.width}
+    return {"picture": _base64(encoded.tobytes())} | size | masks
 
 
-def _cases_note(provenance: Provenance, show: Show | None) -> str:
-    where = provenance.describe()
-    if show is None:
-        return f"The pictures themselves were not at hand when this page was written. {where}"
-    return (
-        "Solid blue: the outline of the true mask. Dashed orange: that of the prediction. Scores "
-        f"are those of the one image (per image); pictures are made smaller for this page. {where}"
+def svg_path(mask: np.ndarray) -> str:
+    """Return the outlines of a mask, around holes too, as an SVG path through pixel centres."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    lines = (
+        "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in contour[:, 0].tolist())
+        for contour in contours
     )
+    return "".join(f"M{line}Z" for line in lines)
 
 
 def _words(case: CaseScore) -> str:
     label = f" ({case.label})" if case.label and case.label not in case.name else ""
     if not case.has_lesion:
-        area = f"{case.false_positive_area:.1%} of the image marked"
-        return f"{case.name}{label}: no lesion, {area}"
+        marked = f"{case.false_positive_area:.1%} of the image marked"
+        return f"{case.name}{label}: no lesion, {'left empty' if case.predicted_empty else marked}"
     score = "missed" if case.missed else f"Dice {case.dice:.3f}"
     return f"{case.name}{label}: {score}, lesion {case.lesion_share:.1%} of the image"
 
@@ -196,6 +223,4 @@ def _table(table: CaseTable, provenance: Provenance) -> dict[str, Any]:
     if any(case.group not in ("", case.name) for case in table):
         groups = [case.group if case.group != case.name else "" for case in table]
         columns["near-duplicate group"] = groups
-    note = f'{len(table)} images, the scores of cases.csv; "-": not defined or not known.'
-    rows = list(zip(*columns.values(), strict=True))
-    return {"columns": list(columns), "rows": rows, "note": note}
+    return {"columns": list(columns), "rows": list(zip(*columns.values(), strict=True))}

@@ -1,19 +1,28 @@
-"""An evaluation in numbers: per image, images without a lesion, pooled pixels; each on its own."""
+"""An evaluation in numbers: two questions per image, and pooled pixels; each on its own."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet_lib.metrics import ALL_IMAGES, CONFUSION, LESION_IMAGES, CaseTable, Evaluation, of_kind
+from unet_lib.files import write_atomic
+from unet_lib.metrics import (
+    ALL_IMAGES,
+    CONFUSION,
+    LESION_IMAGES,
+    CaseTable,
+    Evaluation,
+    of_kind,
+)
 from unet_lib.metrics.intervals import Interval, group_bootstrap, share_interval
 from unet_lib.provenance import Provenance
 from unet_lib.report import markdown
-from unet_lib.report.texts import NO_LIMITS
 
 PER_IMAGE = (*of_kind("overlap"), *markdown.CONTOURS, *of_kind("calibration"))
 POOLED = (*CONFUSION[:4], "background_iou", *CONFUSION[4:], "prevalence", "false_positive_rate")
@@ -43,6 +52,10 @@ class Summary:
         image. Intervals: ``detected``, the share of images with a true pixel predicted;
         ``components_found``, the share of the truth's components, its `n` their number;
         ``false_components``, their mean number an image.
+    detection : dict
+        ``images``, ``marked``: numbers of images, and of lesion images in which a pixel is
+        predicted. Intervals: ``sensitivity`` (of lesion images), ``specificity`` (of the others),
+        ``false_components`` (mean number an image, of all). ``auc``: `Evaluation.image_auc`.
     normals : dict or None
         None without images that hold no lesion. ``images``, ``left_empty``: numbers. Intervals:
         ``specificity``, ``false_positive_area`` and ``false_components``.
@@ -63,6 +76,7 @@ class Summary:
     unit: str
     folds: tuple[dict[str, Any], ...]
     per_image: tuple[dict[str, Any], ...]
+    detection: dict[str, Any]
     normals: dict[str, Any] | None
     pooled: tuple[dict[str, Any], ...]
     missed: tuple[str, ...]
@@ -77,8 +91,8 @@ class Summary:
         numbers = {key: value for key, value in vars(self).items() if key != "provenance"}
         if not self.sets:
             del numbers["sets"]
-        about = {"about": self.provenance.to_dict()}
-        return json_able(preamble(self.provenance) | about | numbers)
+        head = {"about": self.provenance.to_dict(), "questions": markdown.QUESTIONS}
+        return json_able(preamble(self.provenance) | head | numbers)
 
 
 def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
@@ -113,6 +127,7 @@ def summarise(evaluation: Evaluation, *, seed: int = 0) -> Summary:
         unit=table.unit,
         folds=evaluation.folds,
         per_image=tuple(_per_image(label, chosen, seed) for label, chosen in tables.items()),
+        detection=_detection(evaluation, seed),
         normals=_normals(normals, seed) if len(normals) else None,
         pooled=_pooled(evaluation, tables),
         missed=tuple(sorted(case.name for case in table if case.missed)),
@@ -165,6 +180,20 @@ def _components_found(table: CaseTable, groups: np.ndarray, seed: int) -> Interv
     return share_interval(np.concatenate(hits), np.repeat(groups, counts.astype(int)))
 
 
+def _detection(evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    table = evaluation.table
+    lesions, normals = table.lesion_cases, table.normal_cases
+    marked = ~lesions.column("predicted_empty")
+    return {
+        "images": len(table),
+        "marked": int(marked.sum()),
+        "sensitivity": share_interval(marked, lesions.groups),
+        "specificity": share_interval(normals.column("predicted_empty"), normals.groups),
+        "false_components": _mean(table.column("false_components"), table.groups, seed),
+        "auc": evaluation.image_auc,
+    }
+
+
 def _normals(table: CaseTable, seed: int) -> dict[str, Any]:
     empty, groups = table.column("predicted_empty"), table.groups
     means = {
@@ -202,8 +231,13 @@ def _pooled(evaluation: Evaluation, tables: Mapping[str, CaseTable]) -> tuple[di
 def preamble(provenance: Provenance) -> dict[str, str]:
     """Return what a JSON file says before its numbers: the warning, and what None limits mean."""
     warning = {"warning": provenance.banner} if provenance.banner else {}
-    text = f"95 %; low and high are null where nothing is known: {NO_LIMITS}"
+    text = f"95 %; low and high are null where nothing is known: {markdown.NO_LIMITS}"
     return warning | {"intervals": text}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of strict JSON; undefined numbers are null."""
+    write_atomic(path, json.dumps(json_able(content), indent=2, allow_nan=False) + "\n")
 
 
 def json_able(value: Any) -> Any:

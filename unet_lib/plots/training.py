@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unet_lib.plots.figure import GREY, STYLES, new_figure, score_axes
+from unet_lib.plots.figure import DOTTED, STYLES, add_legend, new_figure, score_axes
 from unet_lib.provenance import Provenance
 
 
@@ -28,10 +28,6 @@ def plot_history(
     provenance : Provenance or mapping of its fields, optional
         Says which model and data, and how many images (``parts``); decides on the banner.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     ValueError
@@ -46,27 +42,24 @@ def plot_history(
     parts = provenance.parts or {}
     counts = [f"{parts[part]} {part} images" for part in ("train", "validation") if part in parts]
     images = " and ".join(counts) or "number of images not given"
-    caption = provenance.describe(images, f"{len(history)} epochs", marked)
     title = "Training curves (scores of every epoch at the network's image size; no test)"
-    figure, panels = new_figure(9.6, 2.8, title, caption, provenance)
+    words = images, f"{len(history)} epochs", marked
+    figure, panels = new_figure(9.6, 2.8, title, provenance, *words, legend=1)
     names = {"loss": "loss, mean per image", "accuracy": "pixel accuracy, pooled"}
     names["dice"] = "mean Dice per lesion image"
     marker = "o" if len(history) < 15 else None  # a single epoch has no line to see
     for axes, (key, name) in zip(panels.subplots(1, 3), names.items(), strict=True):
-        for part, prefix, style in zip(
-            ("training", "validation"), ("", "val_"), STYLES, strict=True
-        ):
-            values = _series(history, prefix + key)
+        for part, style in zip(("training", "validation"), STYLES, strict=True):
+            values = _series(history, f"{'val_' * (part == 'validation')}{key}")
             if not np.isnan(values).all():
                 axes.plot(epochs, values, label=part, marker=marker, markersize=4, **style)
-        if axes.lines:
-            axes.legend(fontsize=8)
         if best is not None:
-            axes.axvline(best, color=GREY, linewidth=1, linestyle=":")
+            axes.axvline(best, linewidth=1, **DOTTED)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
+    add_legend(panels, 2)
     return figure
 
 
@@ -94,26 +87,20 @@ def plot_threshold_curve(
         The threshold taken and the specificity that was asked for, shown as lines.
     provenance
         As in `plot_history`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     title = "Choice of the threshold on validation data (per image; no test)"
-    caption = Provenance.of(provenance).describe()
-    figure, panels = new_figure(8.6, 3.2, title, caption, provenance)
+    figure, panels = new_figure(6.4, 3.2, title, provenance, legend=2)
     axes = panels.subplots()
     label = f"mean Dice, {lesions} lesion images"
     axes.plot(thresholds, dice, marker="o", markersize=4, label=label, **STYLES[0])
     label = f"share left empty, {normals} images without lesion"
     axes.plot(thresholds, specificity, marker="s", markersize=4, label=label, **STYLES[1])
     if required is not None:
-        label = f"share left empty asked for: {required:g}"
-        axes.axhline(required, color=GREY, linestyle=":", label=label)
+        axes.axhline(required, label=f"share left empty asked for: {required:g}", **DOTTED)
     if chosen is not None:
         axes.axvline(chosen, color="black", linewidth=1, label=f"chosen threshold: {chosen:g}")
     score_axes(axes, "threshold on the probability", "score, 0 to 1")
-    panels.legend(loc="outside right center", fontsize=8, frameon=False)
+    add_legend(panels, 2)
     return figure
 
 
