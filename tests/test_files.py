@@ -30,6 +30,8 @@ def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(tmp_path,
             write_atomic(tmp_path / name, "x")
         with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
             pass
+    with pytest.raises(WriteError, match=r"\(Is a directory\)\. A folder lies where the file"):
+        write_atomic(tmp_path, "x")
 
     def fail(*_):
         raise OSError("disk full")

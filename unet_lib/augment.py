@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,13 +99,8 @@ class Augmentation(Settings):
         AUGMENTATIONS[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        self.check(**{name: (0, limit) for name, limit in self.limits().items()})
-
-    @staticmethod
-    def limits() -> dict[str, float]:
-        """Return the largest value of each strength."""
         strengths = dataclasses.fields(Augmentation)
-        return {field.name: field.metadata["limit"] for field in strengths}
+        self.check(**{field.name: (0, field.metadata["limit"]) for field in strengths})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the strengths, and of a derived class its name."""
@@ -124,19 +119,6 @@ class Augmentation(Settings):
                 "import the module that defines it."
             )
         return AUGMENTATIONS[kind].from_dict(values)
-
-    @classmethod
-    def none(cls) -> Self:
-        """Return the augmentation that changes nothing: all strengths 0."""
-        return cls(**dict.fromkeys(cls.limits(), 0.0))
-
-    def scaled(self, factor: float) -> Self:
-        """Multiply every strength, held at its limit; the flip's probability only shrinks."""
-        if not (math.isfinite(factor) and factor >= 0):
-            raise ValueError(f"Augmentation.scaled: factor must be 0 or more, got {factor!r}")
-        values = {n: min(getattr(self, n) * factor, limit) for n, limit in self.limits().items()}
-        values["horizontal_flip"] = self.horizontal_flip * min(factor, 1.0)
-        return dataclasses.replace(self, **values)
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator

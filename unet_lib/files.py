@@ -27,6 +27,7 @@ _BELOW_A_FILE = "A file lies where a folder is needed: move it away, or choose a
 _REMEDIES = {
     errno.ENOTDIR: _BELOW_A_FILE,
     errno.EEXIST: _BELOW_A_FILE,
+    errno.EISDIR: "A folder lies where the file would go: give another name.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 

@@ -33,7 +33,6 @@ IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 _COLOURS = ("LA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK")  # of Pillow, for 8 and for 16 bits
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
-_MAX_FRAMES = 10_000
 _TAKEN = (
     "expected a path, bytes, an open binary file, a PIL image, or an array (H, W), (H, W, 1) or "
     "(H, W, 3) of uint8, uint16 or float in [0, 1]."
@@ -189,7 +188,7 @@ def _count(name: str, picture: Image.Image) -> tuple[int, int]:
     # GIF and WebP it is taken too: their frames may be parts of a picture.
     several = picture.format not in ("MPO", "GIF", "WEBP")
     count, largest = getattr(picture, "n_frames", 1) if several else 1, 1
-    if count > (_MAX_FRAMES if picture.format == "TIFF" else 1):
+    if count > 1 and picture.format != "TIFF":
         raise ImageError(
             f"{name}: holds {count} frames; expected one image. Save each frame as its own file."
         )

@@ -37,27 +37,21 @@ class Scanner:
 
     def image(self, tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
         """Picture of some tissue: float32 (H, W), grey values in [0, 1]."""
+
+        def white() -> np.ndarray:
+            return rng.standard_normal(tissue.echo.shape, dtype=np.float32)
+
         depth = np.linspace(-1, 0, tissue.echo.shape[0], dtype=np.float32)[:, None]
         floor = 10 ** ((self.noise + 15 * depth) / 20)
         amplitude = np.zeros_like(tissue.echo)
         for slope in np.linspace(-self.steer, self.steer, self.looks):
             lost = cv2.GaussianBlur(_path_sum(tissue.loss, slope), (0, 0), 1.5 * self.lateral)
             strength = 10 ** ((tissue.echo - lost) / 20)
-            amplitude += np.sqrt(self._power(strength, floor, rng)) / self.looks
+            parts = (self._received(strength * white()) + floor * white() for _ in range(2))
+            amplitude += np.sqrt(sum(map(np.square, parts)) / 2) / self.looks
         grey = self.gain + 20 * np.log10(amplitude + 1e-4) / self.range
         soft = cv2.GaussianBlur(grey, (0, 0), sigmaX=1.3 * self.lateral, sigmaY=self.axial)
         return np.clip(grey + self.smoothing * (soft - grey), 0, 1)
-
-    def _power(
-        self, strength: np.ndarray, floor: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Squared envelope of one look, float32 (H, W); mean `strength` squared plus noise."""
-
-        def white() -> np.ndarray:
-            return rng.standard_normal(strength.shape, dtype=np.float32)
-
-        parts = (self._received(strength * white()) for _ in range(2))
-        return sum(np.square(part + floor * white()) for part in parts) / 2
 
     def _received(self, scatterers: np.ndarray) -> np.ndarray:
         """Scatterers through the pulse; lateral width grows away from the focus."""
