@@ -256,5 +256,5 @@ def _refuse_strangers(folder: Path, marked: bool) -> None:
         raise ValueError(
             f"{folder}: phantoms are written into a new or empty folder or over other phantoms, "
             f"but this one holds {len(strangers)} other files or folders, first {strangers[0]}; "
-            "name another folder or move them away."
+            "name another folder or move them away"
         )
