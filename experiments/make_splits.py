@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from unet_lib.dataset import (
-    BUSI_FOLDS,
     DATA_FOLDER,
     FoldRow,
     Folds,
@@ -59,7 +58,7 @@ def with_validation(rows: Sequence[FoldRow], may_validate: set[str]) -> list[Fol
 
 def main(out: Path) -> None:
     """Write both files."""
-    old = Folds.read(BUSI_FOLDS).rows
+    old = Folds.read(DATA_FOLDER / "splits" / "busi_5fold.csv").rows
     sizes = Counter(row.group for row in old)
     # A twin in validation would vote twice, and both would be lost to training: none validates.
     busi = with_validation(old, {group for group, size in sizes.items() if size == 1})

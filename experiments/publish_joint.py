@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from experiments.transfer import SPLITS, named
+from experiments.transfer import named
 from lab.compact_weights import compact_folder
-from unet_lib.dataset import DATA_FOLDER, Folds, Split, find_cases
+from unet_lib.dataset import COMMITTED_FOLDS, Folds, Split, find_cases
 from unet_lib.dataset.training_images import METHOD
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
@@ -69,7 +69,7 @@ def make_fold(run: Run, parts: dict[str, Split], fold: int, folder: Path) -> dic
 
 def publish(run: Run, fold: int, out: Path, folders: dict[str, str]) -> None:
     """Make the model of a fold, then the scores of its validation and test parts by set."""
-    folds = {name: Folds.read(DATA_FOLDER / "splits" / SPLITS[name]) for name in folders}
+    folds = {name: Folds.read(COMMITTED_FOLDS[name]) for name in folders}
     parts = {
         name: folds[name].split(find_cases(folder, audit=None), fold)
         for name, folder in folders.items()

@@ -17,21 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from unet_lib.dataset import DATA_FOLDER, Folds, find_cases
+from unet_lib.dataset import COMMITTED_FOLDS, Folds, find_cases
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.metrics.intervals import group_bootstrap, share_interval
 from unet_lib.report.markdown import table, with_interval
 from unet_lib.weights import load_segmenter
 
-SPLITS = {"BUSI": "busi_5fold_v2.csv", "BUSBRA": "busbra_5fold.csv"}
 COLUMNS = ("trained", "set", "fold", "name", "group", "label", "dice", "empty")
 Row = Mapping[str, str]
 
 
 def score(trained: str, runs: Path, name: str, folder: str, fold: int) -> list[dict[str, str]]:
     """Score the network of a fold on the test part of that fold of a set, a row an image."""
-    folds = Folds.read(DATA_FOLDER / "splits" / SPLITS[name])
+    folds = Folds.read(COMMITTED_FOLDS[name])
     cases = folds.split(find_cases(folder, audit=None), fold).test
     segmenter = load_segmenter(runs / f"fold{fold}" / "model")
     evaluation = evaluate_cases(segmenter, cases)

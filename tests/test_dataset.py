@@ -13,7 +13,7 @@ from conftest import write_png, write_tiny_busi
 from test_dicom import region, write_dicom
 
 from unet_lib.dataset import (
-    BUSI_FOLDS,
+    COMMITTED_FOLDS,
     Case,
     DatasetError,
     Folds,
@@ -249,7 +249,8 @@ def test_committed_audit_list_is_consistent():
 
 def test_committed_folds_agree_with_the_audit_list_and_come_out_again(monkeypatch):
     """Older releases of scikit-learn divide otherwise: they are refused."""
-    folds, audit = Folds.read(BUSI_FOLDS), read_audit()  # reading refuses separated groups
+    path = COMMITTED_FOLDS["BUSI"].with_name("busi_5fold.csv")
+    folds, audit = Folds.read(path), read_audit()  # reading refuses separated groups
     assert folds.count == 5 and folds.name == "busi_5fold"
     listed = {r.image: (r.label, r.group) for r in folds.rows}
     assert listed == {n: (r["class"], r["group"]) for n, r in audit.items()}

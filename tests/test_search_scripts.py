@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from unet_lib.dataset import BUSI_FOLDS, Folds, find_cases, make_folds
+from unet_lib.dataset import COMMITTED_FOLDS, Folds, find_cases, make_folds
 from unet_lib.phantoms import make_phantoms
 
-SPLITS = BUSI_FOLDS.parent
+SPLITS = COMMITTED_FOLDS["BUSI"].parent
 SCRIPT = Path(__file__).parents[1] / "experiments" / "train_joint.py"
 
 
@@ -34,7 +34,9 @@ def test_each_image_validates_in_one_fold_at_most(file, images):
 
 
 def test_busi_keeps_its_test_parts_and_only_single_pictures_validate():
-    old, new = (Folds.read(path).rows for path in (BUSI_FOLDS, SPLITS / "busi_5fold_v2.csv"))
+    old, new = (
+        Folds.read(path).rows for path in (SPLITS / "busi_5fold.csv", COMMITTED_FOLDS["BUSI"])
+    )
     sizes = Counter(row.group for row in old)
     for before, after in zip(old, new, strict=True):
         assert (before.image, before.label, before.group) == (after.image, after.label, after.group)

@@ -7,7 +7,7 @@ from conftest import write_tiny_busi
 
 from unet_lib import source as module
 from unet_lib.dataset import (
-    BUSI_FOLDS,
+    COMMITTED_FOLDS,
     DatasetError,
     Folds,
     SplitError,
@@ -136,10 +136,10 @@ def test_busi_gets_its_committed_folds(busi_dir, monkeypatch):
     monkeypatch.setenv("BUSI_DIR", str(busi_dir))
     source = open_dataset("auto", fold=3)
     assert (*what(source), len(source.cases)) == ("clinical", "BUSI", 780)
-    assert source.provenance.split == "busi_5fold, fold 3" and source.folder == Path(busi_dir)
+    assert source.provenance.split == "busi_5fold_v2, fold 3" and source.folder == Path(busi_dir)
     assert source.provenance.groups == "audited list"
     for part, listed in names(source.split).items():
-        rows = Folds.read(BUSI_FOLDS).rows
+        rows = Folds.read(COMMITTED_FOLDS["BUSI"]).rows
         assert sorted(listed) == sorted(row.image for row in rows if row.parts[3] == part)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet_lib.dataset import (
-    BUSI_FOLDS,
     DATA_FOLDER,
     PARTS,
     TEXTS,
@@ -18,6 +17,7 @@ from unet_lib.dataset import (
     Folds,
     Split,
     SplitError,
+    committed_folds,
     find_root,
     group_cases,
     join_data_sets,
@@ -26,7 +26,6 @@ from unet_lib.dataset import (
     of_folder,
     own_split,
     read_folder,
-    unlike_busi,
 )
 from unet_lib.phantoms import is_phantoms, make_phantoms
 from unet_lib.provenance import Provenance
@@ -114,7 +113,8 @@ def open_dataset(
         Which fold of the split.
     split : path-like or "own", or a sequence of them, optional
         A split CSV, or "own": the one that the data set's authors made, which may leak (BUS-BRA,
-        MedSegBench). One for each data set. Left out: the committed five folds for BUSI, else
+        MedSegBench). One for each data set. Left out: the committed five folds for BUSI and
+        BUS-BRA, else
         five by `make_folds`.
     seed : int
         Of phantoms and of a split that is made.
@@ -180,8 +180,8 @@ def _open(
         cases, folds = own_split(folder, cases)
     elif split is not None:
         folds = Folds.read(split)
-    elif not provenance.is_phantoms and not unlike_busi(cases, sizes=False):
-        folds = Folds.read(BUSI_FOLDS)
+    elif committed := committed_folds(cases):
+        folds = committed[1]
     left = of_folder(Path(folder), cases)
     said = left.text if left.reasons.keys() - {TEXTS} else ""
     return Path(folder), cases, folds, provenance, said
@@ -220,6 +220,6 @@ def open_folder(
     cases, groups = group_cases(read_folder(root), root, progress=progress)
     if any(is_phantoms(case.image_path) for case in cases):
         return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
-    own = Path(os.path.abspath(root)).name  # also of "."
-    name = own if unlike_busi(cases, sizes=False) else "BUSI"
+    committed = committed_folds(cases)
+    name = committed[0] if committed else Path(os.path.abspath(root)).name  # also of "."
     return cases, Provenance(data=name, data_kind="clinical", groups=groups)

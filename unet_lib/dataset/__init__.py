@@ -26,19 +26,20 @@ from unet_lib.dataset.reading import (
     read_folder,
 )
 from unet_lib.dataset.splits import (
-    BUSI_FOLDS,
+    COMMITTED_FOLDS,
     OWN_SPLIT,
     PARTS,
     FoldRow,
     Folds,
     Split,
     SplitError,
+    committed_folds,
     own_split,
 )
 from unet_lib.dataset.training_images import TrainingImages, content_hash, data_hash
 
 __all__ = [
-    "BUSI_FOLDS",
+    "COMMITTED_FOLDS",
     "BUSI_NAME",
     "DATA_FOLDER",
     "LAYOUTS",
@@ -69,6 +70,7 @@ __all__ = [
     "locate_dataset",
     "make_folds",
     "make_split",
+    "committed_folds",
     "own_split",
     "pictures",
     "pixel_sizes",

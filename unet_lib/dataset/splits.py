@@ -15,8 +15,10 @@ from unet_lib.dataset.groups import shared_names
 from unet_lib.files import write_atomic
 from unet_lib.folders import SHIPPED_FOLDER
 
-BUSI_FOLDS = SHIPPED_FOLDER / "data" / "splits" / "busi_5fold.csv"
-"""The committed five folds of BUSI."""
+_SPLITS = SHIPPED_FOLDER / "data" / "splits"
+
+COMMITTED_FOLDS = {"BUSI": _SPLITS / "busi_5fold_v2.csv", "BUSBRA": _SPLITS / "busbra_5fold.csv"}
+"""The five folds of published data sets; what they are of: `data/README.md`."""
 
 OWN_SPLIT = "own_split.csv"
 """In a data folder: the split of its authors, in the format of `Folds`."""
@@ -209,6 +211,16 @@ class Folds:
                         f"{group_of[row.image]}). Make the split again with the groups, or take "
                         "one of the images out."
                     )
+
+
+def committed_folds(cases: Sequence[Case]) -> tuple[str, Folds] | None:
+    """Return name and folds of the published data set that cases are, by names and classes."""
+    ours = {(case.name, case.label) for case in cases}
+    for name, path in COMMITTED_FOLDS.items():
+        folds = Folds.read(path)
+        if ours == {(row.image, row.label) for row in folds.rows}:
+            return name, folds
+    return None
 
 
 def own_split(root: Path, cases: Sequence[Case]) -> tuple[list[Case], Folds]:
