@@ -23,8 +23,8 @@ class PreparedCases:
     """Cases at the network's size, decoded once and kept.
 
     Beyond `memory_mb` (10**6 bytes) they lie in a temporary file without a name (`TMPDIR`), which
-    goes with the process. `fingerprints` are hashes of image and mask as read, by the case's name;
-    `lesions` says which cases have any.
+    goes with the process. `hashes` are those of the images as read, `fingerprints` those of
+    image and mask by the case's name; `lesions` says which cases have any.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class PreparedCases:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             decoded = pool.map(self._decode, range(len(self.cases)))
             bar = tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image")
-            hashes, self.lesions, covered = zip(*bar, strict=True)
-        self.fingerprints = {case.name: h for case, h in zip(self.cases, hashes, strict=True)}
+            self.hashes, masks, self.lesions, covered = zip(*bar, strict=True)
+        both = zip(self.cases, self.hashes, masks, strict=True)
+        self.fingerprints = {case.name: image + mask for case, image, mask in both}
         much = [f"{c.name} {text}" for c, text in zip(self.cases, covered, strict=True) if text]
         if much:
             warnings.warn(
@@ -76,8 +77,8 @@ class PreparedCases:
         side = self.preprocessing.size
         return image.reshape(side, side, 1), mask.reshape(side, side)
 
-    def _decode(self, index: int) -> tuple[str, bool, str]:
-        """Keep a case at the network's size; return hash, whether a lesion, what covers much."""
+    def _decode(self, index: int) -> tuple[str, str, bool, str]:
+        """Keep a case at the network's size; return hashes, whether a lesion, what covers much."""
         image, mask = load_case(self.cases[index])
         prepared = self.preprocessing.apply(image, mask)
         if self.on_disk:
@@ -87,8 +88,8 @@ class PreparedCases:
                 self._file.flush()
         else:
             self._kept[index] = prepared.image, prepared.mask
-        fingerprint = content_hash(image) + content_hash(mask[..., None])
-        return fingerprint, bool(mask.any()), covers_most(mask)
+        hashes = content_hash(image), content_hash(mask[..., None])
+        return *hashes, bool(mask.any()), covers_most(mask)
 
     def __len__(self) -> int:
         """Return the number of cases."""
