@@ -186,12 +186,16 @@ def test_a_damaged_run_does_not_block_the_choice(network, tmp_path, monkeypatch,
 
 def test_choice_takes_the_registered_model_of_the_fold(network, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_module, "REGISTRY", tmp_path / "weights")
-    for name, threshold in (("busi-fold0", 0.3), ("busi-fold3", 0.6)):
-        saved(network, tmp_path / "weights" / name, threshold)
-    segmenter, why = choose_model(data="BUSI", fold=3, root=tmp_path)
-    assert segmenter.threshold == 0.6 and "busi-fold3" in why
+    for name, fold, threshold in (("busi-fold0", 0, 0.3), ("busi-fold3", 3, 0.6)):
+        about = {"data": "BUSI + BUSBRA", "fold": fold}
+        saved(network, tmp_path / "weights" / name, threshold, **about)
+    for data in ("BUSI", "BUSBRA"):
+        segmenter, why = choose_model(data=data, fold=3, root=tmp_path)
+        assert segmenter.threshold == 0.6 and "busi-fold3" in why
     assert choose_model(data="phantoms", fold=3, root=tmp_path)[0].threshold == 0.3
     assert choose_model("busi-fold3", data="BUSI", fold=0)[0].threshold == 0.6
+    with pytest.raises(WeightsError, match="busi-best: is not shipped any more; take bus-best"):
+        load_segmenter("busi-best")
 
 
 def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(network, tmp_path):

@@ -15,6 +15,7 @@ from unet_lib.weights.check import WeightsError, load_weights_file
 from unet_lib.weights.folder import (
     SETTINGS,
     WEIGHTS,
+    find_folder,
     load_segmenter,
     read_settings,
     registered_models,
@@ -36,8 +37,8 @@ def choose_model(
     """Load the model that a session uses, and say which one and why.
 
     "auto" takes, in this order: ``model.weights.h5`` in the root; the newest finished run under
-    ``runs/`` on the same data and fold; the registered model trained without this fold
-    (``<data>-fold<fold>``), else the first registered one. A weights file that is not of the
+    ``runs/`` on the same data and fold; the registered model that was trained without this fold
+    of these data, else the first registered one. A weights file that is not of the
     configured network is read by `load_foreign_weights`; one that cannot be read is an error,
     never passed over. Of runs newer than the one taken those with damaged settings are named.
 
@@ -90,10 +91,15 @@ def choose_model(
             f"no model: there is no {file}, no finished run on {data}, fold {fold}, and none is "
             f"registered. Run Training_Unet.ipynb first.{passed}"
         )
-    wanted = f"{data.lower()}-fold{fold}"
-    name = wanted if wanted in registered else registered[0]
+    name = next((name for name in registered if _left_out(name, data, fold)), registered[0])
     why = f"No run on {data}, fold {fold}; registered model {name}.{passed}"
     return load_segmenter(name), why
+
+
+def _left_out(name: str, data: str, fold: int) -> bool:
+    """Whether a registered model was trained without this fold of these data."""
+    about = read_settings(find_folder(name) / SETTINGS)["about"]
+    return data in str(about.get("data")).split(" + ") and about.get("fold") == fold
 
 
 def names_file(model: str | Path) -> bool:

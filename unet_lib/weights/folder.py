@@ -155,6 +155,9 @@ def read_monitor(folder: Path) -> ShiftMonitor | None:
         ) from error
 
 
+RENAMED = {"busi-best": "bus-best", "busi-small": "bus-small"}
+
+
 def registered_models() -> list[str]:
     """Return the names of the models that come with the repository, sorted."""
     return sorted(path.parent.name for path in REGISTRY.glob(f"*/{SETTINGS}"))
@@ -165,6 +168,11 @@ def find_folder(model: str | Path) -> Path:
     for folder in (Path(model), Path(model) / "model", REGISTRY / str(model)):
         if (folder / SETTINGS).is_file():
             return folder
+    if model in RENAMED:
+        raise WeightsError(
+            f"{model}: is not shipped any more; take {RENAMED[model]}, which was trained on "
+            "BUS-BRA as well."
+        )
     raise WeightsError(
         f"{model}: neither a model folder (with {SETTINGS} and {WEIGHTS}), nor a finished run "
         f"(with model/), nor a registered name. Registered: "
