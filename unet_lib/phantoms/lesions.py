@@ -51,7 +51,7 @@ def _benign(rng: np.random.Generator, side: float) -> dict:
     cyst = rng.random() < 0.2
     lobes = rng.uniform(0.005, 0.04)
     return {
-        "radius": _size(rng, 0.115, 0.5, 0.05, 0.32),
+        "radius": float(np.clip(0.115 * np.exp(rng.normal(0, 0.5)), 0.05, 0.32)),
         "aspect": float(np.clip(rng.normal(0.6, 0.13), 0.35, 0.95)),
         "angle": rng.normal(0, 0.2),
         "bumps": [(k, rng.normal(0, lobes) * 2 / k, rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)],
@@ -66,7 +66,7 @@ def _benign(rng: np.random.Generator, side: float) -> dict:
 def _malignant(rng: np.random.Generator, side: float) -> dict:
     """Irregular, angular or spiculated, uneven, with a halo; most throw a shadow."""
     return {
-        "radius": _size(rng, 0.205, 0.36, 0.08, 0.38),
+        "radius": float(np.clip(0.205 * np.exp(rng.normal(0, 0.36)), 0.08, 0.38)),
         "aspect": float(np.clip(rng.normal(0.72, 0.2), 0.42, 1.4)),
         "angle": rng.normal(0, 0.3),
         "bumps": [(k, rng.normal(0, 0.06), rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)],
@@ -79,10 +79,6 @@ def _malignant(rng: np.random.Generator, side: float) -> dict:
         "posterior": rng.normal(2, 2) if rng.random() < 0.25 else -rng.gamma(4, 3),
         "calcifications": int(rng.integers(4, 20)) if rng.random() < 0.25 else 0,
     }
-
-
-def _size(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
-    return float(np.clip(median * np.exp(rng.normal(0, spread)), low, high))
 
 
 def add_lesion(tissue: Tissue, lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
@@ -161,7 +157,6 @@ def _spicules(
 
 
 def _calcifications(count: int, rng: np.random.Generator, distance: np.ndarray) -> np.ndarray:
-    """Bright points inside."""
     rows, columns = np.nonzero(distance > 3)
     spots = np.zeros(distance.shape, np.float32)
     for index in rng.integers(0, rows.size, count):

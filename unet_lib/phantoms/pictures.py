@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -190,11 +189,14 @@ def make_phantoms(
     folder, config = Path(folder), config or PhantomConfig()
     marker = {"what": _WHAT, "generator": _GENERATOR, "seed": int(seed), "count": int(count)}
     marker["config"] = config.to_dict()
-    stored = _stored_marker(folder)
+    try:
+        stored = json.loads((folder / PHANTOM_MARKER).read_text())
+    except (OSError, ValueError):
+        stored = None
     there = sum(1 for kind in KINDS for _ in folder.glob(f"{kind}/*"))
     if stored == marker | {"files": there}:
         return folder
-    _refuse_strangers(folder, bool(stored))
+    _refuse_strangers(folder, isinstance(stored, dict) and stored.get("what") == _WHAT)
     with draft_folder(folder.parent, folder.name) as draft:
         pictures = phantom_pictures(count, seed, config)
         with tqdm(pictures, "phantoms", total=count, unit="image", disable=not progress) as bar:
@@ -230,15 +232,6 @@ def _write(phantom: Phantom, folder: Path) -> int:
         code = cv2.imencode(".png", grey, options)[1].tobytes()
         (folder / f"{phantom.name}{ending}.png").write_bytes(code)
     return len(files)
-
-
-def _stored_marker(folder: Path) -> dict[str, Any]:
-    """Read the marker file; empty if there is none of ours."""
-    try:
-        marker = json.loads((folder / PHANTOM_MARKER).read_text())
-    except (OSError, ValueError):
-        return {}
-    return marker if isinstance(marker, dict) and marker.get("what") == _WHAT else {}
 
 
 def _refuse_strangers(folder: Path, marked: bool) -> None:
