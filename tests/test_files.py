@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from unet_lib.cli import main
 from unet_lib.files import (
     FolderInUse,
     WriteError,
@@ -18,7 +19,9 @@ from unet_lib.files import (
 ROOT = Path(__file__).parent.parent
 
 
-def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(
+    tmp_path, monkeypatch, capsys
+):
     path = write_atomic(tmp_path / "a.txt", "old\n")
     (tmp_path / "b").write_text("x")
     assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
@@ -30,6 +33,8 @@ def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(tmp_path,
             write_atomic(tmp_path / name, "x")
         with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
             pass
+    assert main(["check", "x" * 300]) == 2
+    assert capsys.readouterr().err.endswith("x'. Give a shorter name.\n")
     with pytest.raises(WriteError, match=r"\(Is a directory\)\. A folder lies where the file"):
         write_atomic(tmp_path, "x")
 
