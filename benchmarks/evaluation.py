@@ -9,16 +9,15 @@ MONAI does not have for pixels in bounded memory.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import interleaved, parser, report, serve, spread, table
+from benchmarks.measuring import interleaved, medians, parser, report, spread, table
 
 SAME = ("dice", "iou", "precision", "recall", "mean_surface_distance", "surface_dice")
 
@@ -42,7 +41,7 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             np.any(p.masks or [np.zeros(p.image.shape, bool)], axis=0)
             for p in phantom_pictures(count)
         ]
-    found = []
+    made = []
     for truth in truths:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(rng.integers(1, 9)) + 1,) * 2)
         change = cv2.dilate if rng.random() < 0.5 else cv2.erode
@@ -54,8 +53,8 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             y, x = (int(rng.integers(20, side - 20)) for side in truth.shape)
             prediction[y - 10 : y + 10, x - 15 : x + 15] = 1
         soft = cv2.GaussianBlur(prediction.astype(np.float32), (0, 0), 4)
-        found.append((truth, prediction.astype(bool), np.clip(soft, 0, 1)))
-    return found
+        made.append((truth, prediction.astype(bool), np.clip(soft, 0, 1)))
+    return made
 
 
 def ours(pairs: list, everything: bool) -> list[dict[str, float]]:
@@ -93,33 +92,32 @@ def monai(pairs: list) -> list[dict[str, float]]:
         "surface_dice": SurfaceDiceMetric([5.0]),
     }
     confusion = ConfusionMatrixMetric(metric_name=("precision", "sensitivity"))
-    found = []
+    rows = []
     for truth, prediction, _ in pairs:
         y, p = (torch.from_numpy(m)[None, None].float() for m in (truth, prediction))
         row = {name: float(metric(p, y)) for name, metric in metrics.items()}
         tp, fp, _, fn = (float(v) for v in confusion(p, y)[0, 0])
         row["precision"] = tp / (tp + fp) if tp + fp else 0.0
         row["recall"] = tp / (tp + fn) if tp + fn else 0.0
-        found.append(row)
+        rows.append(row)
         for metric in (*metrics.values(), confusion):
             metric.reset()
-    return found
+    return rows
 
 
-def child(settings: dict[str, Any]) -> None:
-    """Answer with seconds, memory and, the first time, the scores."""
+def child(settings: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
+    """Return what answers with seconds, memory and the scores."""
     given = pairs(settings["count"])
 
     def answer(request: str) -> dict[str, Any]:
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, used = time.perf_counter(), time.process_time()
-        found = monai(given) if request == "monai" else ours(given, request == "everything")
+        scores = monai(given) if request == "monai" else ours(given, request == "everything")
         wall, used = time.perf_counter() - wall, time.process_time() - used
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        more = (peak - base) / 1024
-        return {"seconds": wall, "cpu_seconds": used, "more_mb": more, "scores": found}
+        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
+        return {"seconds": wall, "cpu_seconds": used, "more_mb": more, "scores": scores}
 
-    serve(answer)
+    return answer
 
 
 def largest_difference(ours: list, theirs: list, truths: list, name: str) -> float:
@@ -138,45 +136,38 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--images", type=int, default=780)
     options.add_argument("--monai-images", type=int, default=780)
     given = options.parse_args(arguments)
-    if given.child:
-        child(json.loads(given.child))
-        return
     own, peer = {"count": given.images}, {"count": given.monai_images, "peer": True}
     variants = {
         "this library, same scores": (own, "same"),
         "this library, all scores": (own, "everything"),
         "MONAI": (peer, "monai"),
     }
-    found = interleaved("benchmarks.evaluation", variants, given.rounds)
-    rows, rate = [], {}
-    for name, answers in found.items():
-        if "error" in answers[-1]:
-            rows.append([name, "does not run: " + answers[-1]["error"], "", "", ""])
-            continue
-        count = len(answers[0]["scores"])
-        seconds = [row["seconds"] for row in answers[1:]]
-        rate[name] = statistics.median(seconds) / count
-        more = max(row["more_mb"] for row in answers)
-        cpu = statistics.median(row["cpu_seconds"] for row in answers[1:])
-        rows.append([name, count, spread(seconds, 2), f"{cpu:.2f}", f"{more:.0f}"])
+    answers = interleaved("benchmarks.evaluation", variants, given.rounds)
+    seconds, cpu = medians(answers, "seconds"), medians(answers, "cpu_seconds")
+    rate = {name: value / len(answers[name][0]["scores"]) for name, value in seconds.items()}
+
+    def row(name: str, rows: list[dict[str, Any]]) -> list[Any]:
+        more = max(one["more_mb"] for one in rows)
+        count = len(rows[0]["scores"])
+        return [count, spread(rows, "seconds", 2), f"{cpu[name]:.2f}", f"{more:.0f}"]
+
     head = ["scores by", "images", "s (least to most)", "CPU s", "memory beyond the masks, MB"]
-    text = table(f"Evaluation at full size, {given.rounds} rounds", head, rows)
-    best, differences = {}, {}
+    text = table(f"Evaluation at full size, {given.rounds} rounds", head, answers, row)
+    ratios, differences = {}, {}
     if "MONAI" in rate:
-        best = {name: rate["MONAI"] / rate[name] for name in list(variants)[:2]}
-        text += "\n" + "\n".join(f"MONAI / {name}: {value:.1f}" for name, value in best.items())
+        ratios = {name: rate["MONAI"] / rate[name] for name in list(variants)[:2]}
+        text += "".join(f"\nMONAI / {name}: {value:.1f}" for name, value in ratios.items())
         if given.images == given.monai_images:
-            first = [found[name][0]["scores"] for name in ("this library, same scores", "MONAI")]
+            first = [answers[name][0]["scores"] for name in ("this library, same scores", "MONAI")]
             masks = pairs(given.images)
             differences = {name: largest_difference(*first, masks, name) for name in SAME}
             text += "\nlargest difference of a score (both masks with pixels): " + ", ".join(
                 f"{name} {value:.1e}" for name, value in differences.items()
             )
             text += "\nHD95 is not compared: MONAI takes the larger of two one-sided percentiles."
-    for answers in found.values():
-        for row in answers:
-            row.pop("scores", None)
-    report(given.json, text, ratios=best, differences=differences, found=found)
+    for one in (one for rows in answers.values() for one in rows):
+        one.pop("scores", None)
+    report(given.json, text, ratios=ratios, differences=differences, answers=answers)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ no results are written.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -23,7 +22,6 @@ from benchmarks import measuring
 _START = time.perf_counter()
 _FILTERS, _SIDE = 32, 256
 _ALONE = 5  # repetitions of one image within an answer
-
 
 VARIANTS = {
     "Keras predict": {"peer": "keras"},
@@ -81,30 +79,28 @@ def _peer(settings: dict[str, str]) -> Callable[[Any], Any]:
     return lambda batch: compiled(batch)[0]
 
 
-def _child(settings: dict[str, str]) -> None:
+def child(settings: dict[str, str]) -> Callable[[Any], dict[str, float]]:
+    """Return what measures one image alone and all in a row; the first time it warms up."""
     paths = sorted(Path(settings["folder"]).glob("*.png"))
+    first: list[float] = []
     if "peer" in settings:
         side = int((Path(settings["folder"]) / "side.txt").read_text())
         one = _obvious(_peer(settings), side)
-
-        def many() -> None:
-            for path in paths:
-                one(path)
-
     else:
         segmenter = _segmenter(settings["network"])
-        if "monitor" in settings:
-            segmenter.monitor = None
+        segmenter.monitor = None if "monitor" in settings else segmenter.monitor
         one = segmenter.segment
 
-        def many() -> None:
+    def many() -> None:
+        if "peer" in settings:
+            for path in paths:
+                one(path)
+        else:
             for _ in segmenter.segment_files(paths, progress=False):
                 pass
 
-    first: list[float] = []
-
-    def answer(_request: Any) -> dict[str, Any]:
-        if not first:  # the warm-up: everything compiles, and 25 images are run at least
+    def answer(_request: Any) -> dict[str, float]:
+        if not first:  # everything compiles, and 25 images are run at least
             one(paths[0])
             first.append(time.perf_counter() - _START)
             for _ in range(max(1, 25 // len(paths))):
@@ -117,14 +113,11 @@ def _child(settings: dict[str, str]) -> None:
         start, cpu = time.perf_counter(), time.process_time()
         many()
         rate = len(paths) / (time.perf_counter() - start)
-        return {
-            "rate": rate,
-            "cpu_ms": 1e3 * (time.process_time() - cpu) / len(paths),
-            "alone_ms": 1e3 * statistics.median(alone),
-            "first_s": first[0],
-        }
+        cpu_ms = 1e3 * (time.process_time() - cpu) / len(paths)
+        alone_ms = 1e3 * statistics.median(alone)
+        return {"rate": rate, "cpu_ms": cpu_ms, "alone_ms": alone_ms, "first_s": first[0]}
 
-    measuring.serve(answer)
+    return answer
 
 
 def _prepare(folder: Path, network: str, images: int, peers: set[str | None]) -> None:
@@ -149,9 +142,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--only", nargs="+", help="variants whose names hold one of these words")
     options = parser.parse_args(arguments)
-    if options.child:
-        _child(json.loads(options.child))
-        return
     chosen = {
         name: settings
         for name, settings in VARIANTS.items()
@@ -161,27 +151,17 @@ def main(arguments: list[str] | None = None) -> None:
         peers = {settings.get("peer") for settings in chosen.values()}
         _prepare(Path(folder), options.network, options.images, peers)
         common = {"network": options.network, "folder": folder}
-        found = measuring.interleaved(
+        answers = measuring.interleaved(
             "benchmarks.prediction",
             {name: ({**common, **settings}, None) for name, settings in chosen.items()},
             options.rounds,
         )
-    rows, rates = [], {}
-    for name, answers in found.items():
-        if "error" in answers[-1]:
-            rows.append([name, answers[-1]["error"], "", "", "", ""])
-            continue
-        counted = answers[1:]
-        rates[name] = statistics.median(a["rate"] for a in counted)
-        rows.append(
-            [
-                name,
-                measuring.spread([a["rate"] for a in counted]),
-                f"{statistics.median(a['cpu_ms'] for a in counted):.1f}",
-                measuring.spread([a["alone_ms"] for a in counted]),
-                f"{answers[0]['first_s']:.1f}",
-            ]
-        )
+    rates, cpu = measuring.medians(answers, "rate"), measuring.medians(answers, "cpu_ms")
+
+    def row(name: str, rows: list[dict[str, float]]) -> list[str]:
+        rate, alone = measuring.spread(rows, "rate"), measuring.spread(rows, "alone_ms")
+        return [rate, f"{cpu[name]:.1f}", alone, f"{rows[0]['first_s']:.1f}"]
+
     ratios = {
         f"{name} / {peer}": rates[name] / rates[peer]
         for name in rates
@@ -193,9 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.rounds} rounds"
     )
     head = ["variant", f"images/s of {options.images}", "CPU ms an image", "one image, ms"]
-    head.append("start to first mask, s")
-    text = measuring.table(title, head, rows)
-    measuring.report(options.json, text, ratios=ratios, found=found)
+    text = measuring.table(title, [*head, "start to first mask, s"], answers, row)
+    measuring.report(options.json, text, ratios=ratios, answers=answers)
 
 
 if __name__ == "__main__":

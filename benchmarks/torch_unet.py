@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["TorchUNet", "bce_dice", "copy_weights", "count_parameters", "training_step"]
-
 
 class TorchUNet(nn.Module):
     """The network of `unet_lib.build_unet(UNetConfig(filters=..., depth=...))`."""
@@ -59,8 +57,8 @@ class TorchUNet(nn.Module):
 
 def count_parameters(network: nn.Module) -> int:
     """Count the numbers stored, moving statistics included, as `keras.Model.count_params` does."""
-    found = network.state_dict().items()
-    return sum(v.numel() for name, v in found if not name.endswith("num_batches_tracked"))
+    state = network.state_dict().items()
+    return sum(v.numel() for name, v in state if not name.endswith("num_batches_tracked"))
 
 
 def copy_weights(source: Any, target: TorchUNet) -> None:

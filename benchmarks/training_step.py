@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import resource
-import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.measuring import interleaved, parser, report, serve, spread, table
+from benchmarks.measuring import interleaved, medians, parser, report, spread, table
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -81,8 +81,8 @@ def torch_steps(settings: dict[str, Any], precision: str, compiled: bool) -> Any
     return run
 
 
-def child(settings: dict[str, Any]) -> None:
-    """Answer requests: the first builds and warms up, the following measure."""
+def child(settings: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """Return what answers requests: the first builds and warms up, the following measure."""
     runs: dict[str, Any] = {}
 
     def answer(request: dict[str, Any]) -> dict[str, float]:
@@ -102,28 +102,19 @@ def child(settings: dict[str, Any]) -> None:
             "cpu_seconds_per_step": used / steps,
         }
 
-    serve(answer)
-
-
-def medians(found: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
-    """Return the median of each variant that ran."""
-    return {
-        name: statistics.median(row[key] for row in rows[1:])
-        for name, rows in found.items()
-        if "error" not in rows[-1]
-    }
+    return answer
 
 
 def ratios(rates: dict[str, float]) -> dict[str, float]:
     """Return this library against the best of PyTorch and against Keras, in each precision."""
-    found = {}
+    made = {}
     for precision in PRECISIONS:
         ours = rates[f"this library, {precision}"]
         torch = [r for n, r in rates.items() if n.startswith("PyTorch") and precision in n]
         if torch:
-            found[f"PyTorch's best, {precision}"] = ours / max(torch)
-        found[f"Keras as it comes, {precision}"] = ours / rates[f"Keras as it comes, {precision}"]
-    return found
+            made[f"PyTorch's best, {precision}"] = ours / max(torch)
+        made[f"Keras as it comes, {precision}"] = ours / rates[f"Keras as it comes, {precision}"]
+    return made
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -134,35 +125,29 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--batch", type=int, default=8)
     options.add_argument("--steps", type=int, default=40, help="in a repetition")
     given = options.parse_args(arguments)
-    if given.child:
-        child(json.loads(given.child))
-        return
     common = {key: getattr(given, key) for key in ("size", "filters", "batch", "steps")}
-    found = interleaved("benchmarks.training_step", variants(common), given.rounds)
-    rates = medians(found, "images_per_second")
+    answers = interleaved("benchmarks.training_step", variants(common), given.rounds)
+    rates = medians(answers, "images_per_second")
+    cpu = medians(answers, "cpu_seconds_per_step")
     best = ratios(rates)
     # Other processes cost PyTorch's spinning threads more than ours: the fastest repetitions, too.
-    ran = {name: found[name][1:] for name in rates}
+    ran = {name: answers[name][1:] for name in rates}
     fastest = ratios({n: max(a["images_per_second"] for a in rows) for n, rows in ran.items()})
-    rows = []
-    for name, answers in found.items():
-        if name not in rates:
-            rows.append([name, "does not run: " + answers[-1]["error"], "", "", ""])
-            continue
-        column = [row["images_per_second"] for row in answers[1:]]
-        precision = name.rsplit(", ", 1)[1]
-        share = rates[name] / rates[f"this library, {precision}"]
-        cpu = medians(found, "cpu_seconds_per_step")[name]
-        start = f"{answers[0]['start_seconds']:.0f}"
-        rows.append([name, spread(column, 2), f"{share:.2f}", f"{cpu:.2f}", start])
+
+    def row(name: str, rows: list[dict[str, Any]]) -> list[str]:
+        share = rates[name] / rates[f"this library, {name.rsplit(', ', 1)[1]}"]
+        start = f"{rows[0]['start_seconds']:.0f}"
+        rate = spread(rows, "images_per_second", 2)
+        return [rate, f"{share:.2f}", f"{cpu[name]:.2f}", start]
+
     head = ["variant", "images/s (least to most)", "of this library", "CPU s/step", "start, s"]
-    text = table(f"Training step, {common}, {given.rounds} rounds", head, rows)
-    text += "\n" + "\n".join(
-        f"this library / {name}: {value:.2f} (fastest repetitions {fastest[name]:.2f})"
+    text = table(f"Training step, {common}, {given.rounds} rounds", head, answers, row)
+    text += "".join(
+        f"\nthis library / {name}: {value:.2f} (fastest repetitions {fastest[name]:.2f})"
         for name, value in best.items()
     )
     path = given.json.with_stem(f"{given.json.stem}_{given.filters}_{given.size}")
-    report(path, text, settings=common, ratios=best, fastest=fastest, found=found)
+    report(path, text, settings=common, ratios=best, fastest=fastest, answers=answers)
 
 
 if __name__ == "__main__":

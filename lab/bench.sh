@@ -20,4 +20,10 @@ cat requirements-bench.txt requirements-export.txt | while read -r peer; do
   $python -m pip install --quiet --disable-pip-version-check -c $venv/constraints.txt "$peer" ||
     echo "bench: $peer could not be installed; its rows are missing"
 done
-exec $python -m benchmarks "${@:2}"
+failed=""
+bench() { $python -m "benchmarks.$1" "${@:2}" || failed="$failed $1"; }
+bench training_step
+bench training_step --filters 32 --size 256 --steps 8
+bench evaluation --monai-images 60
+bench prediction
+[ -z "$failed" ] || { echo "benchmarks that failed:$failed"; exit 1; }

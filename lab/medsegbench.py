@@ -27,23 +27,9 @@ _CLASSES = {"_C1": "benign", "_C2": "malignant"}
 def unpack_npz(path: Path, target: Path, *, progress: bool = True) -> Path:
     """Write the pictures of a MedSegBench file into a new folder, whole or not at all.
 
-    Parameters
-    ----------
-    path : Path
-        Arrays ``{train,val,test}_images`` (N, H, W) of uint8 and ``..._label`` of 0 and 1, or, with
-        the class, ``..._images_C1`` (benign), ``..._images_C2`` (malignant), ``..._label_C1`` and
-        ``..._label_C2``; these are taken where they are there.
-    target : Path
-        Must not exist.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    DatasetError
-        Not such a file; arrays are missing or do not fit; the folder is there.
-    WriteError
-        The folder cannot be written.
+    `path` holds ``{train,val,test}_images`` (N, H, W) of uint8 and ``..._label`` of 0 and 1, or,
+    with the class, ``..._images_C1`` (benign), ``..._images_C2`` (malignant) and their labels;
+    these are taken where they are there. DatasetError: not such a file, or the folder is there.
     """
     if target.exists():
         raise DatasetError(f"{target}: is there already. Move it away, or name another folder.")

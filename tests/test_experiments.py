@@ -1,6 +1,5 @@
 """Cross-validation: folds trained, resumed, scored on validation, and once on the test parts."""
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from unet_lib.cli import main
-from unet_lib.cli.models import read_recipe
 from unet_lib.dataset import find_cases, make_folds
 from unet_lib.images import Preprocessing
 from unet_lib.model import UNetConfig
@@ -116,30 +114,6 @@ def test_command(data, tmp_path, capsys):
     parted = load_crossvalidation(tmp_path / "r")
     assert parted.provenance.split == "random split 3, near-duplicates parted"
     assert parted.digest != final.digest
-
-
-def recipe_of(*settings, recipe=None):
-    return read_recipe(argparse.Namespace(recipe=recipe, set=list(settings)))
-
-
-def test_settings_on_the_command_line(tmp_path):
-    recipe = recipe_of("training.epochs=3", "network.encoder=EfficientNetLite0")
-    assert (recipe.training.epochs, recipe.training.warmup_epochs) == (3, 0.6)
-    assert recipe.network.encoder == "EfficientNetLite0"
-    with pytest.raises(ValueError, match="unknown setting 'epoch'"):
-        recipe_of("training.epoch=3")
-    with pytest.raises(ValueError, match="expected PART.SETTING=VALUE"):
-        recipe_of("epochs=3")
-    broken = tmp_path / "recipe.json"
-    broken.write_text("[1]")
-    with pytest.raises(ValueError, match="recipe.json: expected"):
-        recipe_of(recipe=broken)
-    for content in ('{"training": ', "\ud800"):
-        broken.write_text(content, encoding="utf-8", errors="surrogatepass")
-        with pytest.raises(ValueError, match=r"--recipe .*recipe\.json: cannot be read \("):
-            recipe_of(recipe=broken)
-    with pytest.raises(ValueError, match=r"absent\.json: cannot be read .*No such file"):
-        recipe_of(recipe=tmp_path / "absent.json")
 
 
 def test_folders_that_cannot_be_read(tmp_path):

@@ -202,12 +202,12 @@ def test_atlas_measures_what_it_says():
     image[truth] = 0.2
     image[20:, 30:50] = 0.1  # a shadow below
     picture = measure(image, truth)
-    assert picture.share == pytest.approx(200 / 4800)
-    assert picture.shadow == pytest.approx(0.4)
-    assert 0.15 < picture.contrast < 0.3  # the ring holds some of the shadow
-    assert not picture.border
+    assert picture["share"] == pytest.approx(200 / 4800)
+    assert picture["shadow"] == pytest.approx(0.4)
+    assert 0.15 < picture["contrast"] < 0.3  # the ring holds some of the shadow
+    assert not picture["border"]
     truth[0, 40] = True
-    assert measure(image, truth).border
+    assert measure(image, truth)["border"]
 
 
 def test_the_header_of_a_card_holds_the_scores():

@@ -1,4 +1,4 @@
-"""The commands train, evaluate and crossvalidate, and the model that an option names."""
+"""The commands train and crossvalidate, and the data and model that options name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,6 @@ goes on after an interruption, and returns a finished run as it is. Every settin
 be given with --set, such as --set preprocessing.keep_aspect=false; the other options are short for
 the commonest. 100 epochs of one BUSI fold with the default network take about 70 minutes on two
 processor cores.
-"""
-
-_EVALUATE = """\
-Score a model on one part of a fold, each image at its original size. --out gets report.md (also
-printed), summary.json, cases.csv with one line for each image, and the curves. Give the --split and
---fold that the model was trained with: the report says when it has seen images that are scored.
 """
 
 _CROSSVALIDATE = """\
@@ -75,12 +69,6 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="one of several processes on JAX; see docs/several_machines.md",
     )
-    sub = command("evaluate", _evaluate, "Score a model and write the report.", _EVALUATE)
-    add_data(sub)
-    add_model(sub)
-    sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
-    parts = ("test", "validation", "train", "all")
-    sub.add_argument("--part", choices=parts, default="test", help="part to score (test)")
     short = "Train a recipe on several folds and score each."
     sub = command("crossvalidate", _crossvalidate, short, _CROSSVALIDATE)
     add_data(sub, fold=False)
@@ -229,23 +217,6 @@ def _draw_curves(run: Any) -> None:
 
     figure = plot_history(run.history, provenance=run.segmenter.provenance)
     save_figure(figure, run.folder / "curves.png")
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from unet_lib.files import folder_lock
-    from unet_lib.inference import evaluate_cases, show_cases
-    from unet_lib.report import write_report
-
-    source = open_data(options, fold=options.fold)
-    cases = source.cases if options.part == "all" else getattr(source.split, options.part)
-    check_out(options.out, [case.image_path for case in cases])
-    segmenter = load_model(options, source.split.validation)
-    with folder_lock(options.out):
-        provenance = source.provenance.but(part=options.part)
-        evaluation = evaluate_cases(segmenter, cases, provenance=provenance)
-        report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
-    print(report.read_text(encoding="utf-8"))
-    print(f"report and figures: {options.out}")
 
 
 def _crossvalidate(options: argparse.Namespace) -> None:

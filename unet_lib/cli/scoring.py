@@ -1,4 +1,4 @@
-"""The command score: masks made by any program, scored like our own."""
+"""The commands evaluate and score: a model, or masks made by any program, by the same rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet_lib.cli.models import check_out, open_data
+from unet_lib.cli.models import add_data, add_model, check_out, load_model, open_data
+
+_EVALUATE = """\
+Score a model on one part of a fold, each image at its original size. --out gets report.md (also
+printed), summary.json, cases.csv with one line for each image, and the curves. Give the --split and
+--fold that the model was trained with: the report says when it has seen images that are scored.
+"""
 
 _SCORE = """\
 Score masks that any program made, by the same code as evaluate, and write the same report. The
@@ -22,7 +28,13 @@ report folder of this library, or its cases.csv, and adds comparison.md: differe
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command of this module."""
+    """Add the commands of this module."""
+    sub = command("evaluate", _evaluate, "Score a model and write the report.", _EVALUATE)
+    add_data(sub)
+    add_model(sub)
+    sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
+    parts = ("test", "validation", "train", "all")
+    sub.add_argument("--part", choices=parts, default="test", help="part to score (test)")
     short = "Score masks made by any program and write the report."
     sub = command("score", _score, short, _SCORE)
     sub.add_argument("predictions", type=Path, help="folder with the predicted masks")
@@ -40,6 +52,23 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="stretch predictions of another size to their image's: masks by the nearest pixel, "
         "probabilities bilinearly",
     )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from unet_lib.files import folder_lock
+    from unet_lib.inference import evaluate_cases, show_cases
+    from unet_lib.report import write_report
+
+    source = open_data(options, fold=options.fold)
+    cases = source.cases if options.part == "all" else getattr(source.split, options.part)
+    check_out(options.out, [case.image_path for case in cases])
+    segmenter = load_model(options, source.split.validation)
+    with folder_lock(options.out):
+        provenance = source.provenance.but(part=options.part)
+        evaluation = evaluate_cases(segmenter, cases, provenance=provenance)
+        report = write_report(evaluation, options.out, show=show_cases(segmenter, cases))
+    print(report.read_text(encoding="utf-8"))
+    print(f"report and figures: {options.out}")
 
 
 def _score(options: argparse.Namespace) -> None:
