@@ -68,7 +68,7 @@ mutate:
 # Then 1,000 damaged weights files.
 fuzz: $(VENV)/.dev
 	FUZZ=20000 $(BIN)/python -m pytest -q -m slow tests/test_fuzz.py
-	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_damaged_weights.py
+	DAMAGED_FILES=1000 $(BIN)/python -m pytest -q -s tests/test_hdf5.py
 
 # The lowest versions that requirements.txt allows, in a virtual environment of their own.
 oldest:

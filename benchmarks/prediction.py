@@ -28,20 +28,22 @@ VARIANTS = {
     "ONNX Runtime": {"peer": "onnx"},
     "OpenVINO": {"peer": "openvino"},
     "ours": {},
+    "ours, in Keras": {"runtime": "keras"},
     "ours, no shift monitor": {"monitor": "no"},
 }
 
 
-def _segmenter(name: str) -> Any:
+def _segmenter(name: str, runtime: str = "keras") -> Any:
+    from unet_lib.weights import load_segmenter
+
+    if name != "plain":
+        return load_segmenter(name, runtime=runtime)
     import keras
 
     from unet_lib.images import Preprocessing
     from unet_lib.inference import Segmenter
     from unet_lib.model import UNetConfig, build_unet
-    from unet_lib.weights import load_segmenter
 
-    if name != "plain":
-        return load_segmenter(name)
     keras.utils.set_random_seed(0)
     network = build_unet(UNetConfig(filters=_FILTERS), _SIDE)
     return Segmenter(network, Preprocessing(_SIDE))
@@ -87,7 +89,7 @@ def child(settings: dict[str, str]) -> Callable[[Any], dict[str, float]]:
         side = int((Path(settings["folder"]) / "side.txt").read_text())
         one = _obvious(_peer(settings), side)
     else:
-        segmenter = _segmenter(settings["network"])
+        segmenter = _segmenter(settings["network"], settings.get("runtime", "auto"))
         segmenter.monitor = None if "monitor" in settings else segmenter.monitor
         one = segmenter.segment
 

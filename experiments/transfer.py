@@ -32,7 +32,7 @@ def score(trained: str, runs: Path, name: str, folder: str, fold: int) -> list[d
     """Score the network of a fold on the test part of that fold of a set, a row an image."""
     folds = Folds.read(COMMITTED_FOLDS[name])
     cases = folds.split(find_cases(folder, audit=None), fold).test
-    segmenter = load_segmenter(runs / f"fold{fold}" / "model")
+    segmenter = load_segmenter(runs / f"fold{fold}" / "model", runtime="keras")
     evaluation = evaluate_cases(segmenter, cases)
     if evaluation.provenance.seen_in_training:
         raise ValueError(f"{runs}, fold {fold}: was trained on test images of {name}.")

@@ -4,7 +4,8 @@
     python -m lab.card runs/joint-all/model bus-best --results experiments/joint/*/
 
 `--results`: published cross-validations of the recipe, one for each data set. Make the model small
-before (`lab/compact_weights.py`), so that the scores are those of the shipped file.
+before (`lab/compact_weights.py`), so that the scores are those of the shipped file. The file for
+ONNX Runtime is written at the end.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from unet_lib.model import UNetConfig, build_unet
 from unet_lib.provenance import Provenance
 from unet_lib.report.markdown import NO_INTERVAL
 from unet_lib.training import CrossValidation, load_crossvalidation
-from unet_lib.weights import load_segmenter
-from unet_lib.weights.folder import CARD, MONITOR, SETTINGS, WEIGHTS, settings_digest
+from unet_lib.weights import export_into_model, load_segmenter
+from unet_lib.weights.folder import CARD, IN_ONNX, MONITOR, SETTINGS, WEIGHTS, settings_digest
 
 ROOT = Path(__file__).parent.parent
 TRANSFER = ROOT / "experiments" / "transfer" / "table.md"
@@ -157,6 +158,7 @@ def ship(source: Path, name: str, results: Sequence[Path]) -> Path:
     published = [load_crossvalidation(folder) for folder in results]
     load_segmenter(source)  # refuses what is damaged
     settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
+    settings.pop(IN_ONNX, None)  # written anew
     settings["about"]["name"] = name
     settings["about"]["results"] = headline(published, settings["about"].get("fold"))
     settings["settings_sha256"] = settings_digest(settings)
@@ -218,3 +220,4 @@ if __name__ == "__main__":
     )
     options = parser.parse_args()
     print(ship(options.model, options.name, options.results))
+    print(export_into_model(ROOT / "weights" / options.name))

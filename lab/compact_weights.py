@@ -22,7 +22,7 @@ import numpy as np
 from unet_lib.files import atomic_path, sha256, write_atomic
 from unet_lib.phantoms import phantom_pictures
 from unet_lib.weights import load_segmenter
-from unet_lib.weights.folder import SETTINGS, WEIGHTS, settings_digest
+from unet_lib.weights.folder import IN_ONNX, ONNX, SETTINGS, WEIGHTS, settings_digest
 
 LARGEST_CHANGE = 0.005
 
@@ -55,7 +55,10 @@ def compact(source: Path, target: Path) -> None:
 def largest_change(before: Path, after: Path) -> float:
     """Compare the probabilities of two model folders on phantoms."""
     pictures = [p.image[..., None] / np.float32(255) for p in phantom_pictures(8)]
-    maps = [list(load_segmenter(m).iter_probabilities(pictures)) for m in (before, after)]
+    maps = [
+        list(load_segmenter(m, runtime="keras").iter_probabilities(pictures))
+        for m in (before, after)
+    ]
     return max(float(np.abs(a - b).max()) for a, b in zip(*maps, strict=True))
 
 
@@ -66,6 +69,7 @@ def compact_folder(folder: Path) -> float:
         small = Path(place) / "model"
         small.mkdir()
         compact(folder / WEIGHTS, small / WEIGHTS)
+        settings.pop(IN_ONNX, None)  # of the weights as they were
         settings["weights_sha256"] = sha256(small / WEIGHTS)
         settings["settings_sha256"] = settings_digest(settings)
         text = json.dumps(settings, indent=2) + "\n"
@@ -75,6 +79,7 @@ def compact_folder(folder: Path) -> float:
             raise SystemExit(f"{folder}: a probability moves by {change:.4f}; left as it is")
         with atomic_path(folder / WEIGHTS) as temporary:
             shutil.copyfile(small / WEIGHTS, temporary)
+        (folder / ONNX).unlink(missing_ok=True)
         write_atomic(folder / SETTINGS, text)
     return change
 

@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         # The models of a joint training lie beside the sets, the shipped one in weights/ alone.
         places = [folder / f"fold{fold}" for folder in (folds.folder, folds.folder.parent)]
         places = [place for place in places if (place / "model").is_dir()]
-        segmenter = load_segmenter(places[0] if places else f"busi-fold{fold}")
+        place = places[0] if places else f"busi-fold{fold}"
+        segmenter = load_segmenter(place, runtime="keras")
         data = source.provenance.but(part="test")
         evaluations[fold] = evaluate_cases(segmenter, source.split.test, provenance=data)
         equal, change = compare(evaluations[fold], committed)

@@ -176,9 +176,10 @@ def test_many_files_agree_with_one_and_unreadable_ones_come_last(segmenter, tmp_
 def test_wrong_sizes_and_thresholds_are_refused():
     with pytest.raises(ValueError, match=r"takes 64 x 64 pixels.*size=128"):
         Segmenter(dark_is_lesion(64), Preprocessing(128))
-    with pytest.raises(ValueError, match="between 0 and 1; received 1.5"):
-        Segmenter(dark_is_lesion(64), Preprocessing(64), threshold=1.5)
-    with pytest.raises(ValueError, match="minimum_area must be between 0 and 1"):
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match=f"between 0 and 1; received {wrong}"):
+            Segmenter(dark_is_lesion(64), Preprocessing(64), threshold=wrong)
+    with pytest.raises(ValueError, match="minimum_area must be a number from 0 to 1; received 2"):
         Cleaning(minimum_area=2)
 
 

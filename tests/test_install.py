@@ -56,9 +56,9 @@ def test_the_wheel_holds_the_library_and_what_it_reads(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     ours = {str(p.relative_to(ROOT)) for p in (ROOT / "unet_lib").rglob("*") if p.is_file()}
     assert {name for name in ours if "__pycache__" not in name} <= names
-    for path in ("data/busi_audit.csv", "data/splits/busi_5fold.csv", "weights/elsewhere.json"):
-        assert f"unet_lib/shipped/{path}" in names
-    assert "unet_lib/shipped/weights/busi-small/model.weights.h5" in names
+    data = ["data/busi_audit.csv", "data/splits/busi_5fold.csv", "weights/elsewhere.json"]
+    model = [f"weights/busi-small/{name}" for name in ("model.weights.h5", "model.onnx")]
+    assert {f"unet_lib/shipped/{path}" for path in data + model} <= names
     assert {name.partition("/")[0] for name in names} == {"unet_lib", "unet_lib-0.1.0.dist-info"}
 
 

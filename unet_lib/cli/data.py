@@ -38,7 +38,8 @@ _EXPORT = """\
 Write a model for another runtime: model.onnx, model.tflite (LiteRT) or model.xml and model.bin
 (OpenVINO), with a .json beside it, which tells all that a program needs to use it without this
 library. Before anything is written the file is run in its own runtime and compared with Keras.
-Needs pip install -r requirements-export.txt, and Keras on TensorFlow.
+Needs pip install -r requirements-export.txt, and Keras on TensorFlow. Without --out, ONNX goes into
+the model's own folder: segment then starts and runs without TensorFlow.
 """
 
 
@@ -72,7 +73,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("export", _export, "Write a model for ONNX, LiteRT or OpenVINO.", _EXPORT)
     sub.add_argument("--model", required=True, help="registered name, model folder or run folder")
     sub.add_argument("--format", required=True, help="onnx, litert or openvino")
-    sub.add_argument("--out", type=Path, required=True, help="folder for the files")
+    sub.add_argument("--out", type=Path, help="folder for the files (onnx: the model's own)")
 
 
 def _phantoms(options: argparse.Namespace) -> None:
@@ -176,10 +177,22 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from unet_lib.weights import EXPORT_FORMATS, export_segmenter, load_segmenter
+    from unet_lib.weights import (
+        EXPORT_FORMATS,
+        export_into_model,
+        export_segmenter,
+        load_segmenter,
+    )
 
-    check_out(options.out)
+    if options.out is not None:
+        check_out(options.out)
     if options.format not in EXPORT_FORMATS:
         raise ValueError(f"--format {options.format}: expected {', '.join(EXPORT_FORMATS)}.")
-    path = export_segmenter(load_segmenter(options.model), options.out, options.format)
+    if options.out is None:
+        if options.format != "onnx":
+            raise ValueError(f"--format {options.format}: needs --out, a folder for the files.")
+        print(export_into_model(options.model))
+        return
+    segmenter = load_segmenter(options.model, runtime="keras")
+    path = export_segmenter(segmenter, options.out, options.format)
     print(f"{path}, described by {path.name}.json")

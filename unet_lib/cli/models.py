@@ -256,8 +256,13 @@ def _crossvalidate(options: argparse.Namespace) -> None:
         print(f"trained on all images: {run.folder / 'model'}")
 
 
-def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = None) -> Any:
-    """Load the segmenter that --model names, and say which.
+def load_model(
+    options: argparse.Namespace,
+    validation: Sequence[Any] | None = None,
+    *,
+    runtime: str = "keras",
+) -> Any:
+    """Load the segmenter that --model names, and say which; `runtime` as in `load_segmenter`.
 
     What a file trained elsewhere does not tell is settled on `validation` cases.
     """
@@ -283,7 +288,7 @@ def load_model(options: argparse.Namespace, validation: Sequence[Any] | None = N
             "this itself. Leave it out."
         )
     else:
-        segmenter = load_segmenter(options.model)
+        segmenter = load_segmenter(options.model, runtime=runtime)
     size = segmenter.preprocessing.size
     print(
         f"model: {segmenter.provenance.name}, threshold {segmenter.threshold:g}, input "

@@ -50,7 +50,7 @@ def segment(options: argparse.Namespace) -> int:
 
     paths = _images(options.inputs)
     check_out(options.out, paths)
-    segmenter = load_model(options)
+    segmenter = load_model(options, runtime="auto")
     if not segmenter.monitor:
         print(
             "The model has no statistics of its training images (shift.json): nothing can be said"

@@ -1,6 +1,5 @@
 """From an image of any size to a mask at its own size, and the scores of many."""
 
-from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 from unet_lib.inference.scoring import evaluate_cases, show_cases
 from unet_lib.inference.segmentation import LESIONS, Segmentation, write_lesions
@@ -15,7 +14,6 @@ __all__ = [
     "UnreadableImages",
     "evaluate_cases",
     "find_lesions",
-    "read_ahead",
     "show_cases",
     "write_lesions",
 ]

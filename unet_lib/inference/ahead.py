@@ -1,13 +1,12 @@
-"""Work done ahead in threads, in order and with bounded memory."""
+"""Work done ahead in a thread, in order and with bounded memory."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["ahead", "read_ahead"]
+__all__ = ["ahead"]
 
 
 def ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
@@ -27,15 +26,3 @@ def ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
         pool.shutdown(cancel_futures=True)
         if hasattr(items, "close"):
             items.close()
-
-
-def read_ahead(read: Any, items: Iterable[Any], count: int) -> Iterator[Any]:
-    """Yield ``read(item)`` in order, made by two threads; at most `count` results wait."""
-    with ThreadPoolExecutor(2) as pool:
-        waiting: deque[Any] = deque()
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) >= count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -30,11 +30,7 @@ class Cleaning(Settings):
     minimum_peak: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("minimum_area", "minimum_peak"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"Cleaning: {name} must be between 0 and 1; received {getattr(self, name)!r}."
-                )
+        self.check(minimum_area=(0, 1), minimum_peak=(0, 1))
 
     def apply(self, mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Return the mask, bool (H, W), without the components that are too small or too weak."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -19,11 +18,12 @@ from unet_lib.dataset import (
     load_case,
     pixel_sizes,
 )
-from unet_lib.inference.ahead import read_ahead
 from unet_lib.inference.segmenter import Segmenter
-from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance, package_versions
+
+if TYPE_CHECKING:
+    from unet_lib.metrics import Evaluation
 
 __all__ = ["evaluate_cases", "show_cases"]
 
@@ -62,6 +62,8 @@ def evaluate_cases(
     ValueError
         No cases.
     """
+    from unet_lib.metrics import Evaluation  # segment does not need it, and it is slow to import
+
     if not cases:
         raise ValueError("evaluate_cases: received no cases; expected at least one.")
     model, data = segmenter.provenance, Provenance.of(provenance)
@@ -78,8 +80,7 @@ def evaluate_cases(
     evaluation, sizes = Evaluation(), pixel_sizes(cases)
     hashes: list[str] = []
     masks: list[str] = []
-    loaded = read_ahead(_load, cases, 2 * segmenter.batch_size)
-    maps = segmenter.iter_items((item, item[1]) for item in loaded)
+    maps = segmenter.iter_items((item, item[1]) for item in map(_load, cases))
     steps = tqdm(maps, "evaluating", len(cases), disable=not progress, unit="image")
     for (case, _, truth, image_hash, mask_hash), probabilities in steps:
         hashes.append(image_hash)
@@ -95,13 +96,19 @@ def evaluate_cases(
         )
     trained = TrainingImages.from_provenance(model)
     seen, overlap = _seen(trained, model, cases, hashes, data.data)
-    python, backend = platform.python_version(), keras.backend.backend()
+    runtime, versions = "keras", {"python": platform.python_version()}
+    if segmenter.in_keras:
+        import keras
+
+        versions["backend"] = keras.backend.backend()
+    else:
+        runtime = segmenter.network.runtime
     evaluation.provenance = data.but(
         seen_in_training=seen,
         training_overlap=overlap,
-        engine="keras, float32",
+        engine=f"{runtime}, float32",
         data_sha256=data_hash(cases, hashes, masks),
-        versions={"python": python, "backend": backend, **package_versions()},
+        versions=versions | package_versions(),
     )
     return evaluation
 

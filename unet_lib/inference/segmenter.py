@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
-import keras
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.backend import keep_freed_memory
 from unet_lib.images import (
     Frame,
     ImageError,
@@ -28,9 +26,11 @@ from unet_lib.images import (
 from unet_lib.inference.ahead import ahead
 from unet_lib.inference.lesions import Cleaning
 from unet_lib.inference.segmentation import Segmentation, check_threshold
-from unet_lib.model import fold_batch_norm
 from unet_lib.provenance import Provenance
 from unet_lib.shift import ShiftMonitor, ShiftWarning
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["Segmenter", "UnreadableImages"]
 
@@ -53,7 +53,7 @@ class Segmenter:
 
     Parameters
     ----------
-    network : keras.Model
+    network : keras.Model or OnnxNetwork
         (N, S, S, C) in [0, 1] -> lesion probabilities (N, S, S, 1).
     preprocessing : Preprocessing
         The one that the network was trained with.
@@ -87,7 +87,10 @@ class Segmenter:
     )
 
     def __post_init__(self) -> None:
-        keep_freed_memory()
+        if self.in_keras:
+            from unet_lib.backend import keep_freed_memory
+
+            keep_freed_memory()
         self.provenance = Provenance.of(self.provenance)
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
@@ -102,6 +105,11 @@ class Segmenter:
                 "S, 1), the probability of lesion. Give a network that ends with this channel."
             )
         check_threshold(self.threshold)
+
+    @property
+    def in_keras(self) -> bool:
+        """Whether the network is Keras' own, with layers and weights, not a file of a runtime."""
+        return hasattr(self.network, "layers")
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
@@ -145,6 +153,10 @@ class Segmenter:
 
     def _folded_network(self) -> keras.Model:
         """Return the network with its batch normalisations folded, for the present weights."""
+        if not self.in_keras:
+            return self.network
+        from unet_lib.model import fold_batch_norm
+
         network, weights = self.network, self.network.get_weights()
         if (
             not self._folded
@@ -233,7 +245,7 @@ class Segmenter:
     def _segmentation(
         self, path: str | Path, image: np.ndarray, probabilities: np.ndarray, frame: Frame
     ) -> Segmentation:
-        shift = self.monitor and self.monitor.measure(frame.pixels)
+        shift = self.monitor and self.monitor.measure(frame.pixels, image)
         name, mask = Path(path).name, self.mask(probabilities)
         made_by = self.threshold, self.cleaning
         return Segmentation(image, probabilities, mask, frame, shift, name, *made_by)

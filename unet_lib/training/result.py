@@ -220,7 +220,7 @@ def load_run(folder: str | Path) -> Run:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     recipe = Recipe.from_dict(read_settings(folder / SETTINGS)["recipe"])
     result = read_settings(folder / RESULT)
-    return Run(folder, recipe, history, result, load_segmenter(folder / MODEL))
+    return Run(folder, recipe, history, result, load_segmenter(folder / MODEL, runtime="keras"))
 
 
 def finish(

@@ -160,7 +160,7 @@ def _starting_model(recipe: Recipe, split: Split, data: str | None) -> Segmenter
             f"start_from {name}: has another network ({'; '.join(differ)}). Take its settings, or "
             "start without it."
         )
-    start = load_segmenter(name)
+    start = load_segmenter(name, runtime="keras")
     record = TrainingImages.from_provenance(start.provenance)
     for part in ("validation", "test") if record else ():
         cases = getattr(split, part)

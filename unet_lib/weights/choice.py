@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import unet_lib
 from unet_lib.dataset import Case
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
-from unet_lib.model import UNetConfig, build_unet
 from unet_lib.provenance import Provenance
-from unet_lib.weights.check import WeightsError, load_weights_file
 from unet_lib.weights.folder import (
     SETTINGS,
     WEIGHTS,
@@ -20,6 +19,10 @@ from unet_lib.weights.folder import (
     read_settings,
     registered_models,
 )
+from unet_lib.weights.hdf5 import WeightsError, load_weights_file
+
+if TYPE_CHECKING:
+    from unet_lib.model import UNetConfig
 
 __all__ = ["choose_model"]
 
@@ -34,7 +37,7 @@ def choose_model(
     validation: Sequence[Case] | None = None,
     root: str | Path = ".",
 ) -> tuple[Segmenter, str]:
-    """Load the model that a session uses, and say which one and why.
+    """Load the model that a session uses, in Keras, and say which one and why.
 
     "auto" takes, in this order: ``model.weights.h5`` in the root; the newest finished run under
     ``runs/`` on the same data and fold; the registered model that was trained without this fold
@@ -69,31 +72,26 @@ def choose_model(
     WeightsError
         A file does not fit, or there is no model at all.
     """
-    file = Path(root) / WEIGHTS
+    root, bare = Path(root), None
     if model != "auto":
         path = Path(model)
         if path.name == WEIGHTS and (path.parent / SETTINGS).is_file():
-            return load_segmenter(path.parent), f"You named the model {path.parent}."
-        if names_file(path):
-            segmenter, fit = _bare(path, config, preprocessing, validation)
-            return segmenter, f"You named the file {model}; {fit}"
-        return load_segmenter(model), f"You named the model {model}."
-    if file.is_file():
-        segmenter, fit = _bare(file, config, preprocessing, validation)
-        return segmenter, f"You put {WEIGHTS} into the root; {fit}"
-    newest, passed = _newest_run(Path(root) / "runs", data, fold)
-    if newest:
-        why = f"The last finished run on {data}, fold {fold}: {newest}.{passed}"
-        return load_segmenter(newest), why
-    registered = registered_models()
-    if not registered:
-        raise WeightsError(
-            f"no model: there is no {file}, no finished run on {data}, fold {fold}, and none is "
-            f"registered. Run Training_Unet.ipynb first.{passed}"
-        )
-    name = next((name for name in registered if _left_out(name, data, fold)), registered[0])
-    why = f"No run on {data}, fold {fold}; registered model {name}.{passed}"
-    return load_segmenter(name), why
+            path = path.parent
+        bare = path if names_file(path) else None
+        why = f"You named the {'file' if bare else 'model'} {path}"
+    elif (root / WEIGHTS).is_file():
+        bare, why = root / WEIGHTS, f"You put {WEIGHTS} into the root"
+    else:
+        path, why = _newest(root, data, fold)
+    if bare is None:
+        return load_segmenter(path, runtime="keras"), f"{why}."
+    segmenter, fit = _load_bare(bare, config, preprocessing or Preprocessing(), validation)
+    return segmenter, f"{why}; {fit}"
+
+
+def names_file(model: str | Path) -> bool:
+    """Whether a weights file is meant, by whatever name: any file, or what ends like one."""
+    return Path(model).is_file() or str(model).endswith((".h5", ".keras"))
 
 
 def _left_out(name: str, data: str, fold: int) -> bool:
@@ -102,19 +100,15 @@ def _left_out(name: str, data: str, fold: int) -> bool:
     return data in str(about.get("data")).split(" + ") and about.get("fold") == fold
 
 
-def names_file(model: str | Path) -> bool:
-    """Whether a weights file is meant, by whatever name: any file, or what ends like one."""
-    return Path(model).is_file() or str(model).endswith((".h5", ".keras"))
-
-
-def _bare(
+def _load_bare(
     path: Path,
     config: UNetConfig | None,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing,
     validation: Sequence[Case] | None,
 ) -> tuple[Segmenter, str]:
     """Load a weights file as the configured network, else as what it is; threshold .5."""
-    preprocessing = preprocessing or Preprocessing()
+    from unet_lib.model import build_unet
+
     network = build_unet(config, preprocessing.size, pretrained=False)
     try:
         load_weights_file(network, path)
@@ -126,16 +120,24 @@ def _bare(
     return segmenter, "it fits the configured network."
 
 
-def _newest_run(folder: Path, data: str, fold: int) -> tuple[Path | None, str]:
-    """Return the newest run on data and fold, and why newer ones cannot be read."""
+def _newest(root: Path, data: str, fold: int) -> tuple[str | Path, str]:
+    """Return the newest run on data and fold, else a registered model; and why."""
     damaged = ""
-    paths = folder.glob(f"**/model/{SETTINGS}")
+    paths = (root / "runs").glob(f"**/model/{SETTINGS}")
     for _, path in sorted(((path.stat().st_mtime, path) for path in paths), reverse=True):
         try:
             about = read_settings(path)["about"]
         except WeightsError as error:
-            damaged += f" Passed over: {error}"
+            damaged += f". Passed over: {error}".removesuffix(".")
             continue
         if (about.get("data"), about.get("fold")) == (data, fold):
-            return path.parent.parent, damaged
-    return None, damaged
+            run = path.parent.parent
+            return run, f"The last finished run on {data}, fold {fold}: {run}{damaged}"
+    registered = registered_models()
+    if not registered:
+        raise WeightsError(
+            f"no model: there is no {root / WEIGHTS}, no finished run on {data}, fold {fold}, and "
+            f"none is registered. Run Training_Unet.ipynb first{damaged}."
+        )
+    name = next((name for name in registered if _left_out(name, data, fold)), registered[0])
+    return name, f"No run on {data}, fold {fold}; registered model {name}{damaged}"

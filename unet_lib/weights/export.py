@@ -7,23 +7,38 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from unet_lib.files import draft_folder, sha256, write_atomic
-from unet_lib.images import Preprocessing
+from unet_lib.files import draft_folder, folder_lock, sha256, write_atomic
+from unet_lib.images import Preprocessing, as_image
 from unet_lib.inference import Segmenter
 from unet_lib.phantoms import make_phantom
+from unet_lib.weights.folder import (
+    IN_ONNX,
+    SETTINGS,
+    WEIGHTS,
+    find_folder,
+    load_segmenter,
+    read_settings,
+)
+from unet_lib.weights.hdf5 import read_hdf5
+from unet_lib.weights.runtime import ONNX, TOLERANCE, OnnxNetwork, leave_out_weights
 
-__all__ = ["EXPORT_FORMATS", "TOLERANCE", "ExportError", "ExportFormat", "export_segmenter"]
+if TYPE_CHECKING:
+    import keras
 
-TOLERANCE = 1e-4
-"""Largest accepted difference of a probability between Keras and the runtime, in float32."""
+__all__ = [
+    "EXPORT_FORMATS",
+    "ExportError",
+    "ExportFormat",
+    "export_into_model",
+    "export_segmenter",
+]
 
 _MOST_WORDS = 300  # characters of another program's error
 _HIDDEN = ("trained_on", "validated_on", "training_images", "tuned_on")  # hundreds of entries
@@ -34,6 +49,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 class ExportError(RuntimeError):
     """A model could not be exported; nothing was written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} Nothing was written.")
 
 
 @dataclass(frozen=True)
@@ -51,18 +69,18 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     """Write the network for another runtime, with all that is needed to use it.
 
     The files are made in a temporary folder, run in their runtime on phantoms and on noise, alone
-    and as a batch, and take their place only when every probability equals Keras' own to
-    `TOLERANCE`. Beside the model, ``<model file>.json`` (``format`` 1) has the SHA-256 of every
-    file, shape, type and range of ``input`` (N, S, S, C; N is free) and ``output`` (N, S, S, 1),
-    the steps before and after the network in words under ``preprocessing`` and
-    ``postprocessing``, ``runtime_settings`` that the runtime must be given for these
-    probabilities, ``about`` as in ``segmenter.json`` without the lists of images, and ``checked``:
-    runtime and version, number of images, largest difference.
+    and as a batch, and take their place only when every probability equals Keras' own to 5e-5.
+    Beside the model, ``<model file>.json`` (``format`` 1) has the SHA-256 of every file, shape,
+    type and range of ``input`` (N, S, S, C; N is free) and ``output`` (N, S, S, 1), the steps
+    before and after the network in words under ``preprocessing`` and ``postprocessing``,
+    ``runtime_settings`` that the runtime must be given for these probabilities, ``about`` as in
+    ``segmenter.json`` without the lists of images, and ``checked``: runtime and version, number of
+    images, largest difference.
 
     Parameters
     ----------
     segmenter : Segmenter
-        In float32, as `load_segmenter` returns.
+        In float32, as ``load_segmenter(model, runtime="keras")`` returns.
     folder : str or Path
         Made when absent; files of an earlier export of the same format are replaced.
     format : str
@@ -84,14 +102,10 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     if format not in EXPORT_FORMATS:
         raise ValueError(f"format {format!r}: expected one of {', '.join(EXPORT_FORMATS)}.")
     kind, folder = EXPORT_FORMATS[format], Path(folder)
-    _check_possible(segmenter.network, format, kind)
-    batch = _check_images(segmenter.preprocessing, segmenter.network.input_shape[-1])
-    # Before the export, not only for comparison: Keras refuses a network that was never called.
-    expected = np.asarray(segmenter.network.predict_on_batch(batch))
     try:
         with draft_folder(folder, kind.files[0]) as draft:
             drafts = [draft / name for name in kind.files]
-            checked = _convert(segmenter.network, format, drafts[0], batch, expected)
+            checked = _convert(segmenter, format, kind, drafts[0])
             description = _describe(segmenter, drafts) | {
                 "runtime_settings": dict(kind.settings),
                 "checked": checked,
@@ -106,43 +120,40 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     return model
 
 
-def _check_possible(network: keras.Model, format: str, kind: ExportFormat) -> None:
-    """Raise ExportError where a package is missing or Keras cannot export this network."""
-    absent = [name for name in kind.packages if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ExportError(
-            f"{format}: needs the package {', '.join(absent).replace('_', '-')}. Run: pip install "
-            "-r requirements-export.txt"
-        )
-    backend = keras.backend.backend()
-    if backend != "tensorflow" and kind.write is None:
-        raise ExportError(
-            f"{format}: Keras exports this format from TensorFlow; it runs on {backend} now. Set "
-            "the environment variable KERAS_BACKEND=tensorflow for this command."
-        )
-    types = {layer.compute_dtype for layer in network.layers}
-    if types != {"float32"}:
-        raise ExportError(
-            f"{format}: the network computes in {', '.join(sorted(types))}. Save it and load it "
-            "with load_segmenter, which gives float32."
-        )
+def export_into_model(model: str | Path) -> Path:
+    """Put the file for ONNX Runtime into a model folder, where `load_segmenter` takes it.
+
+    It is compared as by `export_segmenter`. The kernels stay in the folder's weights file, so that
+    the two can neither differ nor take the space twice; its SHA-256 goes into ``segmenter.json``.
+    """
+    folder = find_folder(model)
+    segmenter = load_segmenter(folder, runtime="keras")
+    arrays, names = read_hdf5(folder / WEIGHTS).arrays, []
+
+    def write(network: keras.Model, path: Path) -> None:
+        network.export(str(path), format="onnx", verbose=False)
+        names.extend(leave_out_weights(path, arrays, segmenter.provenance.weights_sha256))
+
+    def open_file(path: Path) -> tuple[Run, str]:
+        return _run_onnx(OnnxNetwork(path, {name: arrays[name] for name in names}))
+
+    kind = replace(EXPORT_FORMATS["onnx"], open=open_file, write=write)
+    with folder_lock(folder), draft_folder(folder, ONNX) as draft:
+        _convert(segmenter, "onnx", kind, draft / ONNX)
+        settings = read_settings(folder / SETTINGS)
+        settings[IN_ONNX] = {"sha256": sha256(draft / ONNX), "arrays": names}
+        os.replace(draft / ONNX, folder / ONNX)
+        write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    return folder / ONNX
 
 
-def _check_images(preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    """Return a batch (4, S, S, C) of two phantoms, noise and black."""
-    side = preprocessing.size
-    pictures = [make_phantom(kind, seed=5)[0] for kind in ("benign", "malignant")]
-    images = [(picture.astype(np.float32) / 255.0)[..., None] for picture in pictures]
-    prepared = [preprocessing.apply(image).image for image in images]
-    noise = np.random.default_rng(5).random((side, side, 1), dtype=np.float32)
-    return np.repeat(np.stack([*prepared, noise, np.zeros_like(noise)]), channels, axis=-1)
-
-
-def _convert(
-    network: keras.Model, format: str, path: Path, batch: np.ndarray, expected: np.ndarray
-) -> dict[str, Any]:
+def _convert(segmenter: Segmenter, format: str, kind: ExportFormat, path: Path) -> dict[str, Any]:
     """Write the network, run it in its runtime and compare; any failure is an ExportError."""
-    kind = EXPORT_FORMATS[format]
+    network = segmenter.network
+    _check_possible(segmenter, format, kind)
+    batch = _check_images(segmenter.preprocessing, network.input_shape[-1])
+    # Before the export, not only for comparison: Keras refuses a network that was never called.
+    expected = np.asarray(network.predict_on_batch(batch))
     try:
         if kind.write:
             kind.write(network, path)
@@ -155,9 +166,45 @@ def _convert(
     except Exception as error:  # converters and runtimes raise whatever they like
         first = next(iter(str(error).splitlines()), "")  # pages of a compiler may follow
         raise ExportError(
-            f"{format}: the conversion failed with Keras {keras.__version__} "
-            f"({type(error).__name__}: {first[:_MOST_WORDS]}). Nothing was written."
+            f"{format}: the conversion failed with Keras {version('keras')} "
+            f"({type(error).__name__}: {first[:_MOST_WORDS]})."
         ) from error
+
+
+def _check_possible(segmenter: Segmenter, format: str, kind: ExportFormat) -> None:
+    """Raise ExportError where a package is missing or Keras cannot export this network."""
+    absent = [name for name in kind.packages if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ExportError(
+            f"{format}: needs the package {', '.join(absent).replace('_', '-')}. Run: pip install "
+            "-r requirements-export.txt."
+        )
+    if not segmenter.in_keras:
+        raise ExportError(f'{format}: load the model with runtime="keras"; received ONNX.')
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and format in ("onnx", "litert", "openvino"):
+        raise ExportError(
+            f"{format}: Keras exports this format from TensorFlow; it runs on {backend} now. Set "
+            "the environment variable KERAS_BACKEND=tensorflow for this command."
+        )
+    types = {layer.compute_dtype for layer in segmenter.network.layers}
+    if types != {"float32"}:
+        raise ExportError(
+            f"{format}: the network computes in {', '.join(sorted(types))}. Save it and load it "
+            "with load_segmenter, which gives float32."
+        )
+
+
+def _check_images(preprocessing: Preprocessing, channels: int) -> np.ndarray:
+    """Return a batch (4, S, S, C) of two phantoms, noise and black."""
+    shape = preprocessing.size, preprocessing.size, 1
+    noise = np.random.default_rng(5).random(shape, dtype=np.float32)
+    images = [as_image(make_phantom(kind, seed=5)[0], kind) for kind in ("benign", "malignant")]
+    prepared = [preprocessing.apply(image).image for image in images]
+    batch = np.stack([*prepared, noise, np.zeros_like(noise)])
+    return np.repeat(batch, channels, axis=-1)
 
 
 def _compare(run: Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
@@ -166,21 +213,20 @@ def _compare(run: Run, batch: np.ndarray, expected: np.ndarray) -> dict[str, Any
     if not (low >= 0 and high <= 1):  # also NaN
         raise ExportError(
             f"the network gives values from {low:g} to {high:g}; probabilities lie in [0, 1]. End "
-            "it with a sigmoid. Nothing was written."
+            "it with a sigmoid."
         )
     largest = 0.0
     for part in (slice(None), slice(0, 1)):  # a batch, and one image alone
         values = run(batch[part])
         if values.shape != expected[part].shape:
             raise ExportError(
-                f"the exported model returns {values.shape}, Keras {expected[part].shape}. Nothing "
-                "was written."
+                f"the exported model returns {values.shape}, Keras {expected[part].shape}."
             )
         largest = float(np.maximum(largest, np.abs(values - expected[part]).max()))  # keeps NaN
     if not largest <= TOLERANCE:  # also NaN
         raise ExportError(
             f"the exported model's probabilities differ from Keras' by up to {largest:.3g}; at "
-            f"most {TOLERANCE:g} is accepted. Nothing was written."
+            f"most {TOLERANCE:g} is accepted."
         )
     checked = {"images": len(batch), "largest_difference": largest, "tolerance": TOLERANCE}
     return checked | {"range_of_probabilities": [low, high]}
@@ -234,16 +280,8 @@ def _describe(segmenter: Segmenter, files: list[Path]) -> dict[str, Any]:
     }
 
 
-def _open_onnx(path: Path) -> tuple[Run, str]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # Its threads would spin while they wait and keep reading and writing from the processors.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    runtime = f"onnxruntime {version('onnxruntime')}"
-    return lambda batch: session.run(None, {name: batch})[0], runtime
+def _run_onnx(network: OnnxNetwork) -> tuple[Run, str]:
+    return network.predict_on_batch, network.runtime
 
 
 def _open_litert(path: Path) -> tuple[Run, str]:
@@ -282,7 +320,11 @@ def _open_openvino(path: Path) -> tuple[Run, str]:
 
 
 EXPORT_FORMATS = {
-    "onnx": ExportFormat(("model.onnx",), ("onnx", "tf2onnx", "onnxruntime"), _open_onnx),
+    "onnx": ExportFormat(
+        ("model.onnx",),
+        ("onnx", "tf2onnx", "onnxruntime"),
+        lambda path: _run_onnx(OnnxNetwork(path)),
+    ),
     "litert": ExportFormat(("model.tflite",), ("ai_edge_litert",), _open_litert),
     "openvino": ExportFormat(
         ("model.xml", "model.bin"), ("openvino",), _open_openvino, settings=_FLOAT32

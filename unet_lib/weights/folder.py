@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic
 from unet_lib.folders import WEIGHTS_FOLDER as REGISTRY
-from unet_lib.images import Preprocessing
+from unet_lib.images import Preprocessing, as_image
 from unet_lib.inference import Cleaning, Segmenter
-from unet_lib.model import UNetConfig, build_unet
+from unet_lib.phantoms import make_phantom
 from unet_lib.provenance import Provenance
 from unet_lib.shift import ShiftMonitor
-from unet_lib.weights.check import WeightsError, load_weights_file
+from unet_lib.weights.hdf5 import WeightsError, load_weights_file, read_hdf5
+from unet_lib.weights.runtime import ONNX, TOLERANCE, OnnxNetwork
+
+if TYPE_CHECKING:
+    import keras
+
+    from unet_lib.model import UNetConfig
 
 __all__ = [
     "load_segmenter",
     "registered_models",
     "save_segmenter",
     "save_weights_file",
+    "verify_model",
 ]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
@@ -32,6 +39,7 @@ MONITOR = "shift.json"  # absent in older folders
 
 _FORMAT = 1
 _SEAL = "settings_sha256"  # absent in older folders
+IN_ONNX = "onnx"  # SHA-256 of model.onnx and the arrays that it takes; absent without it
 _SEALED = ("network", "preprocessing", "threshold", "cleaning")
 _HDF5_HEADERS = 16_384  # bytes a layer, more than HDF5 takes
 
@@ -54,7 +62,10 @@ def save_segmenter(segmenter: Segmenter, config: UNetConfig, folder: str | Path)
         The folder.
     """
     folder = Path(folder)
+    if not segmenter.in_keras:
+        raise ValueError('save_segmenter: load the model with runtime="keras"; received ONNX.')
     with folder_lock(folder):  # what a killed process was writing there goes
+        (folder / ONNX).unlink(missing_ok=True)  # of other weights
         save_weights_file(segmenter.network, folder / WEIGHTS)
         settings = {
             "format": _FORMAT,
@@ -83,7 +94,7 @@ def save_weights_file(network: keras.Model, path: Path) -> None:
         network.save_weights(temporary)
 
 
-def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "keras") -> Segmenter:
+def load_segmenter(model: str | Path, *, batch_size: int = 8, runtime: str = "auto") -> Segmenter:
     """Load a registered model or a model folder, checking every part of it.
 
     Parameters
@@ -93,8 +104,9 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
         ``model/``, or the name of a model in the repository's ``weights/``.
     batch_size : int
         Images that the network sees at once.
-    engine : {"keras"}
-        Of earlier versions; others are refused.
+    runtime : {"auto", "keras"}
+        "auto" runs the folder's ``model.onnx`` in ONNX Runtime where both are there, and imports
+        neither Keras nor its backend; such a network predicts, in float32, and nothing else.
 
     Returns
     -------
@@ -106,11 +118,8 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
     WeightsError
         Nothing of that name, a missing, damaged or changed file, or settings that do not fit.
     """
-    if engine != "keras":
-        raise ValueError(
-            f"engine {engine!r}: prediction runs in Keras alone. For ONNX Runtime, LiteRT or "
-            "OpenVINO write the model with export_segmenter (python -m unet_lib export)."
-        )
+    if runtime not in ("auto", "keras"):
+        raise ValueError(f"runtime {runtime!r}: expected auto or keras.")
     folder = find_folder(model)
     path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
     if not path.is_file():
@@ -122,14 +131,12 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
             "file is damaged or of another model. Fetch the model folder again."
         )
     try:
-        config = UNetConfig.from_dict(settings["network"])
         preprocessing = Preprocessing.from_dict(settings["preprocessing"])
         cleaning = Cleaning.from_dict(settings["cleaning"])
         provenance = Provenance.of({"name": folder.name, **settings["about"]})
-        network = build_unet(config, preprocessing.size, pretrained=False)
-        load_weights_file(network, path)
+        network = _in_onnx(folder, settings) if runtime == "auto" else None
         return Segmenter(
-            network,
+            network or _in_keras(path, settings["network"], preprocessing.size),
             preprocessing,
             settings["threshold"],
             cleaning,
@@ -141,6 +148,38 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, engine: str = "ker
         raise
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder / SETTINGS}: {error}") from error
+
+
+def _in_keras(path: Path, settings: Mapping[str, Any], size: int) -> keras.Model:
+    from unet_lib.model import UNetConfig, build_unet
+
+    network = build_unet(UNetConfig.from_dict(settings), size, pretrained=False)
+    load_weights_file(network, path)
+    return network
+
+
+def _in_onnx(folder: Path, settings: Mapping[str, Any]) -> OnnxNetwork | None:
+    """Open the folder's file for ONNX Runtime; None where there is no file or no ONNX Runtime."""
+    path, entry = folder / ONNX, settings.get(IN_ONNX)
+    if not (entry or path.exists()) or importlib.util.find_spec("onnxruntime") is None:
+        return None
+    reason = "missing" if entry else f"{SETTINGS} does not name it"
+    if entry and path.is_file():
+        reason = f"not the file that {SETTINGS} names: damaged, or of another model"
+        if sha256(path) == entry["sha256"]:
+            arrays = read_hdf5(folder / WEIGHTS).arrays
+            try:
+                network = OnnxNetwork(path, {name: arrays[name] for name in entry["arrays"]})
+            except Exception as error:  # of a runtime, which raises whatever it likes
+                reason = f"cannot be run ({next(iter(str(error).splitlines()), '')[:300]})"
+            else:
+                if network.weights_sha256 == settings["weights_sha256"]:
+                    return network
+                reason = f"made for other weights than {WEIGHTS}"
+    raise WeightsError(
+        f"{path}: {reason}. Write it again (python -m unet_lib export --model {folder} --format "
+        'onnx), or load the model with runtime="keras".'
+    )
 
 
 def read_monitor(folder: Path) -> ShiftMonitor | None:
@@ -168,9 +207,9 @@ def find_folder(model: str | Path) -> Path:
     for folder in (Path(model), Path(model) / "model", REGISTRY / str(model)):
         if (folder / SETTINGS).is_file():
             return folder
-    if model in RENAMED:
+    if str(model) in RENAMED:
         raise WeightsError(
-            f"{model}: is not shipped any more; take {RENAMED[model]}, which was trained on "
+            f"{model}: is not shipped any more; take {RENAMED[str(model)]}, which was trained on "
             "BUS-BRA as well."
         )
     raise WeightsError(
@@ -188,7 +227,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: cannot be read ({error}).") from error
     expected = {"format", "weights_sha256", "about", *_SEALED}
     keys = set(settings) if isinstance(settings, dict) else set()
-    plain = keys - {_SEAL} == expected and isinstance(settings["about"], dict)
+    plain = keys - {_SEAL, IN_ONNX} == expected and isinstance(settings["about"], dict)
     if not plain or settings["format"] != _FORMAT:
         raise WeightsError(
             f"{path}: expected format {_FORMAT} with {', '.join(sorted(expected))}; "
@@ -208,3 +247,32 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what decides on masks besides the weights."""
     decisive = {key: settings[key] for key in _SEALED}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def verify_model(model: str | Path) -> list[str]:
+    """Return what is wrong with a model: SHA-256, arrays, card, a forward pass on a phantom."""
+    try:
+        folder = find_folder(model)
+        segmenter, fast = load_segmenter(folder, runtime="keras"), load_segmenter(folder)
+    except WeightsError as error:
+        return [str(error)]
+    card = folder / CARD
+    expected = {
+        "its title": f"# {folder.name}\n",
+        "the number of parameters": f"{segmenter.network.count_params():,}",
+        "the threshold": f"{segmenter.threshold:g}",
+        "the warning": "Not a medical device",
+    }
+    findings = [f"{card}: missing"]
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        absent = {what: words.strip() for what, words in expected.items() if words not in text}
+        findings = [f"{card}: {what} ({words!r}) is not in it" for what, words in absent.items()]
+    image = as_image(make_phantom("benign", seed=5)[0], "phantom")
+    probabilities, others = segmenter.probabilities(image), fast.probabilities(image)
+    low, high = float(probabilities.min()), float(probabilities.max())
+    if not 0 <= low < high <= 1:
+        findings.append(f"the forward pass gives probabilities from {low:g} to {high:g}")
+    if not np.allclose(others, probabilities, rtol=0, atol=TOLERANCE):
+        findings.append(f"{ONNX} gives other probabilities than {WEIGHTS} in Keras")
+    return findings

@@ -1,17 +1,28 @@
-"""Read a weights file that came from somewhere: HDF5 without links, bombs or surprises."""
+"""Read a weights file that came from somewhere, and check it against a network."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-__all__ = ["MOST_BYTES", "Contents", "WeightsError", "read_hdf5"]
+if TYPE_CHECKING:
+    import keras
+
+__all__ = [
+    "MOST_BYTES",
+    "Contents",
+    "WeightsError",
+    "check_weights",
+    "load_weights_file",
+    "read_hdf5",
+]
 
 MOST_BYTES = 1 << 30
 """Bound of all arrays of a file together, in bytes: 268 million float32 parameters."""
@@ -105,17 +116,16 @@ def _read(file: h5py.File, size: int) -> Contents:
 
 def _objects(file: h5py.File) -> dict[str, Any]:
     """Return every object by its name, the root's group "" first; optimiser left out."""
-    links: list[tuple[str, Any]] = []
+    links: dict[str, Any] = {}
 
     def add(name: str, link: Any) -> bool | None:  # an error in here would not come through
-        links.append((name, link))
+        links[name] = link
         return len(links) > _MOST_OBJECTS or None
 
-    file.visititems_links(add)
-    if len(links) > _MOST_OBJECTS:
+    if file.visititems_links(add):
         raise _Unsafe(f"it holds more than {_MOST_OBJECTS:,} objects")
     objects: dict[str, Any] = {"": file}
-    for name, link in links:
+    for name, link in links.items():
         if name.split("/")[0] == "optimizer":
             continue
         if not isinstance(link, h5py.HardLink):
@@ -158,3 +168,54 @@ def _texts(name: str, group: h5py.Group) -> dict[str, tuple[str, ...]]:
             value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values
         )
     return texts
+
+
+def load_weights_file(network: keras.Model, path: str | Path) -> None:
+    """Load a ``.weights.h5`` file if, and only if, `check_weights` finds this network's arrays.
+
+    The values come from `read_hdf5`, so that no second reader opens the file.
+    """
+    arrays = check_weights(network, path)
+    for group, layer in _groups(network).items():
+        own = {name.removeprefix(group): name for name in arrays if name.startswith(group)}
+        if own:
+            layer.load_own_variables({key: arrays[name] for key, name in own.items()})
+
+
+def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarray]:
+    """Return a file's arrays by path, or raise WeightsError: missing, left over, of other shape.
+
+    Keras itself loads a file with more layers than the network without a word.
+    """
+    arrays = read_hdf5(path).arrays
+    stored = {f"{name} {values.shape}" for name, values in arrays.items()}
+    expected = set()
+    for group, layer in _groups(network).items():
+        store: dict[str, np.ndarray] = {}
+        layer.save_own_variables(store)
+        expected |= {f"{group}{key} {tuple(value.shape)}" for key, value in store.items()}
+    if stored != expected:
+        raise WeightsError(
+            f"{path}: these weights are of another network than the configured one "
+            f"({network.count_params():,} parameters). Expected but not in the file: "
+            f"{_first(expected - stored)}. In the file but not expected: "
+            f"{_first(stored - expected)}. Configure the network that the file was trained with."
+        )
+    return arrays
+
+
+def _first(arrays: set[str]) -> str:
+    more = f" and {len(arrays) - 3} more" if len(arrays) > 3 else ""
+    return (", ".join(sorted(arrays)[:3]) or "nothing") + more
+
+
+def _groups(network: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Return where Keras stores each layer: by class, numbered in the order of the layers."""
+    counts: dict[str, int] = {}
+    groups = {}
+    for layer in network.layers:
+        kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+        count = counts[kind] = counts.get(kind, -1) + 1
+        groups[f"layers/{kind}{f'_{count}' if count else ''}/vars/"] = layer
+    return groups
