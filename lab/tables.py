@@ -49,7 +49,7 @@ def questions(evaluations: Mapping[int, Evaluation]) -> str:
     cases = join_tables(evaluations)
     lesions, normals = cases.lesion_cases, cases.normal_cases
     dice = with_interval(group_bootstrap(lesions.column("dice"), lesions.groups))
-    marked = ~lesions.column("left_empty").astype(bool)
+    marked = ~lesions.column("predicted_empty")
     lines = [
         f"* There is a lesion, outline it: mean Dice {dice}; "
         f"{lesions.column('missed').sum()} of {len(lesions)} missed.",
@@ -89,8 +89,8 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
         share = f"{missed.sum()} ({missed.mean():.1%})"
         median = f"{np.median(cases.column('dice')):.3f}"
         lines.append([name, str(len(cases)), *means, median, share])
-    head = ["images", "n", "Dice", "IoU", "precision", "recall", "median Dice", "missed"]
-    return table(head, lines)
+    titles = (SCORES[score].title for score in _SCORES)
+    return table(["images", "n", *titles, "median Dice", "missed"], lines)
 
 
 def pooled_table(evaluations: Mapping[int, Evaluation]) -> str:

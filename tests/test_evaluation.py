@@ -13,15 +13,13 @@ from sklearn import metrics as sk
 
 from unet_lib.metrics import (
     BAND_PX,
-    BIN_EDGES,
-    Calibration,
     Evaluation,
     ProbabilityHistogram,
     count_pixels,
     join_tables,
     merge_evaluations,
 )
-from unet_lib.metrics.curves import bin_index
+from unet_lib.metrics.curves import BIN_EDGES, Calibration, bin_index
 from unet_lib.metrics.scores import contour, contour_band
 from unet_lib.report import summarise
 

@@ -22,11 +22,11 @@ from unet_lib.foreign import ForeignWeights
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter, evaluate_cases
 from unet_lib.metrics import (
-    Calibration,
     Evaluation,
     ProbabilityHistogram,
     score_case,
 )
+from unet_lib.metrics.curves import Calibration
 from unet_lib.phantoms import make_phantoms
 from unet_lib.predictions import find_predictions
 from unet_lib.provenance import PHANTOM_BANNER, SEEN_BANNER, Provenance

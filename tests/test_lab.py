@@ -83,6 +83,8 @@ def test_tables_say_what_is_in_the_scores():
     assert first.endswith("| 1 (3.2%) |")
     assert "| malignant | 1 | 0.000 (-) |" in table  # one group: no interval
     assert "2 of 2 left empty, specificity 1.000 (" in tables.normals_line(made)
+    marked = (lesions.column("tp") + lesions.column("fp") > 0).sum()
+    assert 0 < marked < 31 and f"on {marked} of 31 images" in tables.questions(made)
     recall = made[0].table.pooled().recall
     assert f"| all images | 33 | 1.000 | {recall:.3f} |" in tables.pooled_table(made)
     assert "| above 10 | 31 |" in tables.size_table(made)  # a quarter of the image

@@ -33,7 +33,7 @@ A pixel is predicted when its probability is at or above the threshold:
 """
 
 from unet_lib.metrics.cases import CaseScore, CaseTable, score_case
-from unet_lib.metrics.curves import BIN_EDGES, Calibration, Curve, ProbabilityHistogram
+from unet_lib.metrics.curves import ProbabilityHistogram
 from unet_lib.metrics.evaluation import (
     ALL_IMAGES,
     LESION_IMAGES,
@@ -49,7 +49,6 @@ from unet_lib.metrics.scores import (
     TOLERANCE_MM,
     TOLERANCE_PX,
     PixelCounts,
-    Score,
     count_pixels,
     number,
     of_kind,
@@ -58,21 +57,17 @@ from unet_lib.metrics.scores import (
 __all__ = [
     "ALL_IMAGES",
     "BAND_PX",
-    "BIN_EDGES",
     "CONFUSION",
     "LESION_IMAGES",
     "SCORES",
     "SIZES",
     "TOLERANCE_MM",
     "TOLERANCE_PX",
-    "Calibration",
     "CaseScore",
     "CaseTable",
-    "Curve",
     "Evaluation",
     "PixelCounts",
     "ProbabilityHistogram",
-    "Score",
     "count_pixels",
     "join_tables",
     "merge_evaluations",

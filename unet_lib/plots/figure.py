@@ -67,6 +67,15 @@ def add_legend(panels: SubFigure, columns: int = 1) -> None:
     panels.legend(*panels.axes[0].get_legend_handles_labels(), **style)
 
 
+def said(figure: Figure) -> str:
+    """Return the title, the legend and the texts of the panels, in place of the figure."""
+    panels = figure.subfigs[0]
+    texts = [text for legend in panels.legends for text in legend.get_texts()]
+    texts += [text for axes in panels.axes for text in axes.texts]
+    parts = [panels.get_suptitle(), *(text.get_text() for text in texts)]
+    return "; ".join(" ".join(part.split()) for part in parts)
+
+
 def score_axes(axes: Axes, x: str, y: str, **limits: tuple[float, float]) -> None:
     """Label axes on which both directions go from 0 to 1, unless `limits` say otherwise."""
     axes.set(**{"xlabel": x, "ylabel": y, "xlim": (-0.01, 1.01), "ylim": (-0.02, 1.02)} | limits)

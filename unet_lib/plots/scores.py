@@ -95,7 +95,7 @@ def plot_image_roc(evaluation: Evaluation) -> Figure:
             f"{len(lesions)} images have a lesion and {len(normals)} none: a ROC curve of images "
             "needs both, and the probabilities of all; give them to Evaluation.add"
         )
-    title = "Is there a lesion? ROC curve of the image score (per image)"
+    title = "Is there a lesion? ROC of the image score (per image)"
     words = f"{len(lesions)} with a lesion", "image score: highest probability", MARK
     figure, panels = _frame(evaluation, 3.0, title, *words, legend=2)
     axes, scores = panels.subplots(), evaluation.table.column("image_score")

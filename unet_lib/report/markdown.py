@@ -70,9 +70,9 @@ FIRST_README_NOTE = (
 )
 
 
-def render(summary: Summary, parts: Sequence[tuple[str, str]], *, level: int = 1) -> str:
-    """Write a summary with its `sections` as Markdown that ends with a line break."""
-    mark = "#" * level
+def render(summary: Summary, level: int = 1) -> str:
+    """Write a summary as Markdown that ends with a line break."""
+    mark, parts = "#" * level, sections(summary)
     lines = (f"- {escape(key)}: {escape(value)}" for key, value in facts(summary))
     heading = f"{mark} {escape(title(summary.provenance))}"
     body = [part for heading, text in parts for part in (f"{mark}# {heading}", text)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import jinja2
@@ -32,26 +31,17 @@ LONGEST = 640  # pixels of the longer side of a picture on the page
 QUALITY = 85  # of its JPEG; only for looking at, scores are made before
 
 
-class Chart(NamedTuple):
-    """A figure of the report: its title, what it says in words, and the PNG file."""
-
-    title: str
-    words: str
-    png: bytes
-
-
 def render_page(
     evaluation: Evaluation,
     summary: Summary,
-    parts: Sequence[tuple[str, str]],
-    charts: Sequence[Chart],
+    charts: Sequence[tuple[str, bytes]],
     show: Show | None,
     seed: int = 0,
 ) -> str:
     """Write a report as one HTML page; every text from outside is escaped.
 
-    `parts` are the sections in Markdown. Without `show` the gallery only names its images; `seed`
-    draws those that are shown at random.
+    `charts` are what a figure says and its PNG file. Without `show` the gallery only names its
+    images; `seed` draws those that are shown at random.
     """
     provenance, table = evaluation.provenance, evaluation.table
     environment = jinja2.Environment(
@@ -70,11 +60,8 @@ def render_page(
         questions=_tiles(summary),
         gallery=_gallery(table, show, seed),
         pictures=show is not None,
-        figures=[chart._asdict() | {"data": _base64(chart.png)} for chart in charts],
-        sections=[
-            {"id": re.sub(r"\W+", "-", title.lower()), "title": title, "body": _html(text, title)}
-            for title, text in parts
-        ],
+        figures=[(words, _base64(image)) for words, image in charts],
+        sections=[(title, _html(text, title)) for title, text in markdown.sections(summary)],
         table=_table(table, provenance),
         facts=markdown.facts(summary),
     )

@@ -84,7 +84,7 @@ class Summary:
 
     def to_markdown(self, *, level: int = 1) -> str:
         """Return the tables as Markdown; `level` is the depth of the first heading."""
-        return markdown.render(self, markdown.sections(self), level=level)
+        return markdown.render(self, level)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a dict for strict JSON; undefined numbers are None."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from unet_lib.files import draft_folder, folder_lock, write_atomic
-from unet_lib.metrics import Evaluation, number
+from unet_lib.metrics import Evaluation
 from unet_lib.metrics.evaluation import CASES, FOLDS
 from unet_lib.plots import (
     plot_calibration,
@@ -17,21 +20,18 @@ from unet_lib.plots import (
     plot_precision_recall,
     plot_roc,
 )
-from unet_lib.plots.figure import png
-from unet_lib.report import markdown
+from unet_lib.plots.figure import png, said
 from unet_lib.report.comparison import COMPARED, COMPARISON
-from unet_lib.report.page import Chart, Show, render_page
+from unet_lib.report.page import Show, render_page
 from unet_lib.report.summary import Summary, summarise, write_json
 
 REPORT, SUMMARY, PAGE = "report.md", "summary.json", "report.html"
-FIGURES = {
-    "dice_by_size.png": ("Dice by the size of the lesion, per image", plot_dice_by_size),
-    "image_roc.png": ("ROC curve of the image score, per image", plot_image_roc),
-    "roc.png": ("ROC curve, pooled pixels", plot_roc),
-    "precision_recall.png": ("Precision-recall curve, pooled pixels", plot_precision_recall),
-    "calibration.png": ("Calibration, pooled pixels", plot_calibration),
-    "confusion_matrix.png": ("Confusion matrix, pooled pixels", plot_confusion_matrix),
+CURVES = {
+    "roc.png": plot_roc,
+    "precision_recall.png": plot_precision_recall,
+    "calibration.png": plot_calibration,
 }
+FIGURES = ("dice_by_size.png", "image_roc.png", *CURVES, "confusion_matrix.png")
 # A report may lack these; those of an earlier one must not stay beside it.
 OPTIONAL = (REPORT, PAGE, COMPARISON, COMPARED, FOLDS, *FIGURES)
 
@@ -52,10 +52,10 @@ def write_report(
     folder : str or Path
         Made when absent; files of an earlier report are replaced.
     seed : int
-        Of the bootstrap.
+        Of the bootstrap, and of the images drawn at random.
     show : callable, optional
         From the name of an image to the image (H, W, 1) in [0, 1], its true and its predicted mask
-        (H, W), for example `show_cases`: the page then shows the worst and the median cases.
+        (H, W), for example `show_cases`: the page then begins with pictures.
     page : bool
         Write ``report.html``.
 
@@ -84,69 +84,33 @@ def write_report(
 
 
 def _write_all(
-    evaluation: Evaluation,
-    summary: Summary,
-    folder: Path,
-    show: Show | None,
-    page: bool,
-    seed: int,
+    evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None, page: bool, seed: int
 ) -> None:
     evaluation.save(folder)
     write_json(folder / SUMMARY, summary.to_dict())
-    sections = markdown.sections(summary)
-    text, charts = markdown.render(summary, sections) + "\n## Figures\n", []
-    words = _words(evaluation, summary)
-    for name, (title, plot) in FIGURES.items():
-        if name in words:
-            figure = plot(evaluation)
-            write_atomic(folder / name, png(figure))
+    text, charts = summary.to_markdown() + "\n## Figures\n", []
+    for name, plot in _plots(evaluation).items():
+        figure = plot(evaluation)
+        write_atomic(folder / name, png(figure))
+        text += f"\n![{figure.subfigs[0].get_suptitle()}]({name})\n"
+        if page:
             figure.supxlabel("")  # the page says it once, at its head
-            if page:
-                charts.append(Chart(title, words[name], png(figure, dpi=200)))
-            text += f"\n![{title}]({name})\n"
+            charts.append((said(figure), png(figure, dpi=200)))
     text += f"\nEvery image by itself: [{CASES}]({CASES}).\n"
     if page:
         text += f"The same as one page: [{PAGE}]({PAGE}).\n"
-        _write_text(folder / PAGE, render_page(evaluation, summary, sections, charts, show, seed))
+        _write_text(folder / PAGE, render_page(evaluation, summary, charts, show, seed))
     _write_text(folder / REPORT, text)
+
+
+def _plots(evaluation: Evaluation) -> dict[str, Callable[[Evaluation], Figure]]:
+    """Name the figures that there are numbers for."""
+    plots = {"dice_by_size.png": plot_dice_by_size} if len(evaluation.table.lesion_cases) else {}
+    if not math.isnan(evaluation.image_auc):
+        plots["image_roc.png"] = plot_image_roc
+    return plots | (CURVES if evaluation.histograms else {}) | {FIGURES[-1]: plot_confusion_matrix}
 
 
 def _write_text(path: Path, text: str) -> None:
     # A file name that is no UTF-8 cannot be shown as it is.
     write_atomic(path, text.encode("utf-8", errors="replace"))
-
-
-def _words(evaluation: Evaluation, summary: Summary) -> dict[str, str]:
-    """Say in words what every figure shows that there are numbers for, by its file."""
-    pooled, image = summary.pooled[0], summary.detection
-    counts, of = pooled["counts"], f"Of {pooled['label']} ({pooled['images']})"
-    texts = {}
-    for row in summary.per_image[:1]:
-        texts["dice_by_size.png"] = (
-            f"One mark for each of {row['images']} {row['label']}: median Dice "
-            f"{number(row['medians']['dice'])}, {row['missed']} missed at 0."
-        )
-    if not math.isnan(image["auc"]):
-        texts["image_roc.png"] = (
-            f"Of {summary.images} images: area {number(image['auc'])}; the final masks have "
-            f"sensitivity {number(image['sensitivity'].mean)} and specificity "
-            f"{number(image['specificity'].mean)}."
-        )
-    if evaluation.histograms:
-        texts["roc.png"] = (
-            f"{of}: area {number(pooled['auc'], 4)}; the final masks have recall "
-            f"{number(counts.recall)} and false-positive rate {number(counts.false_positive_rate)}."
-        )
-        texts["precision_recall.png"] = (
-            f"{of}: average precision {number(pooled['average_precision'])}; the final masks have "
-            f"precision {number(counts.precision)} and recall {number(counts.recall)}."
-        )
-        texts["calibration.png"] = (
-            f"{of}: expected calibration error {number(pooled['ece'])}, in the band around the "
-            f"true contours {number(pooled['band_ece'])}."
-        )
-    texts["confusion_matrix.png"] = (
-        f"{of}: {counts.tp:,} pixels found, {counts.fn:,} missed, {counts.fp:,} false alarms, "
-        f"{counts.tn:,} left alone."
-    )
-    return texts
