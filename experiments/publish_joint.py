@@ -16,7 +16,7 @@ from typing import Any
 from experiments.transfer import named
 from lab.compact_weights import compact_folder
 from unet_lib.dataset import COMMITTED_FOLDS, Folds, Split, find_cases
-from unet_lib.dataset.training_images import METHOD
+from unet_lib.dataset.cases import METHOD
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.provenance import Provenance

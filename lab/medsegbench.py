@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset import OWN_SPLIT, DatasetError, FoldRow, Folds
+from unet_lib.dataset import DatasetError, FoldRow, Folds
+from unet_lib.dataset.splits import OWN_SPLIT
 from unet_lib.files import draft_folder
 
 _PARTS = {"train": "train", "val": "validation", "test": "test"}

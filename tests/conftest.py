@@ -60,9 +60,9 @@ def agreed(request) -> Callable[..., None]:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """No test reads near-duplicates that another one found."""
-    from unet_lib.dataset import duplicates
+    from unet_lib.dataset import groups
 
-    monkeypatch.setattr(duplicates, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
+    monkeypatch.setattr(groups, "CACHE_FOLDER", tmp_path / "cache-of-pairs")
 
 
 def real_data(variable: str) -> Path:

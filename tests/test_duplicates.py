@@ -19,16 +19,16 @@ from unet_lib.dataset import (
     Case,
     DatasetError,
     duplicate_pairs,
-    duplicates,
     find_cases,
     find_duplicates,
-    group_cases,
+    groups,
     join_groups,
 )
+from unet_lib.dataset.groups import group_cases
 from unet_lib.phantoms import PhantomConfig, phantom_pictures
 from unet_lib.source import open_dataset
 
-ORIGINALS = 6
+ORIGINALS = 4
 
 
 def cropped(image: np.ndarray) -> np.ndarray:
@@ -87,40 +87,18 @@ def found(copies):
     return find_duplicates(copies[0], progress=False)
 
 
-def test_every_changed_copy_is_found(copies, found):
-    what = copies[1]
+def test_every_changed_copy_is_found_and_distinct_pictures_are_never_paired(copies, found):
+    """Although `written_on` draws the same marks on all of them, as a scanner does."""
+    paths, what = copies
     pairs = {(what[a][0], what[b][1]) for a, b, _ in found if what[a][1] == "original"}
     missed = [
         (n, c.__name__) for n in range(ORIGINALS) for c in CHANGES if (n, c.__name__) not in pairs
     ]
     assert not missed
-
-
-def test_distinct_pictures_are_never_paired(copies, found):
-    """Although `written_on` draws the same marks on all of them, as a scanner does."""
-    what = copies[1]
-    apart = [(what[a], what[b]) for a, b, _ in found if what[a][0] != what[b][0]]
-    assert not apart
-
-
-def test_groups_are_the_originals(copies, found):
-    paths, what = copies
+    assert not [(what[a], what[b]) for a, b, _ in found if what[a][0] != what[b][0]]
     cases = [Case(p.stem, "unknown", p, (), p.stem) for p in paths]
     groups = Counter((case.group, what[i][0]) for i, case in enumerate(join_groups(cases, found)))
     assert set(groups.values()) == {1 + len(CHANGES)} and len(groups) == ORIGINALS
-
-
-def test_the_grain_is_what_is_left_of_a_picture_without_its_brightness():
-    rng = np.random.default_rng(0)
-    assert np.abs(duplicates._grain(np.full((50, 60), 90, np.uint8))).max() < 1e-4
-    speckle = rng.integers(0, 60, (200, 240)).astype(np.uint8)
-    slope = np.linspace(0, 150, 240).astype(np.uint8)
-    plain, bright = duplicates._grain(speckle), duplicates._grain(speckle + slope)
-    inner = np.s_[20:-20, 20:-20]
-    assert np.abs(plain[inner] - bright[inner]).max() < 0.1
-    # of unit variance, less what the 4 grey values take that keep flat regions quiet
-    expected = 60 / 12**0.5 / (60 / 12**0.5 + 4)
-    assert plain[inner].std() == pytest.approx(expected, abs=0.02)
 
 
 def test_pairs_of_unequal_files_are_found_in_the_order_of_the_cases(copies, found):
@@ -188,25 +166,11 @@ def test_groups_and_patients_are_joined_through_each_other():
     assert join_groups([]) == []
 
 
-def test_a_fold_divides_neither_duplicates_nor_patients(clinic):
-    source = open_dataset(clinic, progress=False)
-    found = "near-duplicates found by the library (2 images in 1 groups)"
-    assert source.provenance.groups == found and found in source.message
-    for fold in range(5):
-        parts = open_dataset(clinic, fold=fold, progress=False).split
-        held = [
-            p
-            for p in (parts.train, parts.validation, parts.test)
-            if {"benign (1)", "malignant (2)"} & {c.name for c in p}
-        ]
-        assert len(held) == 1
-
-
 def test_a_list_in_the_folder_is_taken_instead_of_a_search(clinic, monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("searched")
 
-    monkeypatch.setattr(duplicates, "find_duplicates", refuse)
+    monkeypatch.setattr(groups, "find_duplicates", refuse)
     names = [c.name for c in find_cases(clinic)]
     rows = [f"{n},{'pair' if n in ('normal (1)', 'normal (2)') else n}" for n in names]
     (clinic / "groups.csv").write_text("\n".join(["image,group", *rows]) + "\n")
@@ -224,14 +188,14 @@ def test_pairs_are_kept_by_content(clinic, monkeypatch):
         return duplicate_pairs(find_cases(folder, audit=None), progress=False)
 
     searches = []
-    search = duplicates.find_duplicates
+    search = groups.find_duplicates
     monkeypatch.setattr(
-        duplicates, "find_duplicates", lambda *a, **o: searches.append(1) or search(*a, **o)
+        groups, "find_duplicates", lambda *a, **o: searches.append(1) or search(*a, **o)
     )
     first = pairs(clinic)
     moved = clinic.rename(clinic.with_name("moved"))
     assert pairs(moved) == first and len(searches) == 1
-    (kept,) = duplicates.CACHE_FOLDER.rglob("output.pkl")
+    (kept,) = groups.CACHE_FOLDER.rglob("output.pkl")
     kept.write_bytes(b"damaged")
     assert pairs(moved) == first and len(searches) == 2  # a damaged file is made anew
     image = moved / "normal" / "normal (5).png"
@@ -241,7 +205,7 @@ def test_pairs_are_kept_by_content(clinic, monkeypatch):
 
 def test_without_a_place_to_keep_pairs_they_are_found_all_the_same(clinic, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(duplicates, "CACHE_FOLDER", tmp_path / "file" / "cache")
+    monkeypatch.setattr(groups, "CACHE_FOLDER", tmp_path / "file" / "cache")
     cases = find_cases(clinic, audit=None)
     with pytest.warns(UserWarning, match="cannot be written"):
         assert len(duplicate_pairs(cases, progress=False)) == 1
@@ -285,8 +249,8 @@ def test_an_interrupted_search_leaves_nothing(clinic, monkeypatch, tmp_path, cap
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(duplicates, "find_duplicates", interrupt)
+    monkeypatch.setattr(groups, "find_duplicates", interrupt)
     out = tmp_path / "groups.csv"
     assert main(["duplicates", str(clinic), "--out", str(out)]) == 130
     assert "interrupted" in capsys.readouterr().err
-    assert not out.exists() and not list(duplicates.CACHE_FOLDER.rglob("*.pkl"))
+    assert not out.exists() and not list(groups.CACHE_FOLDER.rglob("*.pkl"))

@@ -1,4 +1,4 @@
-"""Which data a session works on: a folder that was found or named, or phantoms."""
+"""Which data a session works on: folders that were found or named, or phantoms."""
 
 from __future__ import annotations
 
@@ -8,31 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_lib.dataset import (
-    DATA_FOLDER,
-    PARTS,
-    TEXTS,
-    Case,
-    DatasetError,
-    Folds,
-    Split,
-    SplitError,
-    committed_folds,
-    find_root,
-    group_cases,
-    join_data_sets,
-    locate_dataset,
-    make_folds,
-    of_folder,
-    own_split,
-    read_folder,
-)
+from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
+from unet_lib.dataset.dividing import join_data_sets, make_folds
+from unet_lib.dataset.groups import group_cases
+from unet_lib.dataset.reading import TEXTS, find_root, locate_dataset, of_folder, read_folder
+from unet_lib.dataset.splits import PARTS, Folds, Split, SplitError, committed_folds, own_split
 from unet_lib.phantoms import is_phantoms, make_phantoms
 from unet_lib.provenance import Provenance
 
 __all__ = ["DataSource", "open_dataset", "open_folder"]
 
 PHANTOM_COUNT = 160
+Places = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +37,8 @@ class DataSource:
     provenance : Provenance
         What is known of the data, kept with models and evaluations. Where ``data_kind`` is
         ``phantoms`` the pictures are synthetic: no result on them is a clinical one.
+    left_out : str
+        Files of the folder that belong to no case, by reason.
     """
 
     folder: Path
@@ -57,7 +46,7 @@ class DataSource:
     folds: Folds
     split: Split
     provenance: Provenance
-    left_out: str = ""  # files of the folder that belong to no case, by reason
+    left_out: str = ""
 
     @property
     def message(self) -> str:
@@ -88,9 +77,6 @@ class DataSource:
         )
 
 
-Places = str | os.PathLike | Sequence[str | os.PathLike]
-
-
 def open_dataset(
     dataset: Places = "auto",
     *,
@@ -114,8 +100,7 @@ def open_dataset(
     split : path-like or "own", or a sequence of them, optional
         A split CSV, or "own": the one that the data set's authors made, which may leak (BUS-BRA,
         MedSegBench). One for each data set. Left out: the committed five folds for BUSI and
-        BUS-BRA, else
-        five by `make_folds`.
+        BUS-BRA, else five by `make_folds`.
     seed : int
         Of phantoms and of a split that is made.
     normals : bool
@@ -141,75 +126,18 @@ def open_dataset(
             f"{len(splits)} splits for {len(places)} data sets ({', '.join(map(str, places))}). "
             "Give one for each, in the order of the folders, or none."
         )
-    opened = [
-        _open(place, own, seed, progress)
-        for place, own in zip(places, splits or [None] * len(places), strict=True)
-    ]
-    folder, cases, folds, provenance, said = opened[0]
-    if len(opened) > 1:
-        cases, folds, provenance = _join(opened, seed, progress)
-        said = " ".join(filter(None, (one[-1] for one in opened)))
-    folds = folds or make_folds(cases, seed=seed)
-    chosen = folds.split(cases, fold, normals=normals)
-    provenance = provenance.but(
+    pairs = zip(places, splits or [None] * len(places), strict=True)
+    opened = [_Opened.of(place, own, seed, progress) for place, own in pairs]
+    one = opened[0] if len(opened) == 1 else _join(opened, seed, progress)
+    folds = one.folds or make_folds(one.cases, seed=seed)
+    chosen = folds.split(one.cases, fold, normals=normals)
+    provenance = one.provenance.but(
         split=chosen.name,
         fold=fold,
         parts={part: len(getattr(chosen, part)) for part in PARTS},
         own_split=folds.leaks[fold] if folds.leaks else None,
     )
-    return DataSource(folder, tuple(cases), folds, chosen, provenance, said)
-
-
-def _listed(places: Places | None) -> list[str | os.PathLike]:
-    return [places] if isinstance(places, str | os.PathLike) else list(places or ())
-
-
-Opened = tuple[Path, Sequence[Case], Folds | None, Provenance, str]
-
-
-def _open(
-    dataset: str | os.PathLike, split: str | os.PathLike | None, seed: int, progress: bool
-) -> Opened:
-    """Open one data set; without folds where they are to be made."""
-    folder = locate_dataset(dataset)
-    if folder is None:
-        folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
-    cases, provenance = open_folder(folder, progress=progress)
-    folds = None
-    if str(split) == "own":
-        cases, folds = own_split(folder, cases)
-    elif split is not None:
-        folds = Folds.read(split)
-    elif committed := committed_folds(cases):
-        folds = committed[1]
-    left = of_folder(Path(folder), cases)
-    said = left.text if left.reasons.keys() - {TEXTS} else ""
-    return Path(folder), cases, folds, provenance, said
-
-
-def _join(
-    opened: Sequence[Opened], seed: int, progress: bool
-) -> tuple[list[Case], Folds, Provenance]:
-    """Put data sets together, each under its name: that of its folder, and BUSI's."""
-    sets: dict[str, Opened] = {}
-    for one in opened:
-        own = one[3].data if one[3].data != "phantoms" else Path(os.path.abspath(one[0])).name
-        if own in sets:
-            raise DatasetError(
-                f"{sets[own][0]}, {one[0]}: are both called {own}, and images are told apart by "
-                "the name of their data set. Leave one out, or rename its folder."
-            )
-        sets[own] = one
-    pairs = {name: (one[1], one[2]) for name, one in sets.items()}
-    cases, folds, across = join_data_sets(pairs, seed, progress=progress)
-    groups = "; ".join(f"{name}: {one[3].groups}" for name, one in sets.items())
-    provenance = Provenance(
-        data=" + ".join(sets),
-        data_kind="; ".join(dict.fromkeys(one[3].data_kind for one in opened)),
-        sets=list(sets),
-        groups=f"{groups}; {across}",
-    )
-    return cases, folds, provenance
+    return DataSource(one.folder, tuple(one.cases), folds, chosen, provenance, one.left_out)
 
 
 def open_folder(
@@ -221,5 +149,67 @@ def open_folder(
     if any(is_phantoms(case.image_path) for case in cases):
         return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
     committed = committed_folds(cases)
-    name = committed[0] if committed else Path(os.path.abspath(root)).name  # also of "."
+    name = committed[0] if committed else _name(root)
     return cases, Provenance(data=name, data_kind="clinical", groups=groups)
+
+
+def _name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name  # also of "."
+
+
+def _listed(places: Places | None) -> list[str | os.PathLike]:
+    return [places] if isinstance(places, str | os.PathLike) else list(places or ())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A data set, or several; without folds where they are to be made."""
+
+    folder: Path
+    cases: Sequence[Case]
+    folds: Folds | None
+    provenance: Provenance
+    left_out: str
+
+    @classmethod
+    def of(
+        cls, place: str | os.PathLike, split: str | os.PathLike | None, seed: int, progress: bool
+    ) -> _Opened:
+        folder = locate_dataset(place)
+        if folder is None:
+            folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
+        cases, provenance = open_folder(folder, progress=progress)
+        folds = None
+        if str(split) == "own":
+            cases, folds = own_split(folder, cases)
+        elif split is not None:
+            folds = Folds.read(split)
+        elif not provenance.is_phantoms and (committed := committed_folds(cases)):
+            folds = committed[1]
+        left = of_folder(folder, cases)
+        text = left.text if left.reasons.keys() - {TEXTS} else ""
+        return cls(folder, cases, folds, provenance, text)
+
+
+def _join(opened: Sequence[_Opened], seed: int, progress: bool) -> _Opened:
+    """Put data sets together, each under its name."""
+    sets: dict[str, _Opened] = {}
+    for one in opened:
+        name = _name(one.folder) if one.provenance.is_phantoms else one.provenance.data
+        if name in sets:
+            raise DatasetError(
+                f"{sets[name].folder}, {one.folder}: are both called {name}, and images are told "
+                "apart by the name of their data set. Leave one out, or rename its folder."
+            )
+        sets[name] = one
+    pairs = {name: (one.cases, one.folds) for name, one in sets.items()}
+    cases, folds, across = join_data_sets(pairs, seed, progress=progress)
+    groups = [f"{name}: {one.provenance.groups}" for name, one in sets.items()]
+    provenance = Provenance(
+        data=" + ".join(sets),
+        data_kind="; ".join(dict.fromkeys(one.provenance.data_kind for one in opened)),
+        sets=list(sets),
+        groups="; ".join([*groups, across]),
+    )
+    left = " ".join(filter(None, (one.left_out for one in opened)))
+    return _Opened(opened[0].folder, cases, folds, provenance, left)

@@ -1,23 +1,31 @@
-"""What a case is, and how one is loaded."""
+"""What a case is, how one is loaded, and which a model has seen (the leak guard)."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unet_lib.files import read_rows
 from unet_lib.folders import USER_FOLDER
 from unet_lib.images import MaskSet, is_dicom, read_frame, read_image, read_masks
+from unet_lib.provenance import Provenance
 
 LABELS = ("benign", "malignant", "normal", "unknown")
 """Classes of a case; ``unknown`` where the folder does not tell."""
 
 DATA_FOLDER = USER_FOLDER / "data"
 """Where BUSI lies if the user puts it there; phantoms and found near-duplicates go there."""
+
+TUNED_ON = "tuned_on"
+"""Key of what a model says: images that chose a threshold or a reading after its training."""
+
+METHOD = "first 64 bits of SHA-256 of height, width and grey values of 16 bit"
 
 
 class DatasetError(ValueError):
@@ -42,10 +50,10 @@ class Case:
         case's own name when it stands alone; a shared group is never called like a member.
     patient : str
         Empty where the folder does not tell.
-    data_set, own_group : str
-        Where several data sets are joined: the one it is of, and its group there; else empty.
     colour_coded : bool
         Masks are read by :func:`unet_lib.images.as_colour_mask`.
+    data_set, own_group : str
+        Where several data sets are joined: the one it is of, and its group there; else empty.
     mask_set : MaskSet, optional
         All masks of the data set, which judge a doubtful one.
     """
@@ -116,10 +124,10 @@ def pixel_sizes(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
     return sizes
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> tuple[list[Any], str]:
     """Sort key that orders ``benign (2)`` before ``benign (10)``."""
-    parts = re.split(r"(\d+)", text)
-    return [(1, int(p), p) if p.isdecimal() else (0, 0, p.lower()) for p in parts] + [(0, 0, text)]
+    parts = re.split(r"(\d+)", text)  # words and numbers by turns
+    return [(int(p), p) if i % 2 else p.lower() for i, p in enumerate(parts)], text
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -134,15 +142,13 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     header, *lines = lines or [[]]
     by_lower = {name.lower(): name for name in columns}
     names = [by_lower.get(cell.strip().lower(), cell.strip()) for cell in header]
-    missing = [name for name in columns if name not in names]
-    repeated = [name for name in columns if names.count(name) > 1]
-    if repeated:
-        raise DatasetError(f"{path}: column {', '.join(repeated)} stands there twice.")
-    if missing:
-        raise DatasetError(
-            f"{path}: column {', '.join(missing)} is missing; it has "
-            f"{', '.join(names)[:300] or 'none'}."
-        )
+    for what, wrong in (
+        ("is missing", [name for name in columns if name not in names]),
+        ("stands there twice", [name for name in columns if names.count(name) > 1]),
+    ):
+        if wrong:
+            has = ", ".join(names)[:300] or "none"
+            raise DatasetError(f"{path}: column {', '.join(wrong)} {what}; it has {has}.")
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) != len(names) and any(line):
@@ -163,3 +169,96 @@ def _excel(path: Path) -> list[list[str]]:
         return [["" if cell is None else str(cell) for cell in row] for row in rows]
     finally:
         book.close()
+
+
+# --- the leak guard --------------------------------------------------------------------------
+
+
+def content_hash(image: np.ndarray) -> str:
+    """Return a short hash, 16 hexadecimal digits, of a picture (H, W, 1) in [0, 1].
+
+    Of the decoded pixels, not of the file: the same picture under another name, as PNG, BMP or
+    TIFF, compressed anew, or with 16 bits instead of 8, has the same hash. A picture that was
+    changed (JPEG, crop, other size) has another one; near-duplicate groups are for those. Of
+    100,000 training and 1,000 other pictures the chance of one equal hash is 5e-12.
+    """
+    values = np.rint(image.astype(np.float32) * np.float32(65535)).astype("<u2")
+    size = f"{image.shape[0]} x {image.shape[1]};".encode()
+    return hashlib.sha256(size + values.tobytes()).hexdigest()[:16]
+
+
+def data_hash(cases: Sequence[Case], images: Sequence[str], masks: Sequence[str]) -> str:
+    """SHA-256 of names and `content_hash` of pictures and masks, the same in any order."""
+    rows = zip(cases, images, masks, strict=True)
+    lines = sorted(f"{case.name}\t{image}\t{mask}\n" for case, image, mask in rows)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _groups(data: str | None, case: Case) -> set[tuple[str, str]]:
+    """Give data and group of a case with group mates, also those of its own set if joined."""
+    pairs = {(data or "", case.group)} if case.has_twins else set()
+    return pairs | ({(case.data_set, case.own_group)} if case.own_group else set())
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that a model was trained on or chosen with."""
+
+    data: str | None  # name of their data set; group names mean nothing in another one
+    hashes: frozenset[str]  # `content_hash` of each
+    groups: frozenset[tuple[str, str]]  # data set and group of those that do not stand alone
+
+    @classmethod
+    def of(cls, data: str | None, cases: Sequence[Case], hashes: Sequence[str]) -> TrainingImages:
+        """Record cases, each with its hash."""
+        groups = (pair for case in cases for pair in _groups(data, case) if pair[0])
+        return cls(data, frozenset(hashes), frozenset(groups))
+
+    def joined(self, before: TrainingImages) -> TrainingImages:
+        """Return these and the images of the model that the training started from."""
+        return replace(self, hashes=self.hashes | before.hashes, groups=self.groups | before.groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_provenance` reads; JSON-able."""
+        groups: dict[str | None, list[str]] = {self.data: []}
+        for data, group in sorted(self.groups):
+            groups.setdefault(data, []).append(group)
+        record = {"method": METHOD, "hashes": sorted(self.hashes), "groups": groups.pop(self.data)}
+        return record | ({"earlier": groups} if groups else {})
+
+    @classmethod
+    def from_provenance(
+        cls, provenance: Provenance | Mapping[str, Any] | None
+    ) -> TrainingImages | None:
+        """Read the record of a model; None where its training images are not known."""
+        provenance = Provenance.of(provenance)
+        record = provenance.training_images
+        if record is None:
+            return None
+        try:
+            if record["method"] != METHOD:
+                return None
+            groups = {provenance.data: record["groups"]} | dict(record.get("earlier", {}))
+            lists = [record["hashes"], *groups.values()]
+        except (TypeError, KeyError, ValueError, AttributeError):
+            lists = [None]
+        if not all(isinstance(x, list) and all(isinstance(i, str) for i in x) for x in lists):
+            raise ValueError(
+                f"model {provenance.name or 'unnamed'}: its record training_images is damaged; "
+                "expected method, hashes and groups. Fetch the model folder again."
+            )
+        pairs = ((data, group) for data, names in groups.items() if data for group in names)
+        return cls(provenance.data, frozenset(record["hashes"]), frozenset(pairs))
+
+    def overlap(
+        self, data: str | None, cases: Sequence[Case], hashes: Sequence[str]
+    ) -> dict[str, Any]:
+        """Tell which cases are among the training images or near-duplicates of one; JSON-able.
+
+        ``compared_with`` is the number of training images known, the others are names of cases.
+        """
+        seen = [case for case, own in zip(cases, hashes, strict=True) if own in self.hashes]
+        groups = self.groups.union(*(_groups(data, case) for case in seen))
+        names = [case.name for case in seen]
+        near = [c.name for c in cases if groups & _groups(data, c) and c.name not in set(names)]
+        return {"compared_with": len(self.hashes), "in_training": names, "near_duplicates": near}

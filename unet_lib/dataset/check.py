@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.dataset.cases import LABELS, Case
-from unet_lib.dataset.training_images import content_hash
+from unet_lib.dataset.cases import LABELS, Case, content_hash
 from unet_lib.images import (
     ImageError,
     MaskSet,
@@ -99,14 +100,22 @@ class CheckReport:
         lines += ["", "| severity | what | number |", "|---|---|---|"]
         lines += [f"| {s} | {text} | {counts[kind]} |" for kind, (s, text) in KINDS.items()]
         for kind, (severity, text) in KINDS.items():
-            listed = self.of_kind(kind)
-            if listed:
+            if listed := self.of_kind(kind):
                 lines += ["", f"{severity}: {text} ({len(listed)})", ""]
                 lines += [f"- {finding.message}" for finding in listed[:most]]
             if len(listed) > most:
                 lines.append(f"- and {len(listed) - most} more")
         verdict = "Every file can be used." if self.ok else "Mend the errors before using the data."
         return "\n".join([*lines, "", verdict, ""])
+
+
+class _Examined(NamedTuple):
+    """What the files of a case give."""
+
+    size: tuple[int, int] | None  # None: the image cannot be read
+    digest: str
+    remarks: list[tuple[str, str]]  # kind and message
+    marked: list[bool]  # of each mask that can be read, whether it marks any pixel
 
 
 def check_cases(
@@ -127,24 +136,20 @@ def check_cases(
     CheckReport
         Unreadable files are findings, not exceptions.
     """
-    sizes: list[tuple[int, int]] = []
-    same: dict[str, list[Case]] = defaultdict(list)
-    findings: list[Finding] = []
-    lesions: list[bool] = []
     with ThreadPoolExecutor(workers or min(32, os.cpu_count() or 1)) as pool:
-        steps = tqdm(
-            pool.map(_examine, cases), "check", len(cases), unit="image", disable=not progress
-        )
-        for case, (size, digest, remarks, marks) in zip(cases, steps, strict=True):
-            lesions += marks
-            findings += [Finding(kind, (case.name,), message) for kind, message in remarks]
-            if size:
-                sizes.append(size)
-                same[digest].append(case)
+        steps = pool.map(_examine, cases)
+        bar = tqdm(steps, "check", len(cases), unit="image", disable=not progress)
+        examined = list(zip(cases, bar, strict=True))
+    findings = [Finding(k, (case.name,), text) for case, one in examined for k, text in one.remarks]
+    same: dict[str, list[Case]] = defaultdict(list)
+    for case, one in examined:
+        if one.size:
+            same[one.digest].append(case)
     findings += [_duplicate(together) for together in same.values() if len(together) > 1]
-    if lesions and not any(lesions) and any(case.label != "normal" for case in cases):
+    marked = [mark for _, one in examined for mark in one.marked]
+    if marked and not any(marked) and any(case.label != "normal" for case in cases):
         folder = next(case.mask_paths[0].parent for case in cases if case.mask_paths)
-        text = f"{folder}: none of {len(lesions)} masks marks anything: were they saved as labels?"
+        text = f"{folder}: none of {len(marked)} masks marks anything: were they saved as labels?"
         findings.append(Finding("no_lesion", (), text))
     findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: cases stay in order
     twins = [c.group for c in cases if c.has_twins]
@@ -157,83 +162,12 @@ def check_cases(
         **dict.fromkeys(KINDS, 0),
         **Counter(finding.kind for finding in findings),
     }
-    return CheckReport(counts, _statistics(sizes), tuple(findings))
-
-
-def _examine(case: Case) -> tuple[tuple[int, int] | None, str, list[tuple[str, str]], list[bool]]:
-    """Return the image's size (None: unreadable) and hash, kinds and messages, masks that mark."""
-    remarks: list[tuple[str, str]] = []
-    size, digest = None, ""
-    try:
-        pixels = read_pixels(case.image_path)
-        image = as_image(pixels, case.image_path)
-    except ImageError as error:
-        remarks.append(("unreadable", str(error)))
-    else:
-        size, digest = image.shape[:2], content_hash(image)
-        share, brightest = _coloured_share(pixels), float(image.max())
-        if share > _COLOURED_SHARE:
-            text = f"{case.image_path}: {100 * share:.2f} % of the pixels are coloured"
-            remarks.append(("colour_overlay", text))
-        if brightest < _DARK:
-            text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
-            remarks.append(("dark", text))
-    lesions: list[bool] = []
-    remarks += _examine_masks(case, size, lesions)
-    return size, digest, remarks, lesions
-
-
-def _coloured_share(pixels: np.ndarray) -> float:
-    if pixels.ndim == 2:
-        return 0.0
-    full = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return float((spread > _COLOURED * full).mean())
-
-
-def _examine_masks(
-    case: Case, size: tuple[int, int] | None, lesions: list[bool]
-) -> Iterator[tuple[str, str]]:
-    """Give kinds and messages; `lesions` gets, of each mask that is one, whether it marks any."""
-    together = case.mask_set or MaskSet(case.mask_paths)
-    for path in case.mask_paths:
-        try:
-            stored = read_mask_pixels(path)
-        except ImageError as error:
-            yield "unreadable", str(error)
-            continue
-        pixels = as_grey(stored)
-        if size and pixels.shape != size:
-            yield (
-                "size_mismatch",
-                f"{path}: {pixels.shape[0]} x {pixels.shape[1]}, its image {case.image_path.name} "
-                f"is {size[0]} x {size[1]} (height x width)",
-            )
-        try:
-            mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
-        except ImageError as error:
-            yield "mask_values", str(error)
-            continue
-        lesions.append(bool(mask.any()))
-        if size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
-            yield (
-                "turned",
-                f"{case.image_path}: is {path.name} drawn on the picture as it is shown?",
-            )
-        if much := covers_most(mask):
-            yield "mask_covers_most", f"{path}: {much}"
-        if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
-            yield "smoothed_mask", f"{path}: {len(np.unique(pixels))} values"
-    if len(case.mask_paths) > 1:
-        names = ", ".join(p.name for p in case.mask_paths)
-        yield "several_masks", f"{case.image_path}: {names}"
-    complete = len(lesions) == len(case.mask_paths)
-    if not case.mask_paths and case.label != "normal":
-        yield "no_mask", f"{case.image_path}: no mask"
-    elif case.label in ("benign", "malignant") and complete and not any(lesions):
-        yield "empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel"
-    elif case.label == "normal" and any(lesions):
-        yield "lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion"
+    sizes = [one.size for _, one in examined if one.size]
+    statistics = {"distinct": len(set(sizes))} if sizes else {}
+    for side, values in zip(("height", "width"), zip(*sizes, strict=True), strict=False):
+        for what, value in (("min", min), ("median", np.median), ("max", max)):
+            statistics[f"{what}_{side}"] = int(value(values))
+    return CheckReport(counts, statistics, tuple(findings))
 
 
 def _duplicate(cases: Sequence[Case]) -> Finding:
@@ -245,11 +179,69 @@ def _duplicate(cases: Sequence[Case]) -> Finding:
     return Finding("exact_duplicate", tuple(c.name for c in cases), message)
 
 
-def _statistics(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
-    if not sizes:
-        return {}
-    result = {"distinct": len(set(sizes))}
-    for side, values in zip(("height", "width"), zip(*sizes, strict=True), strict=True):
-        for what, value in (("min", min), ("median", np.median), ("max", max)):
-            result[f"{what}_{side}"] = int(value(values))
-    return result
+def _examine(case: Case) -> _Examined:
+    one = _Examined(None, "", [], [])
+    try:
+        pixels = read_pixels(case.image_path)
+        image = as_image(pixels, case.image_path)
+    except ImageError as error:
+        one.remarks.append(("unreadable", str(error)))
+    else:
+        one = one._replace(size=image.shape[:2], digest=content_hash(image))
+        if (share := _coloured_share(pixels)) > _COLOURED_SHARE:
+            text = f"{case.image_path}: {100 * share:.2f} % of the pixels are coloured"
+            one.remarks.append(("colour_overlay", text))
+        if (brightest := float(image.max())) < _DARK:
+            text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
+            one.remarks.append(("dark", text))
+    for path in case.mask_paths:
+        _examine_mask(path, case, one)
+    if len(case.mask_paths) > 1:
+        names = ", ".join(p.name for p in case.mask_paths)
+        one.remarks.append(("several_masks", f"{case.image_path}: {names}"))
+    complete = len(one.marked) == len(case.mask_paths)
+    if not case.mask_paths and case.label != "normal":
+        one.remarks.append(("no_mask", f"{case.image_path}: no mask"))
+    elif case.label in ("benign", "malignant") and complete and not any(one.marked):
+        one.remarks.append(("empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel"))
+    elif case.label == "normal" and any(one.marked):
+        one.remarks.append(("lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion"))
+    return one
+
+
+def _coloured_share(pixels: np.ndarray) -> float:
+    if pixels.ndim == 2:
+        return 0.0
+    full = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    return float((spread > _COLOURED * full).mean())
+
+
+def _examine_mask(path: Path, case: Case, one: _Examined) -> None:
+    """Add what is unusual of one mask, and whether it marks any pixel."""
+
+    def remark(kind: str, text: str) -> None:
+        one.remarks.append((kind, text))
+
+    try:
+        stored = read_mask_pixels(path)
+    except ImageError as error:
+        return remark("unreadable", str(error))
+    pixels = as_grey(stored)
+    if one.size and pixels.shape != one.size:
+        sizes = [" x ".join(map(str, size)) for size in (pixels.shape, one.size)]
+        text = f"{path}: {sizes[0]}, its image {case.image_path.name} is {sizes[1]}"
+        remark("size_mismatch", f"{text} (height x width)")
+    together = case.mask_set or MaskSet(case.mask_paths)
+    try:
+        mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
+    except ImageError as error:
+        return remark("mask_values", str(error))
+    one.marked.append(bool(mask.any()))
+    if one.size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
+        remark("turned", f"{case.image_path}: is {path.name} drawn on the picture as it is shown?")
+    if much := covers_most(mask):
+        remark("mask_covers_most", f"{path}: {much}")
+    if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
+        remark("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
+    return None

@@ -1,16 +1,15 @@
-"""Divide cases into parts: by group, stratified, the same for one seed."""
+"""Divide cases into parts: by group, stratified, the same for one seed; join data sets."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from unet_lib.dataset.cases import Case
-from unet_lib.dataset.duplicates import duplicate_pairs
-from unet_lib.dataset.groups import join_groups
+from unet_lib.dataset.groups import duplicate_pairs, join_groups
 from unet_lib.dataset.splits import PARTS, FoldRow, Folds, SplitError
 from unet_lib.phantoms import is_phantoms
 
@@ -48,12 +47,10 @@ def make_folds(
     """
     if count < 2:
         raise SplitError(f"count must be at least 2, not {count}.")
-    _check_seed(seed)
-    _check_share("validation", validation, 1 - 1 / count)
+    _check(seed, validation=(validation, 1 - 1 / count))
     test_of = _divide(cases, count, seed)
     rests = [np.flatnonzero(test_of != fold) for fold in range(count)]
-    columns = [_column(cases, rest, validation, seed + k + 1) for k, rest in enumerate(rests)]
-    return _folds(cases, columns, "folds")
+    return _folds(cases, rests, validation, seed, "folds")
 
 
 def make_split(
@@ -72,19 +69,12 @@ def make_split(
     Returns
     -------
     Folds
-        With one fold, ``fold0``; made as in :func:`make_folds`.
-
-    Raises
-    ------
-    SplitError
-        Fewer groups than parts, or shares that are not possible.
+        With one fold, ``fold0``; made, and refused, as by `make_folds`.
     """
-    _check_seed(seed)
-    _check_share("test", test, 1.0)
-    _check_share("validation", validation, 1 - test)
+    _check(seed, test=(test, 1.0), validation=(validation, 1 - test))
     everything = np.arange(len(cases))
     rest = np.setdiff1d(everything, _take(cases, everything, test, seed))
-    return _folds(cases, [_column(cases, rest, validation, seed + 1)], "split")
+    return _folds(cases, [rest], validation, seed, "split")
 
 
 def join_data_sets(
@@ -96,12 +86,13 @@ def join_data_sets(
     kept together. Sets without folds are divided together by `make_folds`. Returned with what was
     found across them.
     """
-    given = {name: folds.count for name, (_, folds) in sets.items() if folds}
-    if len({*given.values(), *([5] if len(given) < len(sets) else [])}) > 1:
-        counts = ", ".join(f"{name}: {given.get(name, '5, made here')}" for name in sets)
+    folds_of = {name: folds for name, (_, folds) in sets.items() if folds}
+    counts = {name: folds_of[name].count if name in folds_of else 5 for name in sets}
+    if len(set(counts.values())) > 1:
         raise SplitError(
-            f"Fold k of several data sets is fold k of each, but they have different numbers of "
-            f"folds ({counts}). Give splits of as many folds."
+            "Fold k of several data sets is fold k of each, but their numbers of folds differ "
+            f"({', '.join(f'{name}: {n}' for name, n in counts.items())}; where no split is given "
+            "it has 5). Give splits of as many folds."
         )
     cases: list[Case] = []
     parts: dict[str, tuple[str, ...]] = {}
@@ -131,58 +122,43 @@ def join_data_sets(
     if rest:
         parts |= {row.image: row.parts for row in make_folds(rest, seed=seed).rows}
     rows = tuple(FoldRow(c.name, c.label, c.group, parts[c.name]) for c in cases)
-    names = dict.fromkeys(folds.name if folds else "folds" for _, folds in sets.values())
-    leaks = [
-        [f"{text} ({name})" for text in folds.leaks]
-        for name, (_, folds) in sets.items()
-        if folds and folds.leaks
-    ]
+    leaks = [[f"{t} ({name})" for t in of.leaks] for name, of in folds_of.items() if of.leaks]
     # The worst come first: a text that begins with "0 of" leaks nothing.
-    texts = (
-        "; ".join(sorted(of, key=lambda t: t.startswith("0 of"))) for of in zip(*leaks, strict=True)
-    )
-    folds = Folds(rows, " + ".join(names), tuple(texts))
+    texts = (sorted(of, key=lambda t: t.startswith("0 of")) for of in zip(*leaks, strict=True))
+    names = dict.fromkeys(folds.name if folds else "folds" for _, folds in sets.values())
+    folds = Folds(rows, " + ".join(names), tuple("; ".join(of) for of in texts))
     return cases, folds, f"{len(pairs)} near-duplicates across them"
 
 
-def _check_seed(seed: int) -> None:
+def _check(seed: int, **shares: tuple[float, float]) -> None:
     if not 0 <= seed < 1_000_000:
         raise SplitError(f"seed must be a whole number from 0 to 999999, not {seed!r}.")
+    for name, (share, limit) in shares.items():
+        if not 0 < share < limit:
+            raise SplitError(f"{name} must be a share between 0 and {limit:g}, not {share:g}.")
 
 
-def _check_share(name: str, share: float, limit: float) -> None:
-    if not 0 < share < limit:
-        raise SplitError(f"{name} must be a share between 0 and {limit:g}, not {share:g}.")
-
-
-def _column(cases: Sequence[Case], rest: np.ndarray, validation: float, seed: int) -> np.ndarray:
-    """Parts of one fold; `rest` are the cases not under test."""
-    column = np.full(len(cases), "test", dtype=object)
-    column[rest] = "train"
-    column[_take(cases, rest, validation * len(cases) / len(rest), seed)] = "validation"
-    return column
-
-
-def _folds(cases: Sequence[Case], columns: Iterable[Sequence[str]], name: str) -> Folds:
-    parts = zip(*columns, strict=True)
-    return Folds(
-        tuple(FoldRow(c.name, c.label, c.group, p) for c, p in zip(cases, parts, strict=True)), name
-    )
+def _folds(
+    cases: Sequence[Case], rests: Sequence[np.ndarray], validation: float, seed: int, name: str
+) -> Folds:
+    """Make one fold of each array of positions that are not under test."""
+    parts = np.full((len(cases), len(rests)), "test", dtype=object)
+    for k, rest in enumerate(rests):
+        parts[rest, k] = "train"
+        share = validation * len(cases) / len(rest)
+        parts[_take(cases, rest, share, seed + k + 1), k] = "validation"
+    pairs = zip(cases, parts.tolist(), strict=True)
+    return Folds(tuple(FoldRow(c.name, c.label, c.group, tuple(p)) for c, p in pairs), name)
 
 
 def _take(cases: Sequence[Case], among: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Choose about `share` of the cases in `among`, by group, stratified; return indices."""
-    groups = len({cases[i].group for i in among})
-    options = [
+    groups = max(2, len({cases[i].group for i in among}))
+    options = (
         (round(abs(k / n - share), 6), n, k)
         for n in range(2, min(groups, _FINEST) + 1)
         for k in range(1, n)
-    ]
-    if not options:
-        raise SplitError(
-            f"{len(cases)} images in {len({c.group for c in cases})} groups are too few to divide "
-            "into train, validation and test; add images."
-        )
+    )
     _, parts, wanted = min(options)
     return among[_divide([cases[i] for i in among], parts, seed) < wanted]
 
@@ -198,12 +174,17 @@ def _divide(cases: Sequence[Case], count: int, seed: int) -> np.ndarray:
             "seed would give two splits. pip install -U scikit-learn"
         )
     groups = np.unique([c.group for c in cases], return_inverse=True)[1]
-    if not cases or groups.max() + 1 < count:
+    sizes = np.bincount(groups)
+    if len(sizes) < count:
+        where = f"{cases[0].image_path.parent}: " if cases else ""
         raise SplitError(
-            f"{len(cases)} images in {len(set(groups))} groups cannot be divided into {count} "
+            f"{where}{len(cases)} images in {len(sizes)} groups are too few to divide into {count} "
             "parts; add images or ask for fewer parts."
         )
-    strata = _strata(cases, groups, count)
+    names = [f"{c.data_set} {c.label} {sizes[g] > 1}" for c, g in zip(cases, groups, strict=True)]
+    strata = np.unique(names, return_inverse=True)[1]
+    if np.bincount(strata).max() < count:  # which scikit-learn refuses
+        strata = np.zeros(len(cases), int)
     best, lowest = None, np.inf
     for draw in range(_CANDIDATES):
         folder = StratifiedGroupKFold(count, shuffle=True, random_state=1000 * seed + draw)
@@ -230,15 +211,6 @@ def _by_size(groups: np.ndarray, count: int) -> np.ndarray:
         part_of[group] = filled.argmin()
         filled[part_of[group]] += sizes[group]
     return part_of[groups]
-
-
-def _strata(cases: Sequence[Case], groups: np.ndarray, count: int) -> np.ndarray:
-    """Class and membership in a near-duplicate group as one number per case."""
-    sizes = np.bincount(groups)
-    names = [f"{c.data_set} {c.label} {sizes[g] > 1}" for c, g in zip(cases, groups, strict=True)]
-    strata = np.unique(names, return_inverse=True)[1]
-    # scikit-learn refuses when every stratum is smaller than the number of parts.
-    return strata if np.bincount(strata).max() >= count else np.zeros(len(cases), int)
 
 
 def _unevenness(parts: np.ndarray, strata: np.ndarray, count: int) -> float:

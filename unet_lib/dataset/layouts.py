@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_lib.dataset.cases import LABELS, Case, DatasetError, natural_key, read_table
-from unet_lib.dataset.left_out import OUTPUT
 from unet_lib.images import IMAGE_SUFFIXES, is_outline, is_picture, outlines_in, picture_name
 
 BUSI_NAME = "Dataset_BUSI_with_GT"
+
+OUTPUT = re.compile(r".+_(?:pred|overlay)$", re.IGNORECASE)
+"""Names, without ending, of our own results."""
 
 _CLASSES = LABELS[:3]
 _BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
@@ -80,18 +82,16 @@ def pictures(folder: Path) -> dict[str, Path]:
     return files
 
 
-def refuse(names: Sequence[str | Path], what: str) -> None:
+def refuse(names: Iterable[str | Path], what: str) -> None:
     """Raise where there are any names."""
-    if names:
+    if names := list(names):
         more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
         raise DatasetError(f"{', '.join(map(str, names[:_MANY]))}{more}: {what}")
 
 
 def _refuse_orphans(masks: Iterable[Path]) -> None:
-    refuse(
-        list(masks),
-        f"mask without an image of the same name. Add the image, or remove the mask. {expected()}",
-    )
+    text = "mask without an image of the same name. Add the image, or remove the mask."
+    refuse(masks, f"{text} {expected()}")
 
 
 # --- class folders, images beside masks ------------------------------------------------------
@@ -113,35 +113,25 @@ def _class(folder: Path, label: str) -> list[Case]:
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:
     children = subfolders(folder)
-    images = [children[name] for name in _IMAGES if name in children]
-    masks = [children[name] for name in _MASKS if name in children]
-    return (images[0], masks[0]) if images and masks else None
+    images, masks = (
+        next((children[name] for name in names if name in children), None)
+        for names in (_IMAGES, _MASKS)
+    )
+    return (images, masks) if images and masks else None
 
 
 def _images_and_masks(folder: Path, label: str = "") -> list[Case]:
     """Read ``images`` and ``masks``; the class is in the names where all are named as in BUSI."""
     images, masks = _pair(folder)
-    masks = _class_of_masks(masks)
+    numbered = [path for name, path in subfolders(masks).items() if name.isdecimal()]
+    if len(numbered) == 1 and not pictures(masks):
+        masks = numbered[0]  # that of the one class, as of UNeXt
     outlines = outlines_in(images) | outlines_in(masks)
     cases = _matched(pictures(images), pictures(masks), outlines, label or "unknown")
     named = [_BUSI_NAMES.fullmatch(case.name) for case in cases]
     if label or not all(named):
         return cases
     return [replace(case, label=name[1]) for case, name in zip(cases, named, strict=True)]
-
-
-def _class_of_masks(folder: Path) -> Path:
-    """Return the folder itself, or the one class folder (``0``) in it, as of UNeXt."""
-    numbered = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.isdecimal()]
-    if not numbered:
-        return folder
-    if len(numbered) > 1 or pictures(folder):
-        raise DatasetError(
-            f"{folder}: holds {', '.join(p.name + '/' for p in numbered)} and "
-            f"{len(pictures(folder))} images beside; which masks are the lesions cannot be known. "
-            "Keep one folder of masks."
-        )
-    return numbered[0]
 
 
 def _matched(
@@ -195,17 +185,18 @@ def from_table(
     refuse(repeated, f"listed more than once in {table}. Leave one row.")
     absent = [stem for stem in stems if stem not in images]
     refuse(absent, f"{table} has this row without its image. Add it, or remove the row.")
-    extra = [path for stem, path in images.items() if stem not in set(stems)]
+    extra = [path for stem, path in images.items() if stem not in stems]
     refuse(extra, f"image without a row in {table.name}. Add the row, or remove the image.")
     cases = []
     for stem, row, own in zip(stems, rows, owned, strict=True):
-        label, patient = row[columns[-1]], patient_of(stem, row)
-        if label.lower() not in _CLASSES:
-            raise DatasetError(f"{table}: {stem}: class {label!r}; expected {', '.join(_CLASSES)}.")
-        if not patient:
-            raise DatasetError(f"{table}: {stem}: the patient is not told; add the number or name.")
+        label, patient = row[columns[-1]].lower(), patient_of(stem, row)
+        if label not in _CLASSES or not patient:
+            raise DatasetError(
+                f"{table}: {stem}: class {row[columns[-1]]!r}, patient {patient!r}; expected a "
+                f"class ({', '.join(_CLASSES)}) and the patient's number or name."
+            )
         paths = tuple(masks.get(mask, folders[1] / f"{mask}.png") for mask in own)
-        cases.append(Case(stem, label.lower(), images[stem], paths, stem, patient, colour_coded))
+        cases.append(Case(stem, label, images[stem], paths, stem, patient, colour_coded))
     _refuse_orphans(path for stem, path in masks.items() if stem not in used)
     return cases
 
@@ -237,43 +228,36 @@ def _bus_uclm(root: Path) -> list[Case]:
     )
 
 
-_BREAST = ("Image_filename", "Mask_tumor_filename", "Mask_other_filename", "Classification")
-
-
 def _breast_tables(root: Path) -> list[Path]:
     """Tables of clinical data: by their name, or by a column that no other set has."""
-
-    def by_column(path: Path) -> bool:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return "image_filename" in file.readline().lower()
-
-    tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".xlsx")]
-    return [
-        path
-        for path in tables
-        if path.name.lower().startswith("breast-lesions")
-        or (path.suffix.lower() == ".csv" and path.is_file() and by_column(path))
-    ]
+    tables = []
+    for path in sorted(root.iterdir()):
+        named = path.name.lower().startswith("breast-lesions")
+        if path.suffix.lower() == ".csv" and path.is_file() and not named:
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                named = "image_filename" in file.readline().lower()
+        if named and path.suffix.lower() in (".csv", ".xlsx"):
+            tables.append(path)
+    return tables
 
 
 def _breast(root: Path) -> list[Case]:
     """BrEaST-Lesions-USG: Pawlowska et al., Scientific Data 2024, doi:10.7937/9WKK-Q141."""
     tables = _breast_tables(root)
-    if len(tables) > 1:
-        names = ", ".join(p.name for p in tables)
-        raise DatasetError(f"{root}: holds several tables of BrEaST, {names}; leave one.")
     # The images lie beside the table or in a folder of their own.
     holders = [folder for folder in (root, *subfolders(root).values()) if pictures(folder)]
-    if len(holders) != 1:
-        names = ", ".join(str(p) for p in holders) or "none"
-        raise DatasetError(f"{root}: the images must lie in one folder; found in: {names}.")
+    for what, paths in (("table of BrEaST", tables), ("folder with images", holders)):
+        if len(paths) != 1:
+            names = ", ".join(map(str, paths)) or "none"
+            raise DatasetError(f"{root}: must hold one {what}; it holds {names}. Leave one.")
+    masks = ("Mask_tumor_filename", "Mask_other_filename")
     return from_table(
         tables[0],
-        _BREAST,
+        ("Image_filename", *masks, "Classification"),
         (holders[0], holders[0]),
         lambda stem, row: [
             Path(name.strip()).stem
-            for column in _BREAST[1:3]
+            for column in masks
             for name in row[column].split("&")
             if name.strip()
         ],

@@ -1,10 +1,12 @@
-"""Which cases a data folder holds, and where the data may lie."""
+"""Which cases a data folder holds, which of its files were left out, and where data may lie."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, LABELS, Case, DatasetError, natural_key
@@ -12,18 +14,33 @@ from unet_lib.dataset.groups import group_cases
 from unet_lib.dataset.layouts import (
     BUSI_NAME,
     LAYOUTS,
+    OUTPUT,
     expected,
     recognised,
     refuse,
     subfolders,
 )
-from unet_lib.dataset.left_out import LeftOut, left_out
-from unet_lib.images import IMAGE_SUFFIXES, MaskSet
+from unet_lib.images import IMAGE_SUFFIXES, MaskSet, is_picture, picture_name
 
 _VARIABLE = "BUSI_DIR"
 _KAGGLE = Path("/kaggle/input/breast-ultrasound-images-dataset")
 _COLAB = Path("/content")
+
+TEXTS = "texts or tables, no pictures"
 _EMPTY = "class folders that give no case"
+_NO_PICTURE = re.compile(
+    r"(\.(csv|tsv|xlsx?|txt|md|rst|json|xml|html?|pdf|docx?|py|ipynb|ya?ml|ini|db|log|zip|h5|keras|lnk"
+    r"|url))?"
+)
+_SYSTEM = {"__MACOSX", "DICOMDIR"}
+_OUTLINES = {  # of other tools, by how their files begin
+    "COCO": rb'"categories"|"annotations"',
+    "VIA": rb'"regions"|_via_',
+    "CVAT": rb"<annotations>",
+    "Pascal VOC": rb"<annotation>",
+    "YOLO": rb"\A\d+( -?[\d.]+){4}",
+}
+_MANY = 3  # names shown of each reason
 
 
 def find_cases(
@@ -82,8 +99,7 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
             f"{root}: the folders ({', '.join(subfolders(root))}) are there but hold no image as "
             f"{layout.name}. {left_out(root).text} Endings that are read: {endings}. {expected()}"
         )
-    left = of_folder(root, cases)
-    left.refuse_half([path.name.lower() for path in left.reasons.get(_EMPTY, ())])
+    of_folder(root, cases).refuse_half()
     # Where only some of an image's masks are missing they are left in: `check_cases` names them.
     cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
     if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
@@ -97,11 +113,11 @@ def _masks_checked(cases: Sequence[Case], require_masks: bool) -> set[Path]:
     """Return the masks that a table names and that are not there, or refuse them."""
     absent = {path for case in cases for path in case.mask_paths if not path.is_file()}
     if require_masks:
-        lost = {p for c in cases if c.label != "normal" for p in c.mask_paths if p in absent}
+        lesions = [case for case in cases if case.label != "normal"]
+        lost = {path for case in lesions for path in case.mask_paths} & absent
         refuse(sorted(lost), "this mask is not there. Add it, or take its image out.")
-        bare = [c.image_path for c in cases if not c.mask_paths and c.label != "normal"]
         refuse(
-            bare,
+            [case.image_path for case in lesions if not case.mask_paths],
             "image without a mask (only normal images may go without). Add its mask, or take the "
             f"image out. {expected()}",
         )
@@ -113,19 +129,8 @@ def _unread(root: Path) -> str:
     left = left_out(root)
     uneven = len({len(path.relative_to(root).parts) for path in left.lost}) > 1
     wanted = ("files ending", "pictures in") if uneven else ("files ending",)
-    return replace(
-        left, reasons={r: p for r, p in left.reasons.items() if r.startswith(wanted)}
-    ).text
-
-
-def of_folder(folder: Path, cases: Sequence[Case]) -> LeftOut:
-    """Compare what lies in a data folder with its cases."""
-    root, labels = find_root(folder), {case.label for case in cases}
-    taken = [path for case in cases for path in (case.image_path, *case.mask_paths)]
-    left = left_out(root, taken)
-    classes = set(LABELS[:3]) - labels
-    empty = [path for name, path in subfolders(root).items() if name in classes]
-    return replace(left, reasons=left.reasons | {_EMPTY: empty}) if empty else left
+    reasons = {reason: paths for reason, paths in left.reasons.items() if reason.startswith(wanted)}
+    return replace(left, reasons=reasons).text
 
 
 def find_root(folder: Path) -> Path:
@@ -135,10 +140,9 @@ def find_root(folder: Path) -> Path:
             f"{folder}: is a file of arrays; a folder is needed. Unpack MedSegBench's BUSI with "
             f"python -m lab.medsegbench {folder}"
         )
-    if not folder.exists():
-        raise DatasetError(f"{folder}: no such folder. {expected()}")
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: is a file; a folder is needed. {expected()}")
+        what = "is a file; a folder is needed" if folder.exists() else "no such folder"
+        raise DatasetError(f"{folder}: {what}. {expected()}")
     inner = [
         place / layout.unpacks_to
         for layout in LAYOUTS
@@ -195,3 +199,89 @@ def locate_dataset(dataset: str | os.PathLike = "auto") -> Path | None:
     if not recognised(root):
         raise DatasetError(f"{folder}: {named} names this folder, it holds no cases. {expected()}")
     return root
+
+
+# --- what was left out: nothing is passed over in silence -----------------------------------------
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a folder that were not taken."""
+
+    root: Path
+    taken: Collection[Path]
+    reasons: dict[str, list[Path]]
+    lost: list[Path]  # those that may belong to the data: no texts, no results
+
+    def __str__(self) -> str:
+        """Say what was taken, by ending, and what was left, by reason."""
+        kinds = Counter(path.suffix.lower() or "no ending" for path in self.taken)
+        taken = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        return f"Taken of {self.root}: {taken or 'nothing'}. {self.text or 'Nothing is left out.'}"
+
+    @property
+    def text(self) -> str:
+        """What was left, and why; empty where nothing was."""
+        texts = []
+        for reason, paths in self.reasons.items():
+            names = ", ".join(path.name for path in paths[:_MANY])
+            texts.append(f"{len(paths)} {reason} ({names}{', ...' * (len(paths) > _MANY)})")
+        return f"Left out: {'; '.join(texts)}." if texts else ""
+
+    def refuse_half(self) -> None:
+        """Raise where as much is left as taken, or what lies in the folders of empty classes."""
+        empty = self.reasons.get(_EMPTY, ())
+        hidden = any(path.is_relative_to(folder) for path in self.lost for folder in empty)
+        if len(self.lost) >= max(1, len(self.taken)) or hidden:
+            raise DatasetError(
+                f"{self.root}: {len(self.taken)} files would be taken and {len(self.lost)} left. "
+                f"{self.text} Put the files where they are expected, save them as PNG, or take "
+                "away what is not meant."
+            )
+
+
+def of_folder(folder: Path, cases: Sequence[Case]) -> LeftOut:
+    """Compare what lies in a data folder with its cases."""
+    root, labels = find_root(folder), {case.label for case in cases}
+    left = left_out(root, [p for case in cases for p in (case.image_path, *case.mask_paths)])
+    classes = set(LABELS[:3]) - labels
+    empty = [path for name, path in subfolders(root).items() if name in classes]
+    return replace(left, reasons=left.reasons | {_EMPTY: empty}) if empty else left
+
+
+def left_out(
+    root: Path, taken: Collection[Path] = (), results: re.Pattern[str] = OUTPUT
+) -> LeftOut:
+    """Compare what lies in a folder and in folders within with what was taken of it."""
+    taken, lost, reasons = set(taken), [], defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts
+        if path in taken or any(p.startswith(".") or p in _SYSTEM for p in parts):
+            continue
+        if not (path.is_file() or (path.is_symlink() and not path.exists())):
+            continue
+        reason, may_be_data = _why(path, "/".join(parts[:-1]), results)
+        reasons[reason].append(path)
+        if may_be_data:
+            lost.append(path)
+    return LeftOut(root, taken, dict(reasons), lost)
+
+
+def _why(path: Path, place: str, results: re.Pattern[str]) -> tuple[str, bool]:
+    """Say why a file was not taken, and whether it may belong to the data."""
+    ending = path.suffix.lower()
+    if not path.is_file():
+        return "links that lead nowhere", True
+    if results.fullmatch(picture_name(path)):
+        return "masks or earlier results", False
+    if is_picture(path):
+        return f"pictures in {place or 'the folder itself'} that make no case", True
+    tool = ""
+    if ending in (".json", ".xml", ".txt"):
+        with path.open("rb") as file:
+            head = file.read(4096)
+        tool = next((f" ({tool})" for tool, of in _OUTLINES.items() if re.search(of, head)), "")
+    if _NO_PICTURE.fullmatch(ending) and not tool:
+        return TEXTS, False
+    reason = f"files ending with {ending}{tool}, which is not read: save them as PNG"
+    return f"{reason} under their image's name", True

@@ -80,17 +80,15 @@ class Folds:
     def __post_init__(self) -> None:
         if not self.rows:
             raise SplitError(f"{self.name}: the split names no image.")
-        if len({len(row.parts) for row in self.rows}) != 1:
-            raise SplitError(f"{self.name}: the rows have different numbers of folds.")
-        repeated = [n for n, c in Counter(row.image for row in self.rows).items() if c > 1]
-        if repeated:
-            names = ", ".join(map(repr, repeated[:3]))
-            raise SplitError(f"{self.name}: {names} is listed more than once.")
+        image, times = Counter(row.image for row in self.rows).most_common(1)[0]
+        if times > 1:
+            raise SplitError(f"{self.name}: {image!r} is listed more than once.")
         for row in self.rows:
-            unknown = set(row.parts) - set(PARTS)
-            if unknown:
+            if len(row.parts) != self.count:
+                raise SplitError(f"{self.name}: the rows have different numbers of folds.")
+            if unknown := set(row.parts).difference(PARTS):
                 raise SplitError(
-                    f"{self.name}: {row.image!r} has the part {sorted(unknown)[0]!r}; "
+                    f"{self.name}: {row.image!r} has the part {min(unknown)!r}; "
                     f"expected {', '.join(PARTS)}."
                 )
         self._refuse_divided({row.image: row.group for row in self.rows})
@@ -180,16 +178,15 @@ class Folds:
 
     def _check_match(self, by_name: Mapping[str, Case]) -> None:
         listed = {r.image: r.label for r in self.rows}
-        absent = [n for n in listed if n not in by_name]
-        extra = [n for n in by_name if n not in listed]
         other = [n for n in listed if n in by_name and by_name[n].label != listed[n]]
+        kinds = {
+            "images of the split are not in the folder": [n for n in listed if n not in by_name],
+            "images of the folder are not in the split": [n for n in by_name if n not in listed],
+            "images have another class in the folder than in the split": other,
+        }
         differences = [
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for names, what in (
-                (absent, "images of the split are not in the folder"),
-                (extra, "images of the folder are not in the split"),
-                (other, "images have another class in the folder than in the split"),
-            )
+            for what, names in kinds.items()
             if names
         ]
         if differences:
@@ -244,24 +241,23 @@ def own_split(root: Path, cases: Sequence[Case]) -> tuple[list[Case], Folds]:
             f"{root}: its own split has no row for {len(absent)} of {len(cases)} images "
             f"({', '.join(absent[:3])}) and {len(part_of)} rows. Unpack the data set whole."
         )
-    divided: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    sides: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for case in cases:
-        if part_of[case.name] not in divided[case.group]:
-            divided[case.group].append(part_of[case.name])
+        sides[case.group].add(part_of[case.name])
     cut = []
     for case in cases:
-        sides = sorted(divided[case.group])
-        number = sides.index(part_of[case.name]) + 1
-        cut.append(replace(case, group=f"{case.group} [{number}]") if len(sides) > 1 else case)
-    rows = tuple(FoldRow(c.name, c.label, c.group, part_of[c.name]) for c in cut)
+        ordered = sorted(sides[case.group])
+        number = f" [{ordered.index(part_of[case.name]) + 1}]" if len(ordered) > 1 else ""
+        cut.append(replace(case, group=case.group + number))
     leaks = []
-    for fold in range(len(rows[0].parts)):
+    for fold in range(len(part_of[cases[0].name])):
         learned = {c.group for c in cases if part_of[c.name][fold] != "test"}
         tested = [c.group in learned for c in cases if part_of[c.name][fold] == "test"]
         leaks.append(
             f"{sum(tested)} of {len(tested)} test images have a group mate in training or "
             "validation"
         )
+    rows = tuple(FoldRow(c.name, c.label, c.group, part_of[c.name]) for c in cut)
     return cut, Folds(rows, "own split", tuple(leaks))
 
 
@@ -270,20 +266,22 @@ def _bus_bra(table: Path, cases: Sequence[Case]) -> dict[str, tuple[str, ...]]:
 
     Which of 0 and 1 means validation is told differently by two public programs.
     """
-    rows = {row["ID"]: row for row in read_table(table, ("ID", "kFold", "valid_1"))}
-    rows = {case.name: rows[case.name] for case in cases if case.name in rows}
+    names = {case.name for case in cases}
+    rows = [r for r in read_table(table, ("ID", "kFold", "valid_1")) if r["ID"] in names]
     columns = []
-    for k in sorted({int(row["kFold"]) for row in rows.values() if row["kFold"].isdigit()}):
-        sides: dict[str, list[str]] = defaultdict(list)
-        for name, row in rows.items():
-            side = "test" if row["kFold"] == str(k) else row.get(f"valid_{k}", "").split(".")[0]
+    for k in sorted({int(row["kFold"]) for row in rows if row["kFold"].isdigit()}):
+        sides = [
+            "test" if row["kFold"] == str(k) else row.get(f"valid_{k}", "").split(".")[0]
+            for row in rows
+        ]
+        for row, side in zip(rows, sides, strict=True):
             if side not in ("test", "0", "1"):
                 raise SplitError(
-                    f"{table}: {name} is in fold {row['kFold']!r} with valid_{k} = "
+                    f"{table}: {row['ID']} is in fold {row['kFold']!r} with valid_{k} = "
                     f"{row.get(f'valid_{k}')!r}; expected 0 or 1."
                 )
-            sides[side].append(name)
-        smaller = min(("0", "1"), key=lambda side: len(sides[side]))
-        part_of = dict.fromkeys(rows, "train") | dict.fromkeys(sides[smaller], "validation")
-        columns.append(part_of | dict.fromkeys(sides["test"], "test"))
-    return {name: tuple(column[name] for column in columns) for name in rows}
+        smaller = min("01", key=sides.count)
+        part_of = {"test": "test", smaller: "validation"}
+        columns.append([part_of.get(side, "train") for side in sides])
+    parts = zip(*columns, strict=True)  # without a fold nothing, which is refused
+    return {row["ID"]: part for row, part in zip(rows, parts, strict=False)}

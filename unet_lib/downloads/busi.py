@@ -9,16 +9,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_lib.dataset import (
-    BUSI_NAME,
-    DATA_FOLDER,
-    DatasetError,
-    check_cases,
-    find_cases,
-    find_root,
-    of_folder,
-    unlike_busi,
-)
+from unet_lib.dataset import DATA_FOLDER, DatasetError, check_cases, find_cases, of_folder
+from unet_lib.dataset.groups import unlike_busi
+from unet_lib.dataset.layouts import BUSI_NAME
+from unet_lib.dataset.reading import find_root
 from unet_lib.downloads.fetch import DownloadError, fetch
 from unet_lib.files import draft_folder, folder_lock, sha256
 

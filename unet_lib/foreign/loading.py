@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from unet_lib.dataset import Case, content_hash, load_case
-from unet_lib.dataset.training_images import TUNED_ON
+from unet_lib.dataset.cases import TUNED_ON
 from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_file, read_layers
 from unet_lib.foreign.matching import find_matches, variant_of
 from unet_lib.foreign.networks import DEFAULT_SIZE, SIZES, Network, Variant, input_values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,7 @@ def crossvalidate(
     """
     folder, recipe, given = Path(folder), recipe or Recipe(), Provenance.of(provenance)
     chosen = range(folds.count) if which is None else sorted(set(which))
-    for fold in chosen:
-        folds.split(cases, fold)  # refuses a fold that is not there before anything is written
+    splits = {fold: folds.split(cases, fold) for fold in chosen}  # or refuses one that is not there
     kind = phantom_kind(case.image_path for case in cases)
     shared = Provenance(
         **({"data": given.data or "", "data_kind": given.data_kind or "clinical"} | kind),
@@ -144,16 +143,12 @@ def crossvalidate(
     )
     with folder_lock(folder, wait=True):  # its folds may be trained by several processes
         _claim(folder, recipe, shared)
-    for fold in chosen:
-        split = folds.split(cases, fold)
-        trained = folds.split(cases, fold, normals=normals)
-        of_fold = shared.but(
-            fold=fold,
-            split=split.name,
-            own_split=folds.leaks[fold] if folds.leaks else given.own_split,
-        )
+    for fold, split in splits.items():
+        leaks = folds.leaks[fold] if folds.leaks else given.own_split
+        of_fold = shared.but(fold=fold, split=split.name, own_split=leaks)
+        training = tuple(case for case in split.train if normals or case.label != "normal")
         run = train(
-            Split(trained.train, split.validation, split.test, split.name),
+            replace(split, train=training),
             folder / f"fold{fold}",
             recipe,
             provenance=of_fold,
@@ -161,16 +156,13 @@ def crossvalidate(
             progress=progress,
         )
         for part in PARTS if final else PARTS[:1]:
-            place = run.folder / part
+            place, scored = run.folder / part, getattr(split, part)
             if not _is_scored(place):
                 with folder_lock(place):
-                    scores = evaluate_cases(
-                        run.segmenter,
-                        getattr(split, part),
-                        provenance=of_fold.but(part=part),
-                        progress=progress,
-                    )
-                    scores.save(place)
+                    of_fold = of_fold.but(part=part)
+                    evaluate_cases(
+                        run.segmenter, scored, provenance=of_fold, progress=progress
+                    ).save(place)
     return load_crossvalidation(folder)
 
 
@@ -194,12 +186,8 @@ def train_on_all(
         Split(taken, (), (), f"all of {data.data}"),
         folder,
         folds.recipe,
-        provenance=Provenance(
-            data=data.data,
-            data_kind=data.data_kind,
-            sets=data.sets,
-            normals=data.normals,
-            operating_point_from=folds.name,
+        provenance=data.but(
+            split=None, folds=None, own_split=None, operating_point_from=folds.name
         ),
         operating_point=folds.operating_point(),
         resume=True,
