@@ -1,10 +1,11 @@
 r"""Publish a joint training: threshold of each fold, scores by set, model folders.
 
-    python -m experiments.publish_joint runs experiments/joint BUSI=<BUSI> BUSBRA=<BUS-BRA>
+    python -m experiments.publish_joint joint runs experiments/joint BUSI=<BUSI> BUSBRA=<BUS-BRA>
 
-Reads the runs `joint-f<k>` of `experiments/train_joint.py`. Each set gets a folder that
-`load_crossvalidation` reads, `fold<k>/model` the compacted network with the threshold of its own
-validation part. The scores are those of the compacted file. Finished folds are kept.
+Reads those runs `joint-f<k>` and `joint-all` of `experiments/train_joint.py` that there are. Each
+set gets a folder that `load_crossvalidation` reads, `fold<k>/model` the compacted network with the
+threshold of its own validation part. The scores are those of the compacted file. Finished folds
+are kept.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from unet_lib.dataset.cases import METHOD
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.provenance import Provenance
-from unet_lib.training import Run, load_run, tune_threshold
+from unet_lib.training import Run, load_crossvalidation, load_run, tune_threshold
 from unet_lib.training.folds import DESCRIPTION
 from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS, write_json
 from unet_lib.weights import load_segmenter, save_segmenter
 
 
-def record(run: Run, parts: dict[str, Split], fold: int) -> Provenance:
-    """Return what is known of a joint model: names, hashes, groups of each set."""
+def record(run: Run, parts: dict[str, Split], fold: int | None) -> Provenance:
+    """Return what is known of a joint model: names, hashes, groups of each set; None: of all."""
     before = run.segmenter.provenance
     names = {
         part: sorted(f"{name}/{c.name}" for name in parts for c in getattr(parts[name], part))
@@ -91,17 +92,42 @@ def publish(run: Run, fold: int, out: Path, folders: dict[str, str]) -> None:
         write_json(home / RESULT, result)
 
 
+def publish_all(run: Run, out: Path, folders: dict[str, str]) -> None:
+    """Make the model of all images; median threshold and commonest cleaning of the folds."""
+    parts = {}
+    for name, folder in folders.items():
+        cases = find_cases(folder, audit=None)
+        split = Folds.read(COMMITTED_FOLDS[name]).split(cases, 0)
+        everything = (*split.train, *split.validation, *split.test)
+        parts[name] = Split(everything, (), (), f"all of {name}")
+    segmenter = run.segmenter
+    segmenter.threshold, segmenter.cleaning = load_crossvalidation(
+        out / next(iter(folders))
+    ).operating_point()
+    point = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
+    segmenter.provenance = record(run, parts, None).but(
+        name=run.folder.name, training=run.result | point, operating_point_from=out.name
+    )
+    save_segmenter(segmenter, run.recipe.network, out / "all" / MODEL)
+    compact_folder(out / "all" / MODEL)
+
+
 def main() -> None:
     """Publish what is not published yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of the runs, which are NAME-f<k> and NAME-all")
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("sets", nargs=2, metavar="SET=FOLDER")
     options = parser.parse_args()
     folders = named(options.sets)
     for fold in range(5):
-        if not all((options.out / name / f"fold{fold}" / RESULT).is_file() for name in folders):
-            publish(load_run(options.runs / f"joint-f{fold}"), fold, options.out, folders)
+        place = options.runs / f"{options.name}-f{fold}"
+        scored = [options.out / name / f"fold{fold}" / RESULT for name in folders]
+        if (place / RESULT).is_file() and not all(path.is_file() for path in scored):
+            publish(load_run(place), fold, options.out, folders)
+    if (options.runs / f"{options.name}-all" / RESULT).is_file():
+        publish_all(load_run(options.runs / f"{options.name}-all"), options.out, folders)
 
 
 if __name__ == "__main__":

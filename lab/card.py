@@ -60,7 +60,7 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); data: see Citation",
     }
     one = fold is not None
-    heading = f"test part of fold {fold}" if one else "test parts of all folds, each image once"
+    heading = f"test part of fold {', '.join(map(str, next(iter(scores.values()))))}"
     parts = [
         f"## {name}: {heading}\n\n{questions(scored)}\n\n"
         + all_tables(scored, name=model.name, audited=name == "BUSI")
@@ -170,7 +170,7 @@ def ship(source: Path, name: str, results: Sequence[Path]) -> Path:
 
 
 _OTHERS = """
-The scores below are those of the recipe: of five networks that had not seen the images. This very
+The scores below are those of the recipe: of networks that had not seen the images. This very
 network was trained on all of them, so no image of these sets can score it. In the five folds each
 picture is tested once and chose a threshold in another fold, so they too are a little flattered.
 """
