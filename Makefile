@@ -93,7 +93,7 @@ reproduce: $(VENV)/.runtime
 # All five folds of the best shipped recipe, compared image by image with the committed scores.
 reproduce-all: $(VENV)/.runtime
 	@test -n "$(DATA)" || { echo "usage: make reproduce-all DATA=<folder with BUSI>"; exit 2; }
-	$(BIN)/python -m lab.reproduce experiments/lite0-f8-squeezed-128 "$(DATA)"
+	$(BIN)/python -m lab.reproduce experiments/joint/joint-BUSI "$(DATA)"
 
 # 50 kills at random moments over the real commands; then full disks, read-only folders, files
 # changed in the middle, an interrupted notebook cell. About an hour.

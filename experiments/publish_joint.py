@@ -27,6 +27,11 @@ from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS, write_jso
 from unet_lib.weights import load_segmenter, save_segmenter
 
 
+def of(out: Path, name: str) -> Path:
+    """Return the folder of the scores of one set."""
+    return out / f"{out.name}-{name}"
+
+
 def record(run: Run, parts: dict[str, Split], fold: int | None) -> Provenance:
     """Return what is known of a joint model: names, hashes, groups of each set; None: of all."""
     before = run.segmenter.provenance
@@ -82,8 +87,8 @@ def publish(run: Run, fold: int, out: Path, folders: dict[str, str]) -> None:
         of_set = Provenance(
             data=name, data_kind="clinical", split=folds[name].name, folds=5, normals=True
         )
-        write_json(out / name / DESCRIPTION, {"recipe": run.recipe.to_dict()} | of_set.to_dict())
-        home = out / name / f"fold{fold}"
+        write_json(of(out, name) / DESCRIPTION, {"recipe": run.recipe.to_dict()} | of_set.to_dict())
+        home = of(out, name) / f"fold{fold}"
         for part in ("validation", "test"):
             of_part = of_set.but(fold=fold, split=split.name, part=part)
             evaluate_cases(segmenter, getattr(split, part), provenance=of_part).save(home / part)
@@ -102,7 +107,7 @@ def publish_all(run: Run, out: Path, folders: dict[str, str]) -> None:
         parts[name] = Split(everything, (), (), f"all of {name}")
     segmenter = run.segmenter
     segmenter.threshold, segmenter.cleaning = load_crossvalidation(
-        out / next(iter(folders))
+        of(out, next(iter(folders)))
     ).operating_point()
     point = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
     segmenter.provenance = record(run, parts, None).but(
@@ -123,7 +128,7 @@ def main() -> None:
     folders = named(options.sets)
     for fold in range(5):
         place = options.runs / f"{options.name}-f{fold}"
-        scored = [options.out / name / f"fold{fold}" / RESULT for name in folders]
+        scored = [of(options.out, name) / f"fold{fold}" / RESULT for name in folders]
         if (place / RESULT).is_file() and not all(path.is_file() for path in scored):
             publish(load_run(place), fold, options.out, folders)
     if (options.runs / f"{options.name}-all" / RESULT).is_file():

@@ -46,7 +46,7 @@ def score(trained: str, runs: Path, name: str, folder: str, fold: int) -> list[d
 
 
 def cells(rows: Sequence[Row]) -> list[str]:
-    """Dice of the lesion images, range of the five networks' means, missed, normals left empty."""
+    """Dice of the lesion images, range of the networks' means, missed, normals left empty."""
     lesions = [row for row in rows if row["dice"]]
     normals = [row for row in rows if not row["dice"]]
     dice = np.array([float(row["dice"]) for row in lesions])
@@ -59,7 +59,7 @@ def cells(rows: Sequence[Row]) -> list[str]:
         interval = share_interval(empty, [row["group"] for row in normals])
         specificity = f"{sum(empty)} of {len(empty)}: {with_interval(interval, 2)}"
     mean = with_interval(group_bootstrap(dice, [row["group"] for row in lesions]))
-    return [mean, f"{min(means):.3f} to {max(means):.3f}", missed, specificity]
+    return [mean, f"{len(means)}: {min(means):.3f} to {max(means):.3f}", missed, specificity]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -83,7 +83,7 @@ def write(folder: Path, rows: Sequence[Row]) -> str:
         "trained on",
         "tested on",
         "Dice (95 %)",
-        "the five networks",
+        "networks",
         "missed",
         "normals empty",
     ]
@@ -109,7 +109,8 @@ def main() -> None:
     for trained, runs in named(options.trained).items():
         for name, folder in named(options.sets).items():
             for fold in range(5):
-                if (trained, name, str(fold)) not in scored:
+                there = (Path(runs) / f"fold{fold}" / "model").is_dir()
+                if there and (trained, name, str(fold)) not in scored:
                     rows += score(trained, Path(runs), name, folder, fold)
                     write(options.out, rows)
     print(write(options.out, rows))

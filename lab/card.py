@@ -1,7 +1,7 @@
 """Ship a trained model: copy its folder into weights/ with a card made of its figures.
 
-    python -m lab.card experiments/joint/fold0/model busi-fold0 --results experiments/joint/*/
-    python -m lab.card runs/joint-all/model bus-best --results experiments/joint/*/
+    python -m lab.card experiments/joint/fold0/model busi-fold0 --results experiments/joint/joint-*
+    python -m lab.card runs/joint-all/model bus-best --results experiments/joint/joint-*
 
 `--results`: published cross-validations of the recipe, one for each data set. Make the model small
 before (`lab/compact_weights.py`), so that the scores are those of the shipped file. The file for

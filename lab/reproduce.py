@@ -1,6 +1,6 @@
 """Score the test parts of a published cross-validation again, from the committed weights.
 
-    python -m lab.reproduce experiments/joint/BUSI <BUSI>
+    python -m lab.reproduce experiments/joint/joint-BUSI <BUSI>
 
 Every image's counts are compared with the committed ones. Exit code 1 when a Dice differs by more
 than 0.01 or the mean by more than 0.0005 (processors round differently).

@@ -123,7 +123,7 @@ def test_folders_that_cannot_be_read(tmp_path):
         (tmp_path / "crossvalidation.json").write_text(text)
         with pytest.raises(ValueError, match="crossvalidation.json: cannot be read"):
             load_crossvalidation(tmp_path)
-    whole = PUBLISHED / "lite0-128" / "crossvalidation.json"
+    whole = PUBLISHED / "joint" / "joint-BUSI" / "crossvalidation.json"
     (tmp_path / whole.name).write_bytes(whole.read_bytes())
     with pytest.raises(ValueError, match=f"{tmp_path}: no fold is finished yet; give the same"):
         load_crossvalidation(tmp_path)
@@ -138,11 +138,10 @@ def test_a_folder_with_something_else_is_left_alone(data, tmp_path):
 
 
 def test_folder_of_a_recipe_outlives_a_new_setting(tmp_path):
-    """The published recipe was written before `UNetConfig.presence` existed."""
-    kept = load_crossvalidation(PUBLISHED / "lite0-128")
-    stored = (PUBLISHED / "lite0-128" / "crossvalidation.json").read_text(encoding="utf-8")
-    assert "presence" not in json.loads(stored)["recipe"]["network"]
-    (tmp_path / "crossvalidation.json").write_text(stored, encoding="utf-8")
+    kept = load_crossvalidation(PUBLISHED / "joint" / "joint-BUSI")
+    stored = json.loads((kept.folder / "crossvalidation.json").read_text(encoding="utf-8"))
+    assert not stored["recipe"]["network"].pop("presence")
+    (tmp_path / "crossvalidation.json").write_text(json.dumps(stored), encoding="utf-8")
     _claim(tmp_path, kept.recipe, kept.provenance)
     other = replace(kept.recipe, network=replace(kept.recipe.network, presence=True))
     with pytest.raises(ValueError, match="tells of another recipe"):

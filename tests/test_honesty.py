@@ -164,7 +164,8 @@ def test_too_few_groups_give_no_interval_and_every_text_says_so(count, size, see
 
 
 def test_a_row_of_the_ledger_says_what_is_not_known():
-    folds = load_crossvalidation(Path(__file__).parent.parent / "experiments" / "lite0-128")
+    published = Path(__file__).parent.parent / "experiments" / "joint" / "joint-BUSI"
+    folds = load_crossvalidation(published)
     row = ledger.row_of(folds, "validation", folds)
     row |= {name: float("nan") for name, value in row.items() if isinstance(value, float)}
     text = ledger.to_text(row)

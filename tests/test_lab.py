@@ -143,6 +143,8 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
     table = (kept.folder / "test" / "tables.md").read_text(encoding="utf-8")
     assert all(PHANTOM_BANNER in page for page in (text, table, card.headline([kept], 1)))
     assert "fold 1" in text and "## phantoms: test part of fold 1" in text
+    marked = [case.tp + case.fp > 0 for case in kept.evaluations("test")[1].table.lesion_cases]
+    assert f"on {sum(marked)} of {len(marked)} images with a lesion" in text
     assert "nan" not in text.split() and "no interval" in card.headline([kept], 1)
 
     assert reproduce.main([str(kept.folder), str(folder)]) == 0
@@ -166,7 +168,7 @@ def test_ledgers_that_are_damaged(tmp_path):
 
 def test_digests_of_the_ledger_are_those_of_the_published_recipes():
     rows = {r["name"]: r["digest"] for r in ledger.read_ledger(PUBLISHED / "ledger.csv")}
-    published = [load_crossvalidation(p.parent) for p in PUBLISHED.glob("*/crossvalidation.json")]
+    published = [load_crossvalidation(p.parent) for p in PUBLISHED.glob("*/*/crossvalidation.json")]
     assert published
     for folds in published:
         assert rows[folds.name] == folds.digest
