@@ -11,6 +11,7 @@ are kept.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unet_lib.dataset.cases import METHOD
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.provenance import Provenance
+from unet_lib.shift import ShiftMonitor, fit_monitor
 from unet_lib.training import Run, load_crossvalidation, load_run, tune_threshold
 from unet_lib.training.folds import DESCRIPTION
 from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS, write_json
@@ -59,12 +61,22 @@ def record(run: Run, parts: dict[str, Split], fold: int | None) -> Provenance:
     )
 
 
+def monitor(parts: dict[str, Split]) -> ShiftMonitor:
+    """Take the statistics of each set."""
+    training, validation = (
+        [replace(case, data_set=name) for name in parts for case in getattr(parts[name], part)]
+        for part in ("train", "validation")
+    )
+    return fit_monitor(training, validation)
+
+
 def make_fold(run: Run, parts: dict[str, Split], fold: int, folder: Path) -> dict[str, Any]:
     """Choose the fold's threshold and write its model folder; returns the result of the run."""
     segmenter = run.segmenter
     cases = [case for split in parts.values() for case in split.validation]
     choice = tune_threshold(segmenter, cases, new_images=True)
     segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
+    segmenter.monitor = monitor(parts)
     result = run.result | choice.to_dict()
     known = record(run, parts, fold)
     segmenter.provenance = known.but(name=run.folder.name, training=result)
@@ -109,6 +121,7 @@ def publish_all(run: Run, out: Path, folders: dict[str, str]) -> None:
     segmenter.threshold, segmenter.cleaning = load_crossvalidation(
         of(out, next(iter(folders)))
     ).operating_point()
+    segmenter.monitor = monitor(parts)
     point = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
     segmenter.provenance = record(run, parts, None).but(
         name=run.folder.name, training=run.result | point, operating_point_from=out.name

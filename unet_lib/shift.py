@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -167,6 +167,7 @@ class ShiftMonitor(Settings):
     validated_on: int
     features: tuple[str, ...] = FEATURES  # to refuse statistics of other features
     side: int = 256  # of the pictures that were measured, pixels
+    others: tuple[ShiftMonitor, ...] = ()  # of further data sets; the nearest of all counts
 
     def __post_init__(self) -> None:
         count = len(FEATURES)
@@ -182,10 +183,19 @@ class ShiftMonitor(Settings):
             raise ValueError("ShiftMonitor: spread and limit must be positive.")
         self.check(side=(16, 1024))
         object.__setattr__(self, "features", FEATURES)
+        others = (
+            o if isinstance(o, ShiftMonitor) else type(self).from_dict(o) for o in self.others
+        )
+        object.__setattr__(self, "others", tuple(others))
 
     def measure(self, pixels: np.ndarray, image: np.ndarray | None = None) -> Shift:
         """Return how far an image is; arguments as of `image_features`."""
-        spreads = (image_features(pixels, self.side, image) - self.middle) / self.spread
+        values = image_features(pixels, self.side, image)
+        shifts = [monitor._shift(values) for monitor in (self, *self.others)]
+        return min(shifts, key=lambda shift: shift.distance / shift.limit)
+
+    def _shift(self, values: np.ndarray) -> Shift:
+        spreads = (values - self.middle) / self.spread
         far = np.arcsinh(spreads)
         distance = float(np.sqrt(far @ np.asarray(self.precision) @ far))
         order = np.argsort(-np.abs(spreads))[:3]
@@ -202,11 +212,20 @@ def fit_monitor(
 ) -> ShiftMonitor | None:
     """Take the statistics from the training images and the limit from the validation images.
 
+    Of several data sets each has its own: the middle of two scanners is like neither of them.
     Features in robust spreads from the median, drawn together by arcsinh so that a few odd
     training images do not widen the statistics; covariance by Ledoit and Wolf (2004). Without
     validation images the limit comes from every fifth group of the training images, left out of
     the statistics. None with fewer than 20 images in either part: nothing can be said then.
     """
+    sets = dict.fromkeys(case.data_set for case in training)
+    if len(sets) > 1:
+        parts = (
+            [[case for case in part if case.data_set == name] for part in (training, validation)]
+            for name in sets
+        )
+        fitted = [one for part in parts if (one := fit_monitor(*part, progress=progress))]
+        return replace(fitted[0], others=tuple(fitted[1:])) if fitted else None
     if not validation:
         groups = set(sorted({case.group for case in training})[::5])
         validation = [case for case in training if case.group in groups]
