@@ -115,21 +115,18 @@ def test_the_report_is_that_of_the_same_evaluation(tiny_busi, cases, tmp_path, c
 
 
 def test_one_part_of_a_split_is_scored(tiny_busi, cases, tmp_path):
-    split = make_folds(cases, count=3, seed=0)
-    split.save(tmp_path / "split.csv")
+    split, path, out = make_folds(cases, count=3, seed=0), tmp_path / "split.csv", tmp_path / "out"
+    split.save(path)
     test = split.split(cases, 1).test
     folder = predict(test, tmp_path / "p", ending="_mask")
-    arguments = ["score", str(folder), str(tiny_busi), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
-    saved = Evaluation.load(tmp_path / "out")
-    assert [case.name for case in saved.table] == [case.name for case in test]
-    assert (saved.provenance.fold, saved.provenance.part) == (
-        1,
-        "test",
-    ) and not saved.histograms
-    predict(cases, folder, ending="_mask")  # more predictions than the part: passed over
-    assert main([*arguments, "--split", str(tmp_path / "split.csv"), "--fold", "1"]) == 0
-    assert len(Evaluation.load(tmp_path / "out").table) == len(test) < len(cases)
+    arguments = ["score", str(folder), str(tiny_busi), "--out", str(out), "--split", str(path)]
+    for _ in range(2):
+        assert main([*arguments, "--fold", "1"]) == 0
+        saved = Evaluation.load(out)
+        assert [case.name for case in saved.table] == [case.name for case in test]
+        assert (saved.provenance.fold, saved.provenance.part) == (1, "test")
+        predict(cases, folder, ending="_mask")  # more predictions than the part: passed over
+    assert not saved.histograms and len(test) < len(cases)
 
 
 def test_maps_of_16_bit_and_masks_in_folders(cases, tmp_path):
@@ -298,29 +295,24 @@ def test_compare_takes_a_folder_of_predictions_a_report_and_a_table(
     tiny_busi, cases, tmp_path, capsys
 ):
     good, poor = predict(cases, tmp_path / "good"), predict(cases, tmp_path / "poor", 1, 0.6)
-    report = tmp_path / "their report"
+    report, out, texts = tmp_path / "their report", tmp_path / "out", []
     assert main(["score", str(poor), str(tiny_busi), "--out", str(report)]) == 0
-    texts = []
-    for other in (poor, report / "cases.csv"):
-        out = tmp_path / "out"
-        arguments = ["score", str(good), str(tiny_busi), "--out", str(out)]
-        assert main([*arguments, "--compare", str(other), "--name", "ours"]) == 0
-        name = "poor" if other == poor else "their report"
+    arguments = ["score", str(good), str(tiny_busi), "--out", str(out), "--name", "ours"]
+    for other, name in ((poor, "poor"), (report / "cases.csv", "their report")):
+        assert main([*arguments, "--compare", str(other)]) == 0
         text = (out / "comparison.md").read_text()
         assert text.startswith(f"# ours compared with {name}\n")
         assert text in capsys.readouterr().out
         texts.append(text.replace(name, "poor"))
-        plain = json.loads((out / "comparison.json").read_text())
-        dice = next(score for score in plain["scores"] if score["score"] == "dice")
-        ours, theirs = (CaseTable.read_csv(p / "cases.csv").lesion_cases for p in (out, report))
-        difference = ours.column("dice") - theirs.column("dice")
-        assert (
-            dice["difference"]["mean"] == pytest.approx(difference.mean()) and dice["better"] == 7
-        )
-        assert dice["difference"]["low"] is None  # 7 groups are too few, and it says so
+    plain = json.loads((out / "comparison.json").read_text())
+    dice = next(score for score in plain["scores"] if score["score"] == "dice")
+    ours, theirs = (CaseTable.read_csv(p / "cases.csv").lesion_cases for p in (out, report))
+    difference = ours.column("dice") - theirs.column("dice")
+    assert dice["difference"]["mean"] == pytest.approx(difference.mean())
+    assert dice["better"] == 7 and dice["difference"]["low"] is None  # 7 groups are too few
     assert texts[0] == texts[1] and "too few" in texts[0]
-    refused(capsys, [good, tiny_busi, "--out", tmp_path / "new", "--compare", tmp_path / "absent"],
-            "--compare", "absent", "no such folder")  # fmt: skip
+    absent = ["--compare", tmp_path / "absent"]
+    refused(capsys, [good, tiny_busi, "--out", tmp_path / "new", *absent], "--compare", "absent")
     assert not (tmp_path / "new").exists()
 
 

@@ -66,22 +66,10 @@ class Evaluation:
     ) -> CaseScore:
         """Score one image and add it to the table and to the histogram of its class.
 
-        Parameters
-        ----------
-        truth, prediction : np.ndarray
-            bool (H, W) at the original size of the image.
-        probabilities : np.ndarray, optional
-            float (H, W) in [0, 1], before any cleaning of the mask.
-        name, label, group : str
-            As in `CaseScore`.
-        spacing : (float, float), optional
-            Height and width of a pixel in mm; for all images or for none.
-
-        Raises
-        ------
-        ValueError
-            Masks or probabilities that are none, sizes that differ, a name that is there already.
-            Nothing is added then.
+        Masks are bool (H, W) at the original size of the image, probabilities float (H, W) in
+        [0, 1] before any cleaning; `spacing` is the height and width of a pixel in mm, for all
+        images or for none. ValueError: masks or probabilities that are none, sizes that differ, a
+        name that is there already; nothing is added then.
         """
         score = score_case(truth, prediction, name=name, label=label, group=group, spacing=spacing)
         if probabilities is None:
