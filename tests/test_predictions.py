@@ -179,7 +179,7 @@ def test_distances_of_dicom_images_are_in_mm(tmp_path):
     case = evaluation.table[0]
     assert (case.unit, case.pixel_height_mm, case.pixel_width_mm) == ("mm", 0.2, 0.1)
     assert case.hd95 == pytest.approx(0.6)
-    assert "Distances in mm" in summarise(evaluation).to_markdown()
+    assert "| HD95 (mm) |" in summarise(evaluation).to_markdown()
     write_dicom(data / "images" / "b.dcm", pixels)  # one is not calibrated: pixels for all
     evaluation = find_predictions(tmp_path / "p", find_cases(data)).evaluate(progress=False)
     assert [case.hd95 for case in evaluation.table] == [3, 3] and evaluation.table.unit == "px"
