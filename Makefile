@@ -19,9 +19,10 @@ $(VENV)/.runtime: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-export.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-viewer.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -r requirements.txt -r requirements-export.txt -r requirements-dev.txt
+	  -r requirements.txt -r requirements-export.txt -r requirements-viewer.txt \
+	  -r requirements-dev.txt
 	touch $@
 
 # For the test of the report page; where none can be had, that test is skipped.

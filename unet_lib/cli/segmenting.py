@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,15 +34,39 @@ An image that cannot be read is named at the end and in lesions.csv, with the re
 done. The exit code is 1 then.
 """
 
+_VIEW = """\
+Serve a page on this machine only: drop images or a folder on it, see each with its mask, move the
+threshold, accept or discard, and download masks, overlays and tables as one zip. Nothing leaves the
+machine, and what was dropped is deleted at the end. Needs pip install -r requirements-viewer.txt.
+"""
+
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command of this module."""
+    """Add the commands of this module."""
     sub = command("segment", segment, "Segment images: mask, overlay and a table.", _SEGMENT)
     sub.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
     add_model(sub)
     sub.add_argument(
         "--out", type=Path, required=True, help="folder for the results; holds no input image"
     )
+    sub = command("view", _view, "Open a local page to drop images on.", _VIEW)
+    sub.add_argument("--model", help="as for segment; left out: the best that is installed")
+    sub.add_argument("--port", type=int, default=8080, help="of the page's address")
+
+
+def _view(options: argparse.Namespace) -> None:
+    socket.create_server(("127.0.0.1", options.port)).close()  # before the seconds of loading
+    try:
+        from unet_lib.viewer import serve
+    except ModuleNotFoundError as error:
+        if error.name != "nicegui":
+            raise
+        raise ValueError("needs NiceGUI: pip install -r requirements-viewer.txt") from error
+    from unet_lib.weights import load_segmenter, registered_models
+
+    segmenter = load_segmenter(options.model or registered_models()[0])
+    print(f"http://127.0.0.1:{options.port}/  Ctrl-C ends it. Not a medical device.", flush=True)
+    serve(segmenter, options.port)
 
 
 def segment(options: argparse.Namespace) -> int:
