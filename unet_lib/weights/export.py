@@ -40,7 +40,6 @@ __all__ = [
     "export_segmenter",
 ]
 
-_MOST_WORDS = 300  # characters of another program's error
 _HIDDEN = ("trained_on", "validated_on", "training_images", "tuned_on")  # hundreds of entries
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -71,11 +70,9 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
     The files are made in a temporary folder, run in their runtime on phantoms and on noise, alone
     and as a batch, and take their place only when every probability equals Keras' own to 5e-5.
     Beside the model, ``<model file>.json`` (``format`` 1) has the SHA-256 of every file, shape,
-    type and range of ``input`` (N, S, S, C; N is free) and ``output`` (N, S, S, 1), the steps
-    before and after the network in words under ``preprocessing`` and ``postprocessing``,
-    ``runtime_settings`` that the runtime must be given for these probabilities, ``about`` as in
-    ``segmenter.json`` without the lists of images, and ``checked``: runtime and version, number of
-    images, largest difference.
+    type and range of input and output, the steps before and after the network in words, settings
+    that the runtime must be given for these probabilities, where the model comes from, and how it
+    was checked.
 
     Parameters
     ----------
@@ -167,7 +164,7 @@ def _convert(segmenter: Segmenter, format: str, kind: ExportFormat, path: Path) 
         first = next(iter(str(error).splitlines()), "")  # pages of a compiler may follow
         raise ExportError(
             f"{format}: the conversion failed with Keras {version('keras')} "
-            f"({type(error).__name__}: {first[:_MOST_WORDS]})."
+            f"({type(error).__name__}: {first[:300]})."
         ) from error
 
 

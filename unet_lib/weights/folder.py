@@ -65,7 +65,6 @@ def save_segmenter(segmenter: Segmenter, config: UNetConfig, folder: str | Path)
     if not segmenter.in_keras:
         raise ValueError('save_segmenter: load the model with runtime="keras"; received ONNX.')
     with folder_lock(folder):  # what a killed process was writing there goes
-        (folder / ONNX).unlink(missing_ok=True)  # of other weights
         save_weights_file(segmenter.network, folder / WEIGHTS)
         settings = {
             "format": _FORMAT,
@@ -77,7 +76,8 @@ def save_segmenter(segmenter: Segmenter, config: UNetConfig, folder: str | Path)
             "about": segmenter.provenance.to_dict(),
         }
         settings[_SEAL] = settings_digest(settings)
-        (folder / MONITOR).unlink(missing_ok=True)
+        for name in (ONNX, MONITOR):  # of other weights
+            (folder / name).unlink(missing_ok=True)
         if segmenter.monitor:
             write_atomic(folder / MONITOR, json.dumps(segmenter.monitor.to_dict()) + "\n")
         write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
@@ -166,7 +166,7 @@ def _in_onnx(folder: Path, settings: Mapping[str, Any]) -> OnnxNetwork | None:
     reason = "missing" if entry else f"{SETTINGS} does not name it"
     if entry and path.is_file():
         reason = f"not the file that {SETTINGS} names: damaged, or of another model"
-        if sha256(path) == entry["sha256"]:
+        if sha256(path) == dict(entry).get("sha256"):
             arrays = read_hdf5(folder / WEIGHTS).arrays
             try:
                 network = OnnxNetwork(path, {name: arrays[name] for name in entry["arrays"]})
