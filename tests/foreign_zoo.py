@@ -12,46 +12,61 @@ def _image(side, channels=1):
     return Input((side, side, channels))
 
 
+def _unet(inputs, widths, block, join, pool=None):
+    """Blocks with poolings between them, then a `join` with the skip and a block for each level."""
+    x, skips = inputs, []
+    for f in widths[:-1]:
+        x = block(x, f)
+        skips.append(x)
+        x = pool(x) if pool else L.MaxPooling2D((2, 2))(x)
+    x = block(x, widths[-1])
+    for f, skip in zip(widths[-2::-1], skips[::-1], strict=True):
+        x = block(join(x, skip, f), f)
+    return x
+
+
+def _transposed(x, skip, f):
+    return L.concatenate([L.Conv2DTranspose(f, (2, 2), strides=(2, 2), padding="same")(x), skip])
+
+
+def _plain(x, f, activation="relu", dropout=False):
+    x = L.Conv2D(f, 3, activation=activation, padding="same")(x)
+    x = L.Dropout(0.1)(x) if dropout else x
+    return L.Conv2D(f, 3, activation=activation, padding="same")(x)
+
+
+def _normalised(x, f, count=2, bias=True):
+    for _ in range(count):
+        x = L.BatchNormalization()(L.Conv2D(f, 3, padding="same", use_bias=bias)(x))
+        x = L.Activation("relu")(x)
+    return x
+
+
 def zhixuhao(side):
     """zhixuhao/unet: ReLU arguments, dropout, resize + 2 x 2 convolution, [skip, up], tail."""
-    x = inputs = _image(side)
-    skips = []
-    for level, f in enumerate((8, 16, 32, 64)):
-        x = L.Conv2D(f, 3, activation="relu", padding="same")(x)
-        x = L.Conv2D(f, 3, activation="relu", padding="same")(x)
-        if level == 3:
-            x = L.Dropout(0.5)(x)
-        skips.append(x)
-        x = L.MaxPooling2D(pool_size=(2, 2))(x)
-    x = L.Conv2D(128, 3, activation="relu", padding="same")(x)
-    x = L.Conv2D(128, 3, activation="relu", padding="same")(x)
-    x = L.Dropout(0.5)(x)
-    for f, skip in zip((64, 32, 16, 8), skips[::-1], strict=True):
+    deep = []
+
+    def block(x, f):
+        x = _plain(x, f)
+        if f < 64 or len(deep) > 1:
+            return x
+        deep.append(f)  # the two deepest blocks, on the way down
+        return L.Dropout(0.5)(x)
+
+    def join(x, skip, f):
         up = L.Conv2D(f, 2, activation="relu", padding="same")(L.UpSampling2D(size=(2, 2))(x))
-        x = L.concatenate([skip, up], axis=3)
-        x = L.Conv2D(f, 3, activation="relu", padding="same")(x)
-        x = L.Conv2D(f, 3, activation="relu", padding="same")(x)
+        return L.concatenate([skip, up], axis=3)
+
+    inputs = _image(side)
+    x = _unet(inputs, (8, 16, 32, 64, 128), block, join)
     x = L.Conv2D(2, 3, activation="relu", padding="same")(x)
     return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
 
 
 def jocic(side):
     """jocicmarko/ultrasound-nerve-segmentation: transposed 2 x 2, [up, skip], depth 4."""
-    x = inputs = _image(side)
-    skips = []
-    for f in (8, 16, 32, 64):
-        x = L.Conv2D(f, (3, 3), activation="relu", padding="same")(x)
-        x = L.Conv2D(f, (3, 3), activation="relu", padding="same")(x)
-        skips.append(x)
-        x = L.MaxPooling2D(pool_size=(2, 2))(x)
-    x = L.Conv2D(128, (3, 3), activation="relu", padding="same")(x)
-    x = L.Conv2D(128, (3, 3), activation="relu", padding="same")(x)
-    for f, skip in zip((64, 32, 16, 8), skips[::-1], strict=True):
-        x = L.concatenate(
-            [L.Conv2DTranspose(f, (2, 2), strides=(2, 2), padding="same")(x), skip], axis=3
-        )
-        x = L.Conv2D(f, (3, 3), activation="relu", padding="same")(x)
-        x = L.Conv2D(f, (3, 3), activation="relu", padding="same")(x)
+    inputs = _image(side)
+    x = _unet(inputs, (8, 16, 32, 64, 128), _plain, _transposed)
     return Model(inputs, L.Conv2D(1, (1, 1), activation="sigmoid")(x))
 
 
@@ -59,105 +74,56 @@ def starter(side, activation="elu", scaling=True, channels=3, widths=(16, 32, 64
     """Kaggle's "Keras U-Net starter": bytes through a Lambda, ELU, dropout between convolutions."""
     inputs = _image(side, channels)
     x = L.Lambda(lambda x: x / 255)(inputs) if scaling else inputs
-    skips = []
-    for level, f in enumerate(widths):
-        x = L.Conv2D(f, 3, activation=activation, padding="same")(x)
-        x = L.Dropout(0.1)(x)
-        x = L.Conv2D(f, 3, activation=activation, padding="same")(x)
-        if level < len(widths) - 1:
-            skips.append(x)
-            x = L.MaxPooling2D((2, 2))(x)
-    for f, skip in zip(widths[-2::-1], skips[::-1], strict=True):
-        x = L.Conv2DTranspose(f, (2, 2), strides=(2, 2), padding="same")(x)
-        x = L.concatenate([x, skip])
-        x = L.Conv2D(f, 3, activation=activation, padding="same")(x)
-        x = L.Dropout(0.2)(x)
-        x = L.Conv2D(f, 3, activation=activation, padding="same")(x)
+    x = _unet(x, widths, lambda x, f: _plain(x, f, activation, True), _transposed)
     return Model(inputs, L.Conv2D(1, (1, 1), activation="sigmoid")(x))
-
-
-def _conv_bn_relu(x, f, count=2, bias=True):
-    for _ in range(count):
-        x = L.Conv2D(f, 3, padding="same", use_bias=bias)(x)
-        x = L.BatchNormalization()(x)
-        x = L.Activation("relu")(x)
-    return x
 
 
 def classic(side, widths=(8, 16, 32, 64), count=2, bias=True, head=1, final="sigmoid", channels=1):
     """bnsreenu, nikhilroxtomar: convolution, norm, activation; transposed; [up, skip]."""
-    x = inputs = _image(side, channels)
-    skips = []
-    for f in widths[:-1]:
-        x = _conv_bn_relu(x, f, count, bias)
-        skips.append(x)
-        x = L.MaxPool2D((2, 2))(x)
-    x = _conv_bn_relu(x, widths[-1], count, bias)
-    for f, skip in zip(widths[-2::-1], skips[::-1], strict=True):
-        x = L.Conv2DTranspose(f, (2, 2), strides=2, padding="same")(x)
-        x = L.Concatenate()([x, skip])
-        x = _conv_bn_relu(x, f, count, bias)
+    inputs = _image(side, channels)
+    x = _unet(inputs, widths, lambda x, f: _normalised(x, f, count, bias), _transposed)
     return Model(inputs, L.Conv2D(head, 1, padding="same", activation=final)(x))
 
 
-def keras_unet(side, upsample="deconv", norm=True, attention=False, f=8, layers=3):
+def keras_unet(side, upsample="deconv", norm=True, attention=False, layers=3):
     """karolzak/keras-unet custom_unet: activation in the convolution, then norm; no bias."""
 
-    def block(x, f, dropout):
-        x = L.Conv2D(f, 3, activation="relu", padding="same", use_bias=not norm)(x)
-        if norm:
-            x = L.BatchNormalization()(x)
-        x = L.SpatialDropout2D(dropout)(x)
-        x = L.Conv2D(f, 3, activation="relu", padding="same", use_bias=not norm)(x)
-        return L.BatchNormalization()(x) if norm else x
+    def block(x, f):
+        for last in (False, True):
+            x = L.Conv2D(f, 3, activation="relu", padding="same", use_bias=not norm)(x)
+            x = L.BatchNormalization()(x) if norm else x
+            x = x if last else L.SpatialDropout2D(0.3)(x)
+        return x
 
-    def gate(skip, up):
-        inter = up.shape[-1] // 2
-        a = L.Conv2D(inter, 1)(skip)
-        b = L.Conv2D(inter, 1)(up)
-        g = L.Activation("relu")(L.add([a, b]))
-        h = L.Activation("sigmoid")(L.Conv2D(1, 1)(g))
-        return L.multiply([skip, h])
-
-    x = inputs = _image(side)
-    skips = []
-    for level in range(layers):
-        x = block(x, f * 2**level, 0.3)
-        skips.append(x)
-        x = L.MaxPooling2D((2, 2))(x)
-    x = block(x, f * 2**layers, 0.3)
-    for level, skip in reversed(list(enumerate(skips))):
+    def join(x, skip, f):
         if upsample == "deconv":
-            x = L.Conv2DTranspose(f * 2**level, (2, 2), strides=(2, 2), padding="same")(x)
+            up = L.Conv2DTranspose(f, (2, 2), strides=(2, 2), padding="same")(x)
         else:
-            x = L.UpSampling2D((2, 2))(x)
-        x = L.concatenate([x, gate(skip, x) if attention else skip])
-        x = block(x, f * 2**level, 0.0)
+            up = L.UpSampling2D((2, 2))(x)
+        if attention:
+            inter = up.shape[-1] // 2
+            g = L.Activation("relu")(L.add([L.Conv2D(inter, 1)(skip), L.Conv2D(inter, 1)(up)]))
+            skip = L.multiply([skip, L.Activation("sigmoid")(L.Conv2D(1, 1)(g))])
+        return L.concatenate([up, skip])
+
+    inputs = _image(side)
+    x = _unet(inputs, [8 * 2**level for level in range(layers + 1)], block, join)
     return Model(inputs, L.Conv2D(1, (1, 1), activation="sigmoid")(x))
 
 
 def nikhil_attention(side):
     """nikhilroxtomar attention U-Net: bilinear up-sampling, normalised gates."""
 
-    def gate(g, s, f):
-        a = L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(g))
-        b = L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(s))
+    def join(x, skip, f):
+        x = L.UpSampling2D(interpolation="bilinear")(x)
+        a = L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(x))
+        b = L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(skip))
         out = L.Activation("relu")(L.Add()([a, b]))
         out = L.Activation("sigmoid")(L.Conv2D(f, 1, padding="same")(out))
-        return L.Multiply()([out, s])
+        return L.Concatenate()([x, L.Multiply()([out, skip])])  # the gate has f channels
 
-    x = inputs = _image(side, 3)
-    skips = []
-    for f in (8, 16, 32):
-        x = _conv_bn_relu(x, f)
-        skips.append(x)
-        x = L.MaxPool2D((2, 2))(x)
-    x = _conv_bn_relu(x, 64)
-    for f, skip in zip((32, 16, 8), skips[::-1], strict=True):
-        x = L.UpSampling2D(interpolation="bilinear")(x)
-        # the gate's output has the skip's channels
-        x = L.Concatenate()([x, gate(x, skip, f)])
-        x = _conv_bn_relu(x, f)
+    inputs = _image(side, 3)
+    x = _unet(inputs, (8, 16, 32, 64), _normalised, join)
     return Model(inputs, L.Conv2D(1, 1, padding="same", activation="sigmoid")(x))
 
 
@@ -223,22 +189,14 @@ def keras_io(side):
 
 def pyimagesearch(side):
     """PyImageSearch's U-Net: 3 channels, dropout after pooling, transposed 3 x 3, two classes."""
-    x = inputs = _image(side, 3)
-    skips = []
 
-    def double(x, f):
-        x = L.Conv2D(f, 3, padding="same", activation="relu")(x)
-        return L.Conv2D(f, 3, padding="same", activation="relu")(x)
-
-    for f in (8, 16, 32, 64):
-        x = double(x, f)
-        skips.append(x)
-        x = L.Dropout(0.3)(L.MaxPool2D(2)(x))
-    x = double(x, 128)
-    for f, skip in zip((64, 32, 16, 8), skips[::-1], strict=True):
+    def join(x, skip, f):
         x = L.Conv2DTranspose(f, 3, 2, padding="same")(x)
-        x = L.Dropout(0.3)(L.concatenate([x, skip]))
-        x = double(x, f)
+        return L.Dropout(0.3)(L.concatenate([x, skip]))
+
+    inputs = _image(side, 3)
+    pool = lambda x: L.Dropout(0.3)(L.MaxPool2D(2)(x))  # noqa: E731
+    x = _unet(inputs, (8, 16, 32, 64, 128), _plain, join, pool)
     return Model(inputs, L.Conv2D(2, 1, padding="same", activation="softmax")(x))
 
 
@@ -247,57 +205,42 @@ def sreeni_attention(side, residual=False):
 
     def block(x, f):
         if not residual:
-            return _conv_bn_relu(x, f)
+            return _normalised(x, f)
         y = L.Activation("relu")(L.BatchNormalization()(L.Conv2D(f, 3, padding="same")(x)))
         y = L.BatchNormalization()(L.Conv2D(f, 3, padding="same")(y))
         s = L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(x))
         return L.Activation("relu")(L.add([s, y]))
 
-    def gate(x, gating, inter):
-        theta = L.Conv2D(inter, (2, 2), strides=(2, 2), padding="same")(x)
-        phi = L.Conv2D(inter, (1, 1), padding="same")(gating)
-        up = L.Conv2DTranspose(inter, (3, 3), strides=(1, 1), padding="same")(phi)
+    def join(x, skip, f):
+        signal = L.Activation("relu")(L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(x)))
+        theta = L.Conv2D(f, (2, 2), strides=(2, 2), padding="same")(skip)
+        phi = L.Conv2D(f, (1, 1), padding="same")(signal)
+        up = L.Conv2DTranspose(f, (3, 3), strides=(1, 1), padding="same")(phi)
         xg = L.Activation("relu")(L.add([up, theta]))
         psi = L.Activation("sigmoid")(L.Conv2D(1, (1, 1), padding="same")(xg))
-        y = L.multiply([L.UpSampling2D(size=(2, 2))(psi), x])
-        return L.BatchNormalization()(L.Conv2D(x.shape[-1], (1, 1), padding="same")(y))
+        y = L.multiply([L.UpSampling2D(size=(2, 2))(psi), skip])
+        y = L.BatchNormalization()(L.Conv2D(skip.shape[-1], (1, 1), padding="same")(y))
+        return L.concatenate([L.UpSampling2D((2, 2), data_format="channels_last")(x), y], axis=3)
 
-    x = inputs = _image(side)
-    skips = []
-    for f in (8, 16, 32):
-        x = block(x, f)
-        skips.append(x)
-        x = L.MaxPooling2D(pool_size=(2, 2))(x)
-    x = block(x, 64)
-    for f, skip in zip((32, 16, 8), skips[::-1], strict=True):
-        signal = L.Activation("relu")(L.BatchNormalization()(L.Conv2D(f, 1, padding="same")(x)))
-        attention = gate(skip, signal, f)
-        up = L.UpSampling2D((2, 2), data_format="channels_last")(x)
-        x = block(L.concatenate([up, attention], axis=3), f)
+    inputs = _image(side)
+    x = _unet(inputs, (8, 16, 32, 64), block, join)
     return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
 
 
 def strided_gates(side):
     """Attention U-Net of Kaggle notebooks: gates from the lower level, no gating convolution."""
-    x = inputs = _image(side)
-    skips = []
-    for f in (8, 16, 32):
-        x = L.Conv2D(f, 3, padding="same", activation="relu")(x)
-        x = L.Conv2D(f, 3, padding="same", activation="relu")(x)
-        skips.append(x)
-        x = L.MaxPooling2D()(x)
-    x = L.Conv2D(64, 3, padding="same", activation="relu")(x)
-    x = L.Conv2D(64, 3, padding="same", activation="relu")(x)
-    for f, skip in zip((32, 16, 8), skips[::-1], strict=True):
+
+    def join(x, skip, f):
         theta = L.Conv2D(f, 2, strides=2, padding="same")(skip)
         phi = L.Conv2D(f, 1, padding="same")(x)
         g = L.Activation("relu")(L.Add()([theta, phi]))
         psi = L.UpSampling2D(2)(L.Conv2D(1, 1, padding="same", activation="sigmoid")(g))
         attended = L.Multiply()([skip, psi])
-        x = L.Conv2DTranspose(f, 2, strides=2, padding="same")(x)
-        x = L.Concatenate()([x, attended])
-        x = L.Conv2D(f, 3, padding="same", activation="relu")(x)
-        x = L.Conv2D(f, 3, padding="same", activation="relu")(x)
+        up = L.Conv2DTranspose(f, 2, strides=2, padding="same")(x)
+        return L.Concatenate()([up, attended])
+
+    inputs = _image(side)
+    x = _unet(inputs, (8, 16, 32, 64), _plain, join)
     return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
 
 
@@ -336,24 +279,20 @@ def general(
                 x = L.Conv2D(f, 3, padding="same")(x)
         return activate(norm()(x)) if up_block else x
 
-    x = inputs = _image(side, channels)
-    skips = []
-    for level, f in enumerate(widths[:-1]):
-        x = block(x, f, first=level == 0)
-        skips.append(x)
+    inputs, firsts = _image(side, channels), [True]
+
+    def down(x):
         if pool == "conv":
-            x = activate(L.Conv2D(f, 3, strides=2, padding="same")(x))
-        else:
-            x = (L.MaxPooling2D if pool == "max" else L.AveragePooling2D)(2)(x)
-    x = block(x, widths[-1])
-    for f, skip in zip(widths[-2::-1], skips[::-1], strict=True):
-        x = enlarge(x, f)
-        x = (
-            L.add([x, skip])
-            if merge == "add"
-            else L.concatenate([x, skip] if merge == "concat" else [skip, x])
-        )
-        x = block(x, f)
+            return activate(L.Conv2D(x.shape[-1], 3, strides=2, padding="same")(x))
+        return (L.MaxPooling2D if pool == "max" else L.AveragePooling2D)(2)(x)
+
+    def join(x, skip, f):
+        up = enlarge(x, f)
+        if merge == "add":
+            return L.add([up, skip])
+        return L.concatenate([up, skip] if merge == "concat" else [skip, up])
+
+    x = _unet(inputs, widths, lambda x, f: block(x, f, bool(firsts) and firsts.pop()), join, down)
     return Model(inputs, L.Conv2D(head, 1, activation=final)(x))
 
 

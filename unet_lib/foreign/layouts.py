@@ -21,16 +21,6 @@ import numpy as np
 
 from unet_lib.weights.hdf5 import MOST_BYTES, Contents, WeightsError, read_hdf5
 
-__all__ = [
-    "CONVOLUTIONS",
-    "NORMS",
-    "StoredLayer",
-    "StoredLayers",
-    "UnknownNetwork",
-    "read_file",
-    "read_layers",
-]
-
 CONVOLUTIONS = {"conv2d": (1, 2), "conv2d_transpose": (1, 2), "separable_conv2d": (2, 3)}
 NORMS = {"batch_normalization": (4,), "layer_normalization": (2,), "group_normalization": (2,)}
 """Classes that a network is recognised by, and how many arrays one of them has."""
@@ -84,11 +74,6 @@ class StoredLayers:
     def count(self, *kinds: str) -> int:
         """Return the number of layers of these classes."""
         return sum(layer.kind in kinds for layer in self.layers)
-
-    @property
-    def weighted(self) -> list[StoredLayer]:
-        """The layers that have arrays."""
-        return [layer for layer in self.layers if layer.arrays]
 
     def summary(self) -> str:
         """Return the number of layers of each class, for messages."""
@@ -175,15 +160,16 @@ def _numbered(contents: Contents, container: str) -> StoredLayers:
             raise UnknownNetwork(f"{name}: arrays {', '.join(sorted(layer))}; one is missing")
         kind, number = re.fullmatch(r"(.+?)(?:_([1-9]\d*))?", name, re.DOTALL).groups()
         kinds[kind][int(number or 0)] = StoredLayer(kind, name, tuple(layer[key] for key in keys))
-    for kind, numbered in kinds.items():
+    layers: list[StoredLayer] = []
+    for kind, numbered in sorted(kinds.items()):
         numbers, count = sorted(numbered), len(numbered)
-        steps = [list(range(0, step * count, step)) for step in (1, 2)]
-        if numbers not in steps[: 1 if container == "layers" else 2]:
+        steps = (1,) if container == "layers" else (1, 2)
+        if numbers not in [list(range(0, step * count, step)) for step in steps]:
             raise UnknownNetwork(
                 f"layers of class {kind} are numbered {', '.join(map(str, numbers[:12]))}: one is "
                 "missing or renamed"
             )
-    layers = [kinds[kind][number] for kind in sorted(kinds) for number in sorted(kinds[kind])]
+        layers += [numbered[number] for number in numbers]
     name = "Keras 3 or TF-Keras 2.15" if container == "layers" else "TF-Keras 2.12 to 2.14"
     return StoredLayers(f"weights of {name}", tuple(layers))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,13 @@ import keras
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.dataset.cases import TUNED_ON
 from unet_lib.foreign.layouts import NORMS, StoredLayers, UnknownNetwork, read_file, read_layers
-from unet_lib.foreign.matching import find_matches, variant_of
+from unet_lib.foreign.matching import find_variants
 from unet_lib.foreign.networks import DEFAULT_SIZE, SIZES, Network, Variant, input_values
 from unet_lib.foreign.settling import Assumption, explain_doubt, frame, load_lesions, narrow, settle
 from unet_lib.foreign.topology import build_topology, topology_variant
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.weights.hdf5 import WeightsError
-
-__all__ = ["ForeignWeights", "load_foreign_weights"]
 
 
 @dataclass(frozen=True)
@@ -159,15 +158,14 @@ def load_foreign_weights(
         What is assumed was not settled: see ``not_settled``.
     """
     images = [load_case(case)[0] for case in calibrate_on or ()]
-    used = tuple(map(content_hash, images))
     try:
         contents, config = read_file(path)
-        network = build_topology(config, contents) if config is not None else None
+        whole = build_topology(config, contents) if config is not None else None
         stored = read_layers(contents)
-        if network is None:
+        if whole is None:
             variants, sizes, sides = _from_arrays(path, stored, size)
         else:
-            variants, sizes, sides = _from_topology(path, network, size)
+            variants, sizes, sides = _from_topology(path, whole, size)
         count = variants[0].channels
         if count not in (1, 3, channels):
             raise UnknownNetwork(
@@ -176,16 +174,15 @@ def load_foreign_weights(
             )
         variants = [narrow(path, v, images, scale, head) for v in variants]
         loaded = load_lesions(calibrate_on) if calibrate_on else []
-        chosen, points = settle(variants, loaded, sides, bool(keep_aspect), progress)
+        variant, reading, points = settle(variants, loaded, sides, bool(keep_aspect), progress)
     except UnknownNetwork as error:
         raise WeightsError(f"{path}: {str(error).rstrip('.')}. Nothing was loaded.") from error
-    variant, reading = variants[chosen.variant], chosen.reading
-    network, outside = variant.build(), reading.head
+    network = variant.build()
     network.read(reading)
     preprocessing, framing, dice = frame(
         network, reading, loaded, sizes, size, keep_aspect, progress
     )
-    model = network.model
+    model, outside = network.model, reading.head
     if config is None:  # built with a linear head
         model.layers[-1].activation, outside = keras.activations.get(reading.head), "none"
         points += _fixed(variant.style, stored)
@@ -209,32 +206,39 @@ def load_foreign_weights(
     }
     given = {"values of the input": scale, "activation of the output": head}
     points += [Assumption(name, value, "user") for name, value in given.items() if value]
-    assumed = (*points, *framing, Assumption("threshold", 0.5))
     doubt = explain_doubt(points, dice)
+    assumed = (*points, *framing, Assumption("threshold", 0.5))
     if dice is not None:
         point = Assumption("mean Dice on the validation cases", round(dice, 3), "validation")
         assumed = (point, *assumed)
         if doubt:
             warnings.warn(f"{path}: {doubt}", stacklevel=2)
-    name = Path(path).name
-    foreign = ForeignWeights(
-        model, architecture, assumed, preprocessing, reading.scale, reading.lesion, name
+    return ForeignWeights(
+        model,
+        architecture,
+        assumed,
+        preprocessing,
+        reading.scale,
+        reading.lesion,
+        Path(path).name,
+        outside,
+        tuple(map(content_hash, images)),
+        doubt,
     )
-    return replace(foreign, head=outside, calibrated_on=used, not_settled=doubt)
 
 
 _Tried = tuple[list[Variant], list[int], list[int]]  # networks, sizes, sizes that compare networks
 
 
 def _from_arrays(path: str | Path, stored: StoredLayers, size: int | None) -> _Tried:
-    matches = find_matches(stored)
-    step = max(2**match.style.depth for match in matches)
+    variants = find_variants(stored)
+    step = max(2 ** variant.style["depth"] for variant in variants)
     if size is not None and size % step:
         raise ValueError(f"{path}: takes multiples of {step} pixels; received size={size}.")
     sizes = [size] if size else [side for side in SIZES if side % step == 0]
     # A reading is judged at the wrong size where the true one is another; more cost more time.
     sides = [size] if size else [side for side in (128, 96, 192) if side % step == 0]
-    return [variant_of(match, stored) for match in matches], sizes, sides or [step]
+    return variants, sizes, sides or [step]
 
 
 def _from_topology(path: str | Path, network: Network, size: int | None) -> _Tried:
@@ -245,30 +249,23 @@ def _from_topology(path: str | Path, network: Network, size: int | None) -> _Tri
             "are expected"
         )
     _, height, width, channels = model.input_shape
-
-    def output_at(side: int) -> tuple[int | None, ...]:
-        try:
-            return tuple(model.compute_output_shape((1, side, side, channels)))
-        except ValueError:
-            return ()
-
     if height != width:
         raise UnknownNetwork(f"it takes {height} x {width} pixels; only squares are used here")
+
+    def output_at(side: int) -> tuple[int | None, ...]:
+        with suppress(ValueError):
+            return tuple(model.compute_output_shape((1, side, side, channels)))
+        return ()
+
     side = height or DEFAULT_SIZE
     made = output_at(side)
     if len(made) != 4 or made[1:3] != (side, side):
         raise UnknownNetwork(f"of {side} x {side} pixels it makes {made}, expected a map of them")
-    if height and size not in (None, height):
-        raise ValueError(
-            f"{path}: takes {height} x {width} pixels; received size={size}. Leave size out."
-        )
-    if size and output_at(size)[1:3] != (size, size):
-        raise ValueError(
-            f"{path}: gives no map of {size} x {size} pixels. Take a power of two, or leave size "
-            "out."
-        )
-    sizes = [height or size] if height or size else []
-    sizes = sizes or [side for side in SIZES if output_at(side)[1:3] == (side, side)]
+    if size and size != height and (height or output_at(size)[1:3] != (size, size)):
+        takes = f"takes {height} x {width} pixels" if height else "takes other sizes"
+        raise ValueError(f"{path}: {takes}; received size={size}. Leave size out.")
+    sizes = [height or size] if height or size else SIZES
+    sizes = [side for side in sizes if output_at(side)[1:3] == (side, side)]
     sides = [side for side in (DEFAULT_SIZE, 128) if side in sizes] or sizes
     return [topology_variant(network)], sizes, sides
 

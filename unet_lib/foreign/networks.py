@@ -8,34 +8,21 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import expit, softmax
 
 from unet_lib.foreign.layouts import StoredLayer
-
-__all__ = [
-    "DEFAULT_SIZE",
-    "SIZES",
-    "Network",
-    "Reading",
-    "Variant",
-    "input_values",
-    "scale_options",
-]
 
 DEFAULT_SIZE = 256
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
 _MEANS, _DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-SCALES: dict[str, tuple[Any, Any]] = {
+SCALES: dict[str, tuple[Any, Any]] = {  # factor and offset of [0, 1]
     "unit": (1.0, 0.0),
     "bytes": (255.0, 0.0),
     "symmetric": (2.0, -1.0),
+    # Modes torch and caffe (BGR) of Keras' imagenet_utils.preprocess_input.
     "imagenet": (1 / _DEVIATIONS, -_MEANS / _DEVIATIONS),
     "caffe": (255.0, -np.array([103.939, 116.779, 123.68])),
 }
-"""Values that the network wants, as factor and offset of [0, 1].
-
-The last two are the modes torch and caffe (BGR) of Keras' ``imagenet_utils.preprocess_input``.
-"""
-
 _PIXELS = 12 * 192 * 192  # of a batch
 
 
@@ -50,29 +37,6 @@ class Reading:
     rescaling: str = "none"  # of `SCALES`: what a scaling layer of the file makes of bytes
     head: str = "none"  # what makes probabilities of the network's values
     lesion: int = 0  # output; -1: all but the first together
-
-
-def input_values(images: Any, scale: str) -> Any:
-    """Turn images (N, S, S, C) in [0, 1] into the values that a network wants.
-
-    Of `SCALES`, or "image": less its own mean, by its standard deviation; "set M D": by the data
-    set's.
-    """
-    name, *numbers = scale.split()
-    if name == "unit":
-        return images
-    if name == "image":
-        mean = keras.ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        return (images - mean) / (keras.ops.std(images, axis=(1, 2, 3), keepdims=True) + 1e-7)
-    mean, deviation = map(float, numbers or (0, 1))
-    factor, offset = SCALES.get(name, (1 / deviation, -mean / deviation))
-    return images * np.float32(factor) + np.float32(offset)
-
-
-def scale_options(channels: int) -> tuple[str, ...]:
-    """Return the input values that are tried, the default first."""
-    colour = ("imagenet", "caffe") if channels == 3 else ()
-    return ("unit", "bytes", "symmetric", *colour, "image")
 
 
 @dataclass
@@ -110,12 +74,45 @@ class Network:
         return dict(zip(scales, np.split(values, len(scales)), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
-    """One network that a file may hold."""
+    """One network that a file may hold, with what the file leaves open."""
 
     build: Callable[[], Network]
     channels: int
     options: dict[str, tuple[Any, ...]]  # what fields of `Reading` may be, the default first
     style: dict[str, Any] = field(default_factory=dict)  # how it is laid out, if found out
     widths: list[int] = field(default_factory=list)
+
+
+def input_values(images: Any, scale: str) -> Any:
+    """Turn images (N, S, S, C) in [0, 1] into the values that a network wants.
+
+    Of `SCALES`, or "image": less its own mean, by its standard deviation; "set M D": by the data
+    set's.
+    """
+    name, *numbers = scale.split()
+    if name == "unit":
+        return images
+    if name == "image":
+        mean = keras.ops.mean(images, axis=(1, 2, 3), keepdims=True)
+        return (images - mean) / (keras.ops.std(images, axis=(1, 2, 3), keepdims=True) + 1e-7)
+    mean, deviation = map(float, numbers or (0, 1))
+    factor, offset = SCALES.get(name, (1 / deviation, -mean / deviation))
+    return images * np.float32(factor) + np.float32(offset)
+
+
+def scale_options(channels: int) -> tuple[str, ...]:
+    """Return the input values that are tried, the default first."""
+    colour = ("imagenet", "caffe") if channels == 3 else ()
+    return ("unit", "bytes", "symmetric", *colour, "image")
+
+
+def lesion_map(values: np.ndarray, reading: Reading) -> np.ndarray:
+    """Turn a network's values (N, S, S, outputs) into lesion probabilities (N, S, S)."""
+    values = values.astype(np.float64)
+    if reading.head == "sigmoid":
+        values = expit(values)
+    elif reading.head == "softmax":
+        values = softmax(values, axis=-1)
+    return 1.0 - values[..., 0] if reading.lesion < 0 else values[..., reading.lesion]

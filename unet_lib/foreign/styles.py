@@ -10,10 +10,7 @@ from typing import Any
 
 from unet_lib.foreign.layouts import CONVOLUTIONS, NORMS, StoredLayer, StoredLayers
 
-__all__ = ["COUNTED", "Node", "Style", "draft", "possible_styles"]
-
 COUNTED = ("max_pooling2d", "average_pooling2d", "up_sampling2d", "concatenate", "add", "multiply")
-_STRUCTURE = ("gate", "block", "down", "up", "convolutions", "tail", "convolution")
 
 
 @dataclass(frozen=True)
@@ -63,29 +60,33 @@ def possible_styles(stored: StoredLayers) -> Iterator[Style]:
     """Yield the layouts whose numbers of layers are those of a file, the more usual first."""
     count, complete = stored.count, stored.complete
     pools = count("max_pooling2d", "average_pooling2d")
-    gates, ups = (
-        ("none", "additive", "strided", "signal"),
-        ("transposed", "resize", "resize_convolution"),
-    )
-    blocks = ("residual", "plain") if count("add") else ("plain", "residual")
     downs = ("average",) if count("average_pooling2d") else ("max",)
-    merges = ("up_skip", "skip_up") if count("concatenate") or not complete else ("add",)
-    kinds = ("separable_conv2d", "mixed") if count("separable_conv2d") else ("conv2d",)
-    if complete:  # fewer to try
-        gates = gates[1:] if count("multiply") else gates[:1]
-        blocks = blocks if count("add") else blocks[:1]
     if not pools:
         downs = ("stride", "convolution") if complete else ("max", "stride")
+    choices = {
+        "gate": ("none", "additive", "strided", "signal"),
+        "block": ("residual", "plain") if count("add") else ("plain", "residual"),
+        "down": downs,
+        "up": ("transposed", "resize", "resize_convolution"),
+        "convolutions": (2, 1, 3, 4),
+        "tail": (0, 1, 2),
+        "convolution": ("separable_conv2d", "mixed") if count("separable_conv2d") else ("conv2d",),
+    }
+    merges = ("up_skip", "skip_up") if count("concatenate") or not complete else ("add",)
     norm = next((kind for kind in NORMS if count(kind)), "batch_normalization")
     for depth in [pools] if complete and pools else range(1, 7):
-        base = Style(depth, block="entry", norm="each", norm_kind=norm)
-        if count("separable_conv2d") and _fits(base, stored, *NORMS):
-            yield base
-        for values in product(gates, blocks, downs, ups, (2, 1, 3, 4), (0, 1, 2), kinds):
-            chosen = dict(zip(_STRUCTURE, values, strict=True))
-            style = replace(base, norm="none", merge=merges[0], **chosen)
+        base = Style(depth, norm_kind=norm, merge=merges[0])
+        entry = replace(base, block="entry", norm="each")
+        if count("separable_conv2d") and _fits(entry, stored, *NORMS):
+            yield entry
+        for style in _each(base, choices):
             if _fits(style, stored):
                 yield from _details(style, stored, merges)
+
+
+def _each(base: Style, choices: dict[str, tuple[Any, ...]]) -> Iterator[Style]:
+    for values in product(*choices.values()):
+        yield replace(base, **dict(zip(choices, values, strict=True)))
 
 
 def _fits(style: Style, stored: StoredLayers, *more: str) -> bool:
@@ -97,17 +98,24 @@ def _fits(style: Style, stored: StoredLayers, *more: str) -> bool:
 def _details(base: Style, stored: StoredLayers, merges: tuple[str, ...]) -> Iterator[Style]:
     """Yield a layout with the places of normalisation and activation that its number allows."""
     residual, gated, grown = base.block == "residual", base.gate != "none", base.up != "resize"
-    norms = ("none", "each", "before", "last")
-    for norm, side, up_norm, gate_norm in product(norms, _may(residual), _may(grown), _may(gated)):
-        style = replace(base, norm=norm, shortcut_norm=side, up_norm=up_norm, gate_norm=gate_norm)
+    norms = {
+        "norm": ("none", "each", "before", "last"),
+        "shortcut_norm": _may(residual),
+        "up_norm": _may(grown),
+        "gate_norm": _may(gated),
+    }
+    for style in _each(base, norms):
         if not _fits(style, stored, *NORMS):
             continue
-        ends = ("after", "both", "before", "none") if residual and norm != "before" else ("after",)
-        first = _may(norm in ("each", "last") or up_norm)
-        swap = _may(residual or gated or merges == ("add",))
-        names = ("merge", "end", "activation_first", "up_activation", "swap")
-        for values in product(merges, ends, first, _may(grown), swap):
-            yield replace(style, **dict(zip(names, values, strict=True)))
+        ends = ("after", "both", "before", "none") if residual and style.norm != "before" else ()
+        places = {
+            "merge": merges,
+            "end": ends or ("after",),
+            "activation_first": _may(style.norm in ("each", "last") or style.up_norm),
+            "up_activation": _may(grown),
+            "swap": _may(residual or gated or merges == ("add",)),
+        }
+        yield from _each(style, places)
 
 
 def _may(possible: bool) -> tuple[bool, ...]:

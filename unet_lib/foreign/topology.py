@@ -18,8 +18,6 @@ from unet_lib.foreign.layouts import StoredLayer, StoredLayers, UnknownNetwork, 
 from unet_lib.foreign.networks import Network, Variant, scale_options
 from unet_lib.weights.hdf5 import Contents
 
-__all__ = ["build_topology", "topology_variant"]
-
 # Where in Keras the layers are that neither run code of a file nor open other files.
 _SAFE = re.compile(
     r"keras\.src\.layers\.(activations|attention|convolutional|core\.(dense|identity|input_layer)|"
@@ -47,17 +45,16 @@ def build_topology(config: dict[str, Any], contents: Contents) -> Network:
             "TF-Keras 2"
         )
     try:
-        if config["class_name"] not in ("Functional", "Model"):
+        kind, inner = config["class_name"], config["config"]
+        if kind not in ("Functional", "Model"):
             raise UnknownNetwork(
-                f"it is a model of class {config['class_name']!r}; only functional models are "
-                "rebuilt"
+                f"it is a model of class {kind!r}; only functional models are rebuilt"
             )
-        entries = config["config"]["layers"]
-        if len(entries) > _MOST_LAYERS:
-            raise UnknownNetwork(f"it has {len(entries):,} layers")
-        ends = {key: config["config"][key] for key in ("input_layers", "output_layers")}
-        scalings = _scalings(entries)
-        entries = [_entry(entry, scalings) for entry in entries]
+        if len(inner["layers"]) > _MOST_LAYERS:
+            raise UnknownNetwork(f"it has {len(inner['layers']):,} layers")
+        images = {e["config"]["name"] for e in inner["layers"] if e["class_name"] == "InputLayer"}
+        entries = [_entry(entry, images) for entry in inner["layers"]]
+        ends = {key: inner[key] for key in ("input_layers", "output_layers")}
         model = keras.Model.from_config({"name": "foreign", "layers": entries, **ends})
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if isinstance(error, UnknownNetwork):
@@ -71,50 +68,46 @@ def build_topology(config: dict[str, Any], contents: Contents) -> Network:
         model = keras.Model(model.inputs[0], model.outputs[0], name="foreign_unet")
     by_name = {entry["name"]: entry for entry in entries}
     last = set().union(
-        *(_last_activations(by_name, n) for n in _sources(config["config"]["output_layers"]))
+        *(_last_activations(by_name, name) for name in _sources(inner["output_layers"]))
     )
+    scalings = [e["config"]["name"] for e in inner["layers"] if e["class_name"] == "Lambda"]
     settings = [(model.get_layer(name), "rescaling") for name in scalings]
     return Network(model, parts, settings, " and ".join(sorted(last)))
 
 
-def _scalings(entries: list[dict[str, Any]]) -> set[str]:
-    """Name the Lambda layer that takes the image: what it makes of bytes is settled instead."""
-    images = {e["config"]["name"] for e in entries if e["class_name"] == "InputLayer"}
-    return {
-        entry["config"]["name"]
-        for entry in entries
-        if entry["class_name"] == "Lambda" and _sources(entry["inbound_nodes"]) <= images
-    }
-
-
 def _sources(value: Any) -> set[str]:
     """Return the names of the layers that stand in a layer's connections."""
-    if isinstance(value, dict):
-        if "keras_history" in value:
-            return {value["keras_history"][0]}
-        return set().union(*map(_sources, value.values()))
-    if isinstance(value, list):
-        if value and isinstance(value[0], str):
-            return {value[0]}
-        return set().union(*map(_sources, value))
-    return set()
+    if isinstance(value, dict) and "keras_history" in value:
+        return {value["keras_history"][0]}
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return {value[0]}
+    parts = value.values() if isinstance(value, dict) else value
+    return set().union(*map(_sources, parts)) if isinstance(value, dict | list) else set()
 
 
-def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
+def _entry(entry: dict[str, Any], images: set[str]) -> dict[str, Any]:
     """Return a layer's entry with nothing but Keras' own class and plain settings."""
     kind, settings, name = entry["class_name"], entry["config"], entry["config"]["name"]
     module, nodes = entry.get("module") or "keras.layers", entry["inbound_nodes"]
-    if name in scalings:
-        nodes = [[[source, 0, 0, {}] for source in _sources(nodes)]]
+    sources, registered = _sources(nodes), entry.get("registered_name") in (None, kind)
+    if kind == "Lambda" and sources <= images:  # what it makes of bytes is settled instead
+        nodes = [[[source, 0, 0, {}] for source in sources]]
         kind, settings = "Rescaling", {"name": name, "scale": 1 / 255, "offset": 0.0}
     operation = module.startswith(("keras.src.ops.", "keras.ops"))
     layer = getattr(keras.layers, kind, None)
-    if not operation and not (
-        module.startswith("keras.")
-        and entry.get("registered_name") in (None, entry["class_name"])
-        and _SAFE.fullmatch(getattr(layer, "__module__", ""))
-    ):
-        raise UnknownNetwork(f"layer {name!r} is {_name_class(entry, layer)}")
+    safe = _SAFE.fullmatch(getattr(layer, "__module__", ""))
+    if not operation and not (module.startswith("keras.") and registered and safe):
+        if kind in ("Functional", "Model", "Sequential"):
+            text = "a model within the model; only plain layers are rebuilt"
+        elif kind.endswith("OpLambda"):
+            text = f"an operator on a tensor ({kind} of TF-Keras), which Keras 3 cannot rebuild"
+        elif kind == "Lambda":
+            text = "of class 'Lambda'; code in a file is never run"
+        elif layer is None or not registered:
+            text = f"of class {kind!r}, which is none of Keras 3; its code is not in the file"
+        else:
+            text = f"of class {kind!r}; it is not rebuilt here"
+        raise UnknownNetwork(f"layer {name!r} is {text}")
     if not _harmless([nodes, settings if operation else {}]):
         raise UnknownNetwork(f"layer {name!r} takes something else than outputs and numbers")
     if not operation:
@@ -123,20 +116,8 @@ def _entry(entry: dict[str, Any], scalings: set[str]) -> dict[str, Any]:
     return plain | {"name": name, "inbound_nodes": nodes}
 
 
-def _name_class(entry: dict[str, Any], layer: type | None) -> str:
-    kind = entry["class_name"]
-    if kind in ("Functional", "Model", "Sequential"):
-        return "a model within the model; only plain layers are rebuilt"
-    if kind.endswith("OpLambda"):
-        return f"an operator on a tensor ({kind} of TF-Keras), which Keras 3 cannot rebuild"
-    if kind == "Lambda":
-        return "of class 'Lambda'; code in a file is never run"
-    if layer is None or entry.get("registered_name") not in (None, kind):
-        return f"of class {kind!r}, which is none of Keras 3; its code is not in the file"
-    return f"of class {kind!r}; it is not rebuilt here"
-
-
 def _settings(layer: type, settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings that this version's layer takes; refuse others that change anything."""
     allowed = inspect.signature(layer.__init__).parameters
     plain: dict[str, Any] = {}
     for key, value in settings.items():
@@ -146,14 +127,12 @@ def _settings(layer: type, settings: dict[str, Any], name: str) -> dict[str, Any
             continue
         elif key == "data_format" and value == "channels_first":
             raise UnknownNetwork(f"layer {name!r} has its channels first")
-        elif key == "name" or key in allowed or (layer, key) == (keras.layers.LeakyReLU, "alpha"):
-            if not _plain(value):
-                raise UnknownNetwork(f"layer {name!r} has the setting {key}={value!r}")
+        elif key in ("name", *allowed) and _plain(value):
             one = key == "axis" and isinstance(value, list) and len(value) == 1
-            plain["negative_slope" if key == "alpha" and "alpha" not in allowed else key] = (
-                value[0] if one else value
-            )
-        elif value not in (None, False, 1, [1, 1]):
+            plain[key] = value[0] if one else value
+        elif layer is keras.layers.LeakyReLU and key == "alpha" and _plain(value):
+            plain["negative_slope"] = value
+        elif key in allowed or value not in (None, False, 1, [1, 1]):
             raise UnknownNetwork(f"layer {name!r} has the setting {key}={value!r}")
     return plain
 
@@ -198,8 +177,8 @@ def _fill(
         layer.set_weights(given.arrays)
         if given.arrays:
             parts.append((f"layer {layer.name!r}", given))
-    if len(parts) != len(stored.weighted):
-        left = len(stored.weighted) - len(parts)
+    left = sum(bool(layer.arrays) for layer in stored.layers) - len(parts)
+    if left:
         raise UnknownNetwork(f"{left} stored layers belong to no layer of its topology")
     return parts
 
