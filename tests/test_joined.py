@@ -142,6 +142,7 @@ def test_repeated_pictures_come_as_often_each_changed_by_itself(bra, clinic):
     assert len(came) == 80 and sum((image == first).all() for image in came) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.keras
 def test_train_evaluate_and_crossvalidate(bra, clinic, tmp_path, capsys):
     data = [str(clinic), str(bra)]
