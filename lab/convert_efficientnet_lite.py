@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from unet_lib.files import atomic_path
-from unet_lib.model.efficientnet_lite import build_efficientnet_lite
+from unet_lib.model.encoders import build_efficientnet_lite
 
 
 def converted(name: str, state: dict[str, np.ndarray], size: int) -> keras.Model:

@@ -11,7 +11,6 @@ from unet_lib.dataset import find_cases
 from unet_lib.images import Preprocessing
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.training import TrainingConfig, compile_network
-from unet_lib.training.loop import Progress, load_state, save_state
 
 pytestmark = pytest.mark.keras
 SMALL = UNetConfig(filters=4, depth=1, convolutions=1, normalization="group", dropout=0.0)
@@ -25,7 +24,7 @@ def prepared(phantoms):
 
 
 def trained(prepared, accumulate):
-    """Weights before and after an epoch."""
+    """Return the weights before and after an epoch."""
     batches = Batches(prepared, 4, shuffle=True, seed=2, accumulate=accumulate)
     keras.utils.set_random_seed(3)
     network = build_unet(SMALL, 16)
@@ -67,26 +66,3 @@ def test_parts_are_cut_evenly_and_weigh_what_they_hold(prepared):
     assert [float(w[0]) for _, _, w in items] == pytest.approx([1] * 8 + [4 / 3] * 3 + [0])
     np.testing.assert_array_equal(np.concatenate([x for x, _, _ in items[:4]]), whole[0][0])
     np.testing.assert_array_equal(np.concatenate([x for x, _, _ in items[8:11]]), whole[2][0])
-
-
-def test_state_saved_in_the_middle_of_a_batch_goes_on_exactly(prepared, tmp_path):
-    """The sum of the gradients so far is part of the state."""
-    batches = Batches(prepared, 4, shuffle=True, seed=2, accumulate=2)
-
-    def network():
-        built = build_unet(SMALL, 16)
-        compile_network(built, replace(CONFIG, accumulate=2), batches.updates)
-        return built
-
-    whole = network()
-    for part in range(4):
-        if part == 3:
-            save_state(tmp_path / "state.npz", whole, Progress())
-        whole.train_on_batch(*batches[part])
-    resumed = network()
-    before = resumed.get_weights()
-    load_state(tmp_path / "state.npz", resumed)
-    resumed.train_on_batch(*batches[3])
-    for a, b, c in zip(whole.get_weights(), resumed.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert not np.array_equal(a, c)

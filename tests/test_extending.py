@@ -4,11 +4,13 @@ layout: `test_layouts`)."""
 import json
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
+import keras
 import pytest
 
-from unet_lib import open_dataset
+from unet_lib import Preprocessing, Recipe, TrainingConfig, UNetConfig, open_dataset
 from unet_lib.augment import AUGMENTATIONS
 from unet_lib.model import ENCODERS
 from unet_lib.objectives import LOSSES
@@ -31,7 +33,7 @@ def as_before():
 
 
 def test_every_section_has_one_short_block():
-    assert TEXT.count("\n## ") == TEXT.count("```python") == len(SECTIONS) == 5
+    assert TEXT.count("\n## ") == TEXT.count("```python") == len(SECTIONS) == 6
     assert {
         name: code.count("\n") for name, code in SECTIONS.items() if code.count("\n") > 20
     } == {}
@@ -50,6 +52,24 @@ def test_a_loss(phantoms, tmp_path):
     stored = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert stored["recipe"]["training"]["loss"] == "tversky"
     assert 0 < names["run"].history[0]["loss"] < 1
+
+
+def test_a_callback(phantoms, tmp_path, monkeypatch):
+    """Of TensorBoard itself only where it is installed, which TensorFlow does not do."""
+    if not find_spec("tensorboard"):
+        stand_in = lambda path, write_graph: keras.callbacks.CSVLogger(f"{path}.csv")  # noqa: E731
+        monkeypatch.setattr(keras.callbacks, "TensorBoard", stand_in)
+    training = TrainingConfig(epochs=2, warmup_epochs=0)
+    recipe = Recipe(UNetConfig(filters=4, depth=1), Preprocessing(32), training=training)
+    exec(
+        SECTIONS["A callback"],
+        {"split": open_dataset(phantoms).split, "folder": tmp_path, "recipe": recipe},
+    )
+    if not find_spec("tensorboard"):
+        rows = (tmp_path / "board.csv").read_text().splitlines()
+        assert len(rows) == 3 and {"loss", "val_loss", "val_dice"} < set(rows[0].split(","))
+    else:
+        assert list((tmp_path / "board").rglob("events*"))
 
 
 def test_an_augmentation():

@@ -13,18 +13,31 @@ pytestmark = pytest.mark.keras
 
 
 def uneven(network, seed=0):
-    """Give every weight a random value: normalisations as built would hide a mistake."""
+    """Give every normalisation random values: as built they would hide a mistake."""
     rng = np.random.default_rng(seed)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            shape = layer.gamma.shape
-            layer.set_weights([rng.uniform(0.5, 1.5, shape), rng.normal(0, 0.3, shape),
-                               rng.normal(0, 0.3, shape), rng.uniform(0.3, 2, shape)])  # fmt: skip
+    for layer in norms(network):
+        shape = layer.gamma.shape
+        shifts = (rng.normal(0, 0.3, shape) for _ in range(2))
+        layer.set_weights([rng.uniform(0.5, 1.5, shape), *shifts, rng.uniform(0.3, 2, shape)])
     return network
 
 
 def norms(network):
-    return sum(isinstance(layer, layers.BatchNormalization) for layer in network.layers)
+    return [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+def chain(*steps):
+    inputs = x = keras.Input((12, 12, 2))
+    for step in steps:
+        x = step(x)
+    return uneven(keras.Model(inputs, x))
+
+
+def assert_same_function(network, folded, seed=1):
+    images = np.random.default_rng(seed).random((3, *network.input_shape[1:]), dtype=np.float32)
+    expected = network.predict_on_batch(images)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(folded.predict_on_batch(images), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -42,43 +55,28 @@ def test_every_normalisation_of_our_networks_is_folded(config):
         pytest.skip("JAX compiles it for half a minute; the plain network is compared there")
     keras.utils.set_random_seed(1)
     network = uneven(build_unet(config, 40))
+    network.compile(loss=lambda truth, predicted: keras.ops.mean(predicted))  # anybody's
     before = network.get_weights()
     folded = fold_batch_norm(network)
-    assert norms(network) > 0 and (norms(folded) == 0 or config.encoder == "MobileNetV2")
-    images = np.random.default_rng(1).random((3, 40, 40, 1), dtype=np.float32)
-    expected = network.predict_on_batch(images)
-    assert np.ptp(expected) > 0.01
-    np.testing.assert_allclose(folded.predict_on_batch(images), expected, atol=1e-5)
-    for a, b in zip(before, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def chain(*steps, channels=2):
-    inputs = x = keras.Input((12, 12, channels))
-    for step in steps:
-        x = step(x)
-    return uneven(keras.Model(inputs, x))
+    assert norms(network) and (not norms(folded) or config.encoder == "MobileNetV2")
+    assert_same_function(network, folded)
+    assert all(map(np.array_equal, before, network.get_weights()))
 
 
 @pytest.mark.parametrize(
-    "steps",
+    "convolution",
     [
-        lambda: [layers.Conv2DTranspose(3, 2, 2, use_bias=True), layers.BatchNormalization()],
-        lambda: [layers.DepthwiseConv2D(3, depth_multiplier=2), layers.BatchNormalization()],
-        lambda: [
-            layers.Conv2D(4, 3, strides=2, padding="same"),
-            layers.BatchNormalization(scale=True, epsilon=0.1),
-        ],
+        lambda: layers.Conv2DTranspose(3, 2, 2, use_bias=True),
+        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+        lambda: layers.Conv2D(4, 3, strides=2, padding="same"),
     ],
     ids=["transposed", "depthwise", "strided"],
 )
-def test_each_kind_of_convolution(steps):
-    network = chain(*steps())
+def test_each_kind_of_convolution(convolution):
+    network = chain(convolution(), layers.BatchNormalization(epsilon=0.1))
     folded = fold_batch_norm(network)
-    assert norms(folded) == 0
-    images = np.random.default_rng(2).normal(size=(2, 12, 12, 2)).astype("float32")
-    expected = network.predict_on_batch(images)
-    np.testing.assert_allclose(folded.predict_on_batch(images), expected, atol=1e-5)
+    assert not norms(folded)
+    assert_same_function(network, folded)
 
 
 def test_what_cannot_be_folded_stays():
@@ -86,21 +84,21 @@ def test_what_cannot_be_folded_stays():
     inputs = keras.Input((12, 12, 2))
     convolved = layers.Conv2D(2, 3, padding="same")(inputs)
     both = layers.Add()([layers.BatchNormalization()(convolved), convolved])
-    kept = [
-        chain(layers.BatchNormalization(), layers.Conv2D(2, 3, padding="same")),
-        chain(layers.Conv2D(2, 3, activation="relu"), layers.BatchNormalization()),
-        chain(layers.Conv2D(2, 3), layers.GroupNormalization(1)),
-        chain(shared, layers.BatchNormalization(), shared, layers.BatchNormalization()),
-        chain(keras.Sequential([layers.Conv2D(2, 3), layers.BatchNormalization()])),
-        keras.Model(inputs, both),
-        build_unet(UNetConfig(filters=4, depth=2, normalization="none"), 32),
-    ]
 
     class Subclassed(keras.Model):
         def call(self, inputs):
             return inputs
 
-    for network in [*kept, Subclassed()]:
+    for network in (
+        chain(layers.BatchNormalization(), layers.Conv2D(2, 3, padding="same")),
+        chain(layers.Conv2D(2, 3, activation="relu"), layers.BatchNormalization()),
+        chain(layers.Conv2D(2, 3), layers.GroupNormalization(1)),
+        chain(shared, layers.BatchNormalization(), shared, layers.BatchNormalization()),
+        chain(keras.Sequential([layers.Conv2D(2, 3), layers.BatchNormalization()])),
+        keras.Sequential([keras.Input((12, 12, 2)), layers.Conv2D(2, 3)]),
+        keras.Model(inputs, both),
+        Subclassed(),
+    ):
         assert fold_batch_norm(network) is network
 
 
@@ -113,13 +111,5 @@ def test_segmenter_sees_weights_that_change_later():
     uneven(network)
     after = list(segmenter.iter_probabilities(images))
     assert np.abs(np.array(before) - np.array(after)).max() > 1e-3
-    for image, found in zip(images, after, strict=True):
-        np.testing.assert_allclose(segmenter.probabilities(image), found, atol=1e-5)
-
-
-def test_a_network_compiled_with_a_loss_of_anybodys_is_folded():
-    network = uneven(build_unet(UNetConfig(filters=4, depth=1), 16))
-    network.compile(loss=lambda truth, predicted: keras.ops.mean(predicted))
-    batch = np.random.default_rng(0).random((2, 16, 16, 1), "float32")
-    folded = fold_batch_norm(network).predict_on_batch(batch)
-    np.testing.assert_allclose(folded, network.predict_on_batch(batch), atol=1e-5)
+    for image, probabilities in zip(images, after, strict=True):
+        np.testing.assert_allclose(segmenter.probabilities(image), probabilities, atol=1e-5)

@@ -1,18 +1,16 @@
 import dataclasses
-import itertools
-import json
 from xml.etree import ElementTree
 
 import keras
 import numpy as np
 import pytest
 
-from unet_lib.model import ENCODERS, UNetConfig, build_unet, summarise_network
-from unet_lib.model.efficientnet_lite import build_efficientnet_lite, imagenet_file
-from unet_lib.model.encoders import PretrainedError
+from unet_lib.model import UNetConfig, build_unet, summarise_network
+from unet_lib.model.encoders import ENCODERS, PretrainedError
 
 pytestmark = [pytest.mark.keras, pytest.mark.jax]
 SVG = "{http://www.w3.org/2000/svg}"
+RNG = np.random.default_rng(0)
 
 
 def run(network, images):
@@ -22,30 +20,19 @@ def run(network, images):
     return np.asarray(network(images))
 
 
-def test_config_round_trip_and_unknown_key():
-    config = UNetConfig(filters=8, depth=2, normalization="group", dropout=0.1)
-    assert UNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(ValueError, match="unknown setting 'filter'.*Allowed are: .*filters"):
-        UNetConfig.from_dict({"filter": 8})
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"depth": 0}, "depth must be a whole number from 1 to 10; received 0"),
-        ({"filters": 2.5}, "filters must be a whole number"),
-        ({"kernel_size": 4}, "one of 1, 3, 5, 7; received 4"),
         ({"filters": True}, "filters must be a whole number"),
+        ({"kernel_size": 4}, "one of 1, 3, 5, 7; received 4"),
         ({"dropout": 1.0}, "dropout must be a number from 0 to 0.99"),
         ({"normalization": "layer"}, "'batch', 'group', 'none'; received 'layer'"),
         ({"upsampling": "nearest"}, "'transposed', 'resize'"),
         ({"encoder": "ResNet18"}, "'plain'.*received 'ResNet18'"),
         ({"encoder_weights": "imagenet"}, "one of None with encoder 'plain'"),
         ({"encoder": "MobileNetV2", "depth": 6}, "from 2 to 5 with encoder 'MobileNetV2'"),
-        ({"encoder": "MobileNetV2", "input_channels": 2}, "one of 1, 3 with encoder"),
         ({"encoder": "EfficientNetLite0", "input_channels": 3}, "one of 1 with encoder"),
-        ({"encoder": "EfficientNetLite0", "depth": 6}, "2 to 5 with encoder"),
-        ({"presence": 1}, "presence must be true or false; received 1"),
     ],
 )
 def test_wrong_configuration_says_what_is_allowed(wrong, message):
@@ -55,32 +42,16 @@ def test_wrong_configuration_says_what_is_allowed(wrong, message):
 
 @pytest.mark.parametrize(
     ("normalization", "upsampling"),
-    list(itertools.product(("batch", "group", "none"), ("transposed", "resize"))),
+    [("batch", "transposed"), ("group", "resize"), ("none", "transposed")],
 )
 def test_output_has_the_size_of_any_input(normalization, upsampling):
     config = UNetConfig(
         filters=4, depth=3, normalization=normalization, upsampling=upsampling, dropout=0.2
     )
     for height, width in ((8, 8), (17, 30)):
-        network = build_unet(config, (height, width))
-        output = run(network, np.zeros((2, height, width, 1), "float32"))
+        output = run(build_unet(config, (height, width)), np.zeros((2, height, width, 1), "f4"))
         assert output.shape == (2, height, width, 1)
         assert (output > 0).all() and (output < 1).all()
-
-
-def test_presence_scales_all_pixels_of_an_image_alike():
-    config = UNetConfig(filters=4, depth=2, presence=True)
-    network = build_unet(config, 32)
-    images = np.random.default_rng(0).random((3, 32, 32, 1), dtype="float32")
-    parts = keras.Model(
-        network.input, [network.get_layer(name).output for name in ("lesion", "presence")]
-    )
-    lesion, presence = (keras.ops.convert_to_numpy(part) for part in parts(images))
-    assert presence.shape == (3, 1, 1, 1)
-    assert len(np.unique(presence)) == 3
-    np.testing.assert_allclose(run(network, images), lesion * presence, rtol=1e-6)
-    without = build_unet(dataclasses.replace(config, presence=False), 32)
-    assert network.count_params() == without.count_params() + 16 + 1
 
 
 def test_open_size_and_several_channels():
@@ -89,24 +60,43 @@ def test_open_size_and_several_channels():
         assert run(network, np.zeros((1, side, side, 3), "float32")).shape == (1, side, side, 2)
 
 
-def test_too_small_an_input_is_refused():
-    with pytest.raises(ValueError, match="at least 16 x 16 pixels; received 15 x 64"):
-        build_unet(UNetConfig(depth=4), (15, 64))
-    with pytest.raises(ValueError, match="needs a size"):
-        build_unet(UNetConfig(encoder="MobileNetV2"))
-    with pytest.raises(ValueError, match="'VGG16' has no features .* 65 x 72; .* a multiple of 8"):
-        build_unet(UNetConfig(filters=4, encoder="VGG16", depth=3), (65, 72))
+def test_presence_scales_all_pixels_of_an_image_alike():
+    config = UNetConfig(filters=4, depth=2, presence=True)
+    network = build_unet(config, 32)
+    images = RNG.random((3, 32, 32, 1), dtype="float32")
+    outputs = [network.get_layer(name).output for name in ("lesion", "presence")]
+    lesion, presence = map(np.asarray, keras.Model(network.input, outputs)(images))
+    assert presence.shape == (3, 1, 1, 1) and len(np.unique(presence)) == 3
+    np.testing.assert_allclose(run(network, images), lesion * presence, rtol=1e-6)
+    without = build_unet(dataclasses.replace(config, presence=False), 32)
+    assert network.count_params() == without.count_params() + 16 + 1
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "message"),
+    [
+        ({"depth": 4}, (15, 64), "at least 16 x 16 pixels; received 15 x 64"),
+        ({"encoder": "MobileNetV2"}, None, "needs a size"),
+        (
+            {"filters": 4, "encoder": "VGG16", "depth": 3},
+            (65, 72),
+            "'VGG16' has no features .* 65 x 72; .* a multiple of 8",
+        ),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(config, size, message):
+    with pytest.raises(ValueError, match=message):
+        build_unet(UNetConfig(**config), size)
 
 
 def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights():
     inputs = keras.Input((96, 96, 1))
-    network, levels = build_efficientnet_lite("EfficientNetLite0", inputs)
+    levels = ENCODERS["EfficientNetLite0"].build(inputs, 5, "imagenet")
     assert [level.shape[1:] for level in levels] == [
         *((48, 48, 16), (24, 24, 24), (12, 12, 40), (6, 6, 112), (3, 3, 320)),
     ]
-    network.load_weights(imagenet_file("EfficientNetLite0"))
     ramp = np.linspace(0, 1, 96, dtype=np.float32)
-    features = run(network, np.outer(ramp, ramp)[None, ..., None])
+    features = run(keras.Model(inputs, levels[-1]), np.outer(ramp, ramp)[None, ..., None])
     # Of the same picture in three equal colours, by PyTorch's operations on the published weights
     # (`reference` in lab/convert_efficientnet_lite.py).
     expected = [-0.3738634, 0.9570380, -4.3361325, -1.2983921, 0.6403639, 0.8230134]
@@ -115,40 +105,27 @@ def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights()
     assert features.std() == pytest.approx(1.7116491, abs=2e-4)
 
 
-def test_lite_encoder_starts_from_imagenet_only_when_asked():
-    config = UNetConfig(filters=4, encoder="EfficientNetLite0", encoder_weights="imagenet", depth=3)
-
-    def stem(**options):
+def test_imagenet_weights_are_loaded_only_when_asked_and_their_absence_is_named(monkeypatch):
+    def stem(encoder="EfficientNetLite0", **options):
+        config = UNetConfig(filters=4, encoder=encoder, encoder_weights="imagenet", depth=3)
         return build_unet(config, (64, 48), **options).get_layer("stem_conv").get_weights()[0]
 
-    assert np.array_equal(stem(), stem())
-    assert not np.array_equal(stem(), stem(pretrained=False))
-    output = run(build_unet(config, (64, 48)), np.zeros((1, 64, 48, 1), "float32"))
-    assert output.shape == (1, 64, 48, 1)
-
-
-def test_imagenet_weights_without_internet_say_the_way_out(monkeypatch):
     def offline(**options):
         raise Exception("URL fetch failure on https://somewhere: None -- [Errno 111] refused")
 
-    monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
-    config = UNetConfig(encoder="MobileNetV2", encoder_weights="imagenet", depth=3)
-    with pytest.raises(PretrainedError, match=r"MobileNetV2.*URL fetch.*EfficientNetLite0"):
-        build_unet(config, 32)
-
-
-def test_absent_imagenet_weights_are_named():
-    config = UNetConfig(filters=4, encoder="EfficientNetLite1", encoder_weights="imagenet", depth=3)
+    assert np.array_equal(stem(), stem())
+    assert not np.array_equal(stem(), stem(pretrained=False))
     with pytest.raises(FileNotFoundError, match="efficientnetlite1.weights.h5.*convert_efficient"):
-        build_unet(config, 64)
+        stem("EfficientNetLite1")
+    monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
+    with pytest.raises(PretrainedError, match=r"MobileNetV2.*URL fetch.*EfficientNetLite0"):
+        stem("MobileNetV2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["MobileNetV2", "EfficientNetB0", "ResNet50V2", "VGG16"])
 def test_application_encoder(encoder):
-    assert encoder in ENCODERS
-    config = UNetConfig(filters=4, encoder=encoder, depth=3)
-    network = build_unet(config, (64, 72))
+    network = build_unet(UNetConfig(filters=4, encoder=encoder, depth=3), (64, 72))
     assert network.output_shape == (None, 64, 72, 1)
     assert np.isfinite(run(network, np.zeros((1, 64, 72, 1), "float32"))).all()
 
@@ -165,8 +142,7 @@ def test_parameters_and_multiply_adds_by_hand():
         + (2 * 1 + 1)  # head
     )
     multiply_adds = 64 * 9 * 2 + 16 * 9 * 2 * 4 + 16 * 4 * 4 * 2 + 64 * 9 * 4 * 2 + 64 * 2
-    assert summary.parameters == parameters
-    assert summary.multiply_adds == multiply_adds
+    assert (summary.parameters, summary.multiply_adds) == (parameters, multiply_adds)
 
 
 def test_the_drawing_shows_every_level_and_skip():
@@ -188,7 +164,7 @@ def test_the_drawing_shows_every_level_and_skip():
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 def test_receptive_field_is_the_reach_of_one_pixel(depth, upsampling):
     """Perturb pixels further and further away until no output changes."""
     config = UNetConfig(
@@ -204,9 +180,8 @@ def test_receptive_field_is_the_reach_of_one_pixel(depth, upsampling):
     base = run(logits, np.zeros((1, side, side, 1), "float32"))[0, side // 2, :, 0]
     rows = np.asarray(logits.predict(images, batch_size=16, verbose=0))[:, side // 2, :, 0]
     reach = [np.flatnonzero(np.abs(rows[:, x] - base[x]) > 0) for x in range(24, side - 24)]
-    widest = max(found.max() - found.min() + 1 for found in reach)
-    claimed = summarise_network(network).receptive_field
-    assert widest == claimed
+    widest = max(reached.max() - reached.min() + 1 for reached in reach)
+    assert widest == summarise_network(network).receptive_field
 
 
 def test_same_seed_same_weights():
@@ -214,16 +189,15 @@ def test_same_seed_same_weights():
     for _ in range(2):
         keras.utils.set_random_seed(7)
         weights.append(build_unet(UNetConfig(filters=4, depth=2), 16).get_weights())
-    assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
+    assert all(map(np.array_equal, *weights))
 
 
 def test_mixed_precision_gives_float32_close_to_full_precision():
     config = UNetConfig(filters=4, depth=2)
-    full = build_unet(config, 32)
-    mixed = build_unet(config, 32, precision="mixed_bfloat16")
+    full, mixed = build_unet(config, 32), build_unet(config, 32, precision="mixed_bfloat16")
     mixed.set_weights(full.get_weights())
-    images = np.random.default_rng(0).random((2, 32, 32, 1), dtype="float32")
+    images = RNG.random((2, 32, 32, 1), dtype="float32")
     output = run(mixed, images)
     assert output.dtype == np.float32
-    assert np.abs(output - run(full, images)).max() < 0.03
+    assert 0 < np.abs(output - run(full, images)).max() < 0.03
     assert keras.config.dtype_policy().name == "float32"

@@ -1,6 +1,5 @@
 """A run from split to model folder: the same weights every time, also when interrupted."""
 
-import csv
 import fcntl
 import itertools
 import json
@@ -64,8 +63,17 @@ def finished(split, tmp_path_factory):
     return train(split, folder, small_recipe(), provenance=about, progress=False)
 
 
+def same_weights(one, other):
+    pairs = [run.segmenter.network.get_weights() for run in (one, other)]
+    return all(map(np.array_equal, *pairs))
+
+
+def losses(run):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
 def test_run_folder_holds_what_a_reader_needs(finished, split):
-    folder = finished.folder
+    folder, provenance = finished.folder, finished.segmenter.provenance
     names = {"history.csv", "model", "result.json", "settings.json", "split.csv"}
     assert {path.name for path in folder.iterdir()} == names
     settings = json.loads((folder / "settings.json").read_text())
@@ -73,23 +81,22 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
     assert {"hardware", "packages", "git", "python", "started"} <= set(settings)
     rows = {row.image: row.parts[0] for row in Folds.read(folder / "split.csv").rows}
     assert rows == {c.name: p for p in ("train", "validation", "test") for c in getattr(split, p)}
-    with open(folder / "history.csv", newline="") as file:
-        history = list(csv.DictReader(file))
-    assert [int(float(row["epoch"])) for row in history] == [1, 2, 3]
+    history = finished.history
+    assert [row["epoch"] for row in history] == [1, 2, 3]
     for key in ("loss", "accuracy", "dice", "val_loss", "val_accuracy", "val_dice", "seconds"):
-        assert all(np.isfinite(float(row[key])) for row in history)
-    best = min(history, key=lambda row: float(row["val_loss"]))
-    assert finished.result["best_epoch"] == int(float(best["epoch"]))
-    assert finished.segmenter.provenance.trained_on == sorted(c.name for c in split.train)
-    record = TrainingImages.from_provenance(finished.segmenter.provenance)
+        assert all(np.isfinite(row[key]) for row in history)
+    best = min(history, key=lambda row: row["val_loss"])
+    assert finished.result["best_epoch"] == best["epoch"]
+    assert provenance.trained_on == sorted(c.name for c in split.train)
     used = [*split.train, *split.validation]
-    assert record.hashes == {content_hash(load_case(case)[0]) for case in used}
+    hashes = {content_hash(load_case(case)[0]) for case in used}
+    assert TrainingImages.from_provenance(provenance).hashes == hashes
     loaded = load_run(folder)
-    assert same_weights(finished, loaded) and loaded.history == finished.history
+    assert same_weights(finished, loaded) and loaded.history == history
     assert loaded.result == finished.result and loaded.recipe == finished.recipe
-    ours, theirs = finished.segmenter, loaded.segmenter
-    assert ours.provenance.to_dict() == theirs.provenance.to_dict()
-    assert (ours.threshold, ours.cleaning) == (theirs.threshold, theirs.cleaning)
+    assert loaded.segmenter.provenance.to_dict() == provenance.to_dict()
+    for name in ("threshold", "cleaning"):
+        assert getattr(loaded.segmenter, name) == getattr(finished.segmenter, name)
 
 
 def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp_path):
@@ -100,7 +107,7 @@ def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp
             replace(case, mask_paths=(empty,), image_path=split.train[0].image_path)
             for case in getattr(split, part)
         ]
-        with pytest.raises(ValueError, match=f"the {part} part has a lesion.*another fold"):
+        with pytest.raises(ValueError, match=f"the {part} part of .* has a lesion.*another fold"):
             train(replace(split, **{part: tuple(bare)}), tmp_path / part, small_recipe())
         assert not (tmp_path / part / "state.npz").exists()
 
@@ -115,15 +122,6 @@ def test_masks_that_cover_much_are_named_again_before_training(split, tmp_path):
         PreparedCases([covered], Preprocessing(size=32))
 
 
-def same_weights(one, other):
-    pairs = [run.segmenter.network.get_weights() for run in (one, other)]
-    return all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
-
-
-def losses(run):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
-
-
 def test_any_number_of_workers_gives_the_same_and_the_last_epoch_may_be_taken(
     finished, split, tmp_path
 ):
@@ -135,12 +133,9 @@ def test_any_number_of_workers_gives_the_same_and_the_last_epoch_may_be_taken(
 
 @pytest.mark.slow
 def test_deterministic_training_of_the_pretrained_encoder(split, tmp_path):
-    network = UNetConfig(
-        filters=4, depth=5, dropout=0.2, encoder="EfficientNetLite0", encoder_weights="imagenet"
-    )
-    recipes = [
-        replace(small_recipe(epochs=2, workers=workers), network=network) for workers in (1, 4)
-    ]
+    encoder = {"encoder": "EfficientNetLite0", "encoder_weights": "imagenet"}
+    network = UNetConfig(filters=4, depth=5, dropout=0.2, **encoder)
+    recipes = [replace(small_recipe(epochs=2, workers=n), network=network) for n in (1, 4)]
     runs = [train(split, tmp_path / str(i), r, progress=False) for i, r in enumerate(recipes)]
     assert same_weights(*runs)
 
@@ -290,12 +285,16 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     other = make_split(others, test=0.2, validation=0.2).split(others, 0)
     still = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-9, "ema": 0.0}
     recipe = small_recipe(**still, start_from=str(model))
-    run = train(other, tmp_path / "run", recipe, provenance={"data": "mine"}, progress=False)
-    kernels = [w for w in run.segmenter.network.weights if w.name == "kernel"]
-    before = [w for w in finished.segmenter.network.weights if w.name == "kernel"]
-    assert len(kernels) > 8
-    for ours, theirs in zip(kernels, before, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+
+    def begin(**more):
+        return train(other, tmp_path / "run", recipe, progress=False, **more)
+
+    run = begin(provenance={"data": "mine"})
+    ours, theirs = (
+        [w.numpy() for w in one.segmenter.network.weights if w.name == "kernel"]
+        for one in (run, finished)
+    )
+    assert len(ours) > 8 and all(map(lambda a, b: np.allclose(a, b, atol=1e-6), ours, theirs))
     about, seen = run.segmenter.provenance, finished.segmenter.provenance
     assert about.started_from == f"whole (SHA-256 {seen.weights_sha256})"
     hashes = set(about.training_images["hashes"])
@@ -311,12 +310,10 @@ def test_training_starts_from_a_model_and_remembers_what_that_had_seen(finished,
     other_weights = replace(finished.segmenter, network=run.segmenter.network)
     save_segmenter(other_weights, recipe.network, model)
     with pytest.raises(ValueError, match=r"started_from: whole \(SHA.* there, whole \(SHA.* now"):
-        train(other, run.folder, recipe, provenance={"data": "mine"}, resume=True, progress=False)
+        begin(resume=True)
     (tmp_path / "result.json").rename(run.folder / "result.json")
-    # A finished run does not need the model any more.
-    shutil.rmtree(model)
-    again = train(other, run.folder, recipe, resume=True, progress=False)
-    assert again.result == run.result
+    shutil.rmtree(model)  # a finished run does not need it any more
+    assert begin(resume=True).result == run.result
 
 
 def test_a_start_that_would_leak_or_does_not_fit_is_refused(finished, split, tmp_path):
@@ -378,18 +375,15 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "epochs must be a whole number from 1 to 100000; received 0"),
-        ({"epochs": 2.5}, "epochs must be a whole number"),
+        ({"epochs": 2.5}, "epochs must be a whole number from 1 to 100000; received 2.5"),
         ({"deterministic": 1}, "deterministic must be true or false"),
-        ({"learning_rate": 0}, "learning_rate must be a number from 1e-09"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number from 1e-09"),
         ({"loss": "dice"}, "loss must be one of 'bce_dice'"),
         ({"precision": "half"}, "precision must be one of 'auto', 'float32'"),
         ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be a number from 0 to 3"),
         ({"start_from": None}, "start_from must be text; received None"),
         ({"accumulate": 3}, "accumulate must divide batch_size"),
         ({"accumulate": 16}, "accumulate must divide batch_size"),
-        ({"accumulate": 2.0}, "accumulate must be a whole number"),
     ],
 )
 def test_wrong_training_settings(wrong, message):

@@ -5,6 +5,7 @@ A backend is taken from `sys.modules`, never imported for its own sake: Keras ha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -14,15 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-
-__all__ = [
-    "BatchNormalization",
-    "describe_hardware",
-    "enable_determinism",
-    "fit_input",
-    "keep_freed_memory",
-    "recommended_precision",
-]
 
 
 @keras.saving.register_keras_serializable(package="unet_lib")
@@ -68,31 +60,28 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _cpu_flags() -> set[str]:
-    try:
+    with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
-    lines = (line for line in text.splitlines() if line.startswith("flags"))
-    return set(next(lines, ":").split(":", 1)[1].split())
+        return set(text.partition("\nflags")[2].partition("\n")[0].split())
+    return set()
 
 
-def _gpu_capabilities() -> list[tuple[int, int]]:
+def _gpu_capabilities() -> list[tuple[int, ...]]:
     """Compute capability of each NVIDIA GPU that the running backend sees."""
     name = keras.backend.backend()
-    try:
+    module = sys.modules.get(name)
+    # Whatever a backend without a GPU, or of another version, lacks.
+    with contextlib.suppress(KeyError, AttributeError, RuntimeError, ValueError):
         if name == "tensorflow":
-            config = sys.modules["tensorflow"].config
-            gpus = config.list_physical_devices("GPU")
-            details = map(config.experimental.get_device_details, gpus)
-            return [tuple(d["compute_capability"]) for d in details if "compute_capability" in d]
+            gpus = module.config.list_physical_devices("GPU")
+            details = map(module.config.experimental.get_device_details, gpus)
+            return [d["compute_capability"] for d in details if "compute_capability" in d]
         if name == "jax":
-            devices = [d for d in sys.modules["jax"].devices() if d.platform == "gpu"]
+            devices = [d for d in module.devices() if d.platform == "gpu"]
             return [tuple(map(int, str(d.compute_capability).split("."))) for d in devices]
         if name == "torch":
-            cuda = sys.modules["torch"].cuda
-            return [cuda.get_device_capability(i) for i in range(cuda.device_count())]
-    except (KeyError, AttributeError, RuntimeError, ValueError):
-        return []
+            count = module.cuda.device_count()
+            return [module.cuda.get_device_capability(index) for index in range(count)]
     return []
 
 
@@ -117,10 +106,9 @@ def recommended_precision(*, depthwise: bool = False) -> str:
 
 def describe_hardware() -> str:
     """Return one line: the backend and the device it computes on."""
-    backend = keras.backend.backend()
+    backend, capabilities = keras.backend.backend(), _gpu_capabilities()
     module = sys.modules.get(backend)
     version = getattr(module, "__version__", "unknown version")
-    capabilities = _gpu_capabilities()
     if capabilities:
         ability = ".".join(map(str, capabilities[0]))
         device = f"{len(capabilities)} GPU(s), compute capability {ability}"
@@ -150,12 +138,10 @@ def keep_freed_memory() -> bool:
     """
     # mallopt's options (malloc.h): one arena, no mmap for large blocks, no trimming, larger steps
     options = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 << 20}
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    taken = [mallopt(option, value) for option, value in options.items()]
-    return all(taken)
+        return all(mallopt(option, value) for option, value in options.items())
+    return False
 
 
 def fit_input(batches: Sequence[tuple[Any, ...]] | keras.utils.PyDataset) -> Any:

@@ -13,8 +13,6 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["LOSSES", "LesionDice", "bce_dice", "make_loss"]
-
 
 def bce_dice(y_true: Any, y_pred: Any, dice_weight: float = 1.0) -> Any:
     """Return pixel-wise binary cross-entropy plus a smoothed Dice loss.

@@ -1,10 +1,9 @@
 """The U-Net and its settings."""
 
-from unet_lib.model.config import UNetConfig
 from unet_lib.model.encoders import ENCODERS, Encoder
 from unet_lib.model.folding import fold_batch_norm
 from unet_lib.model.summary import NetworkSummary, summarise_network
-from unet_lib.model.unet import build_unet
+from unet_lib.model.unet import UNetConfig, build_unet
 
 __all__ = [
     "ENCODERS",

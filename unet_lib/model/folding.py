@@ -9,8 +9,6 @@ import keras
 import numpy as np
 from keras import layers
 
-__all__ = ["fold_batch_norm", "layer_sources"]
-
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose)
 
 
@@ -51,32 +49,15 @@ def fold_batch_norm(network: keras.Model) -> keras.Model:
 def layer_sources(network: keras.Model) -> dict[str, list[str]]:
     """Return the layers that each layer, and the output (""), takes its input from, by name.
 
-    Empty for a network that Keras does not describe, that holds a model or uses a layer twice.
+    Empty for a network that is no graph of layers, holds a model, or uses a layer twice.
     """
-    if not isinstance(network, keras.Model) or isinstance(network, keras.Sequential):
-        return {}
+    operations = getattr(network, "operations", ())
+    made = {id(tensor): o.name for o in operations for tensor in keras.tree.flatten(o.output)}
+    inputs = {o.name: o.input for o in operations} | {"": network.outputs if operations else ()}
     try:
-        config = network.get_config()
-    except NotImplementedError:
+        return {k: [made[id(x)] for x in keras.tree.flatten(v)] for k, v in inputs.items()}
+    except KeyError:
         return {}
-    if "output_layers" not in config:  # a subclassed model
-        return {}
-    sources = {entry["name"]: _tensors(entry["inbound_nodes"]) for entry in config["layers"]}
-    for entry in config["layers"]:
-        if len(entry["inbound_nodes"]) > 1 or "layers" in entry["config"]:
-            return {}
-    return sources | {"": _tensors(config["output_layers"])}
-
-
-def _tensors(value: Any) -> list[str]:
-    """Return the name of each [layer, node, tensor] in a part of a network's config."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list | tuple):
-        return []
-    if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
-        return [value[0]]
-    return [name for part in value for name in _tensors(part)]
 
 
 def _pairs(network: keras.Model) -> dict[str, layers.BatchNormalization]:

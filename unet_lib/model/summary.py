@@ -10,8 +10,6 @@ import keras
 
 from unet_lib.model.folding import layer_sources
 
-__all__ = ["NetworkSummary", "summarise_network"]
-
 
 @dataclass(frozen=True)
 class Level:
@@ -158,11 +156,11 @@ def _receptive_field(network: keras.Model) -> float:
     """Follow one output pixel back: most pixels in a row of each layer that reach it."""
     sources = layer_sources(network)
     reached = dict.fromkeys(sources, 0) | dict.fromkeys(sources[""], 1)
-    for layer in reversed(network.layers):  # in the order in which they compute
+    for layer in reversed(network.operations):  # in the order in which they compute
         count = _pixels_before(layer, reached[layer.name])
         for name in sources[layer.name]:
             reached[name] = max(reached[name], count)
-    return float(reached[network.layers[0].name])
+    return float(reached[network.operations[0].name])
 
 
 def _pixels_before(layer: keras.layers.Layer, count: float) -> float:

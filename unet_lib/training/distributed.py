@@ -31,8 +31,6 @@ import numpy as np
 from unet_lib.batches import Batches
 from unet_lib.training.recipe import TrainingConfig, TrainingError
 
-__all__ = ["SharedBatches", "joined"]
-
 _VARIABLES = [
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 ]

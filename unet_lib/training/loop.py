@@ -25,8 +25,6 @@ from unet_lib.training import distributed
 from unet_lib.training.recipe import TrainingConfig, TrainingError
 from unet_lib.weights import save_weights_file
 
-__all__ = ["STATE", "Progress", "compile_network", "fit"]
-
 STATE, _BEST = "state.npz", "best{}.weights.h5"
 _ADVICE = (
     "Use a smaller learning_rate (a third of it), or precision='float32' if a mixed precision was "

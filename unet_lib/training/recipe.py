@@ -13,8 +13,6 @@ from unet_lib.model import UNetConfig
 from unet_lib.objectives import LOSSES
 from unet_lib.settings import Settings
 
-__all__ = ["RECIPES", "Recipe", "TrainingConfig", "TrainingError"]
-
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""

@@ -24,11 +24,6 @@ from unet_lib.training.recipe import Recipe
 from unet_lib.weights import load_segmenter, load_weights_file, save_segmenter
 from unet_lib.weights.folder import WEIGHTS
 
-__all__ = [
-    *("Candidate", "Run", "ThresholdChoice", "finish", "load_run", "read_settings"),
-    *("tune_threshold", "write_json"),
-]
-
 SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
 MODEL = "model"
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from unet_lib import backend
-from unet_lib.batches import PreparedCases
+from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Case, Folds, Split, TrainingImages, content_hash, load_case
 from unet_lib.files import folder_lock
 from unet_lib.images import Preprocessing
@@ -41,8 +41,6 @@ from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import SETTINGS as MODEL_SETTINGS
 from unet_lib.weights.folder import find_folder
 from unet_lib.weights.folder import read_settings as read_model_settings
-
-__all__ = ["settings_of", "train"]
 
 
 def train(
@@ -123,17 +121,28 @@ def train(
     with folder_lock(folder) if first else contextlib.nullcontext():
         if first:
             _check_folder(folder, recipe, split, provenance, resume)
-        if distributed.share(b"finished" if (folder / RESULT).is_file() else b""):
-            distributed.leave()
-            run = load_run(folder) if first else None
+        finished = distributed.share(b"finished" if (folder / RESULT).is_file() else b"")
+        if not finished:
+            parts = _prepare(split, recipe, progress)
+            network, *batches = _build(split, recipe, parts, start)
+            if first and not (folder / SETTINGS).is_file():
+                Folds.of_split(split).save(folder / SPLIT)
+                settings = {"recipe": recipe.to_dict(), "about": provenance.to_dict()}
+                write_json(folder / SETTINGS, settings | _environment())
+            more = {"callbacks": callbacks, "show_progress": progress}
+            epochs = fit(network, *batches, recipe.training, folder, **more)
+        distributed.leave()
+        if not first:
+            return None
+        if finished:
+            run = load_run(folder)
         else:
-            run = _train(
-                split, folder, recipe, start, provenance, operating_point, callbacks, progress
-            )
-        if first:
-            (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
-            remove_weights(folder)
-    return run
+            seen = _seen(provenance.data, parts, start)
+            provenance = provenance.but(training_images=seen.to_dict() if seen else None)
+            run = finish(folder, split, recipe, epochs, provenance, operating_point, progress)
+        (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
+        remove_weights(folder)
+        return run
 
 
 def settings_of(model: str) -> tuple[UNetConfig, Preprocessing]:
@@ -210,44 +219,38 @@ def _check_folder(
         )
 
 
-def _prepare(part: str, cases: Sequence[Case], recipe: Recipe, progress: bool) -> PreparedCases:
-    config = recipe.training
-    prepared = PreparedCases(
-        cases,
-        recipe.preprocessing,
-        workers=config.workers,
-        memory_mb=config.memory_mb,
-        progress=progress,
-    )
-    if not any(prepared.lesions):
-        raise ValueError(
-            f"train: none of the {len(prepared)} images of the {part} part has a lesion: nothing "
-            "could be learned, or no threshold chosen, after all epochs. Take another fold, divide "
-            "the images otherwise (--split), or look at the masks (the command check)."
+def _prepare(split: Split, recipe: Recipe, progress: bool) -> list[PreparedCases]:
+    """Decode the images to train and, where there are any, to validate."""
+    config, prepared = recipe.training, []
+    for part in ("train", "validation")[: 2 if split.validation else 1]:
+        ready = PreparedCases(
+            getattr(split, part),
+            recipe.preprocessing,
+            workers=config.workers,
+            memory_mb=config.memory_mb,
+            progress=progress,
         )
+        if not any(ready.lesions):
+            raise ValueError(
+                f"train: none of the {len(ready)} images of the {part} part of {split.name} has a "
+                "lesion: nothing could be learned, or no threshold chosen, after all epochs. Take "
+                "another fold, divide the images otherwise (--split), or look at the masks (the "
+                "command check)."
+            )
+        prepared.append(ready)
     return prepared
 
 
-def _train(
-    split: Split,
-    folder: Path,
-    recipe: Recipe,
-    start: Segmenter | None,
-    provenance: Provenance,
-    operating_point: tuple[float, Cleaning] | None,
-    callbacks: Sequence[keras.callbacks.Callback],
-    progress: bool,
-) -> Run | None:
-    """Do the epochs that are left and, in the first process, what comes after them."""
+def _build(
+    split: Split, recipe: Recipe, parts: Sequence[PreparedCases], start: Segmenter | None
+) -> tuple[keras.Model, Batches, Batches | None]:
+    """Return the compiled network and its batches, to train and to validate."""
     config = recipe.training
     backend.keep_freed_memory()
     if config.deterministic:
         backend.enable_determinism(config.seed)
     else:
         keras.utils.set_random_seed(config.seed)
-    parts = [_prepare("train", split.train, recipe, progress)]
-    if split.validation:
-        parts.append(_prepare("validation", split.validation, recipe, progress))
     common = {"channels": recipe.network.input_channels, "workers": config.workers}
     batches = distributed.SharedBatches(
         parts[0],
@@ -275,29 +278,19 @@ def _train(
         if start:
             network.set_weights(start.network.get_weights())
         compile_network(network, config, batches.updates)
-    if distributed.is_first() and not (folder / SETTINGS).is_file():
-        Folds.of_split(split).save(folder / SPLIT)
-        settings = {"recipe": recipe.to_dict(), "about": provenance.to_dict()}
-        write_json(folder / SETTINGS, settings | _environment())
-    epochs = fit(
-        network,
-        batches,
-        *(validation or [None]),
-        config,
-        folder,
-        callbacks=callbacks,
-        show_progress=progress,
-    )
-    distributed.leave()
-    if not distributed.is_first():
-        return None
+    return network, batches, *(validation or [None])
+
+
+def _seen(
+    data: str | None, parts: Sequence[PreparedCases], start: Segmenter | None
+) -> TrainingImages | None:
+    """Return which images the network has seen by the end; None where nobody knows."""
     cases, hashes = ([x for part in parts for x in getattr(part, n)] for n in ("cases", "hashes"))
-    seen = TrainingImages.of(provenance.data, cases, hashes)
+    seen = TrainingImages.of(data, cases, hashes)
     if start:
         before = TrainingImages.from_provenance(start.provenance)
-        seen = before and seen.joined(before)  # where it does not say, nobody knows
-    provenance = provenance.but(training_images=seen.to_dict() if seen else None)
-    return finish(folder, split, recipe, epochs, provenance, operating_point, progress)
+        return before and seen.joined(before)
+    return seen
 
 
 def _order(cases: Sequence[Case], repeat: str) -> list[int]:
