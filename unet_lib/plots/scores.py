@@ -101,7 +101,7 @@ def plot_image_roc(evaluation: Evaluation) -> Figure:
     axes, scores = panels.subplots(), evaluation.table.column("image_score")
     thresholds = np.concatenate([[np.inf], np.unique(scores)[::-1]])
     x, y = (
-        np.mean(cases.column("image_score") >= thresholds[:, None], axis=1)
+        1 - np.searchsorted(np.sort(cases.column("image_score")), thresholds) / len(cases)
         for cases in (normals, lesions)
     )
     area = f"{_mean(evaluation)}AUC {number(evaluation.image_auc)}"
