@@ -38,7 +38,7 @@ SECTIONS = {}
 VERBS = (
     "phantoms check train evaluate segment score crossvalidate duplicates download export weights"
 )
-SHIPPED = ("busi-best", "busi-fold0", "busi-small")
+SHIPPED = ("bus-best", "busi-fold0", "busi-small")
 NEAR = 2e-5
 
 

@@ -226,7 +226,7 @@ def test_download_is_the_same_as_the_command_download(capsys):
     assert main(["download", "busi-fold0"]) == 0
     assert capsys.readouterr().out == nested and "SHA-256 as registered" in nested
     assert main(["weights", "download", "busi"]) == 2
-    assert "busi: no such weights. Registered: busi-best, busi-fold0" in capsys.readouterr().err
+    assert "busi: no such weights. Registered: bus-best, busi-fold0" in capsys.readouterr().err
 
 
 def test_verify_finds_what_is_wrong(tmp_path, capsys):

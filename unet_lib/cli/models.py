@@ -60,7 +60,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--start-from",
         dest="training.start_from",
         metavar="MODEL",
-        help="model whose network and weights the training starts from, such as busi-best",
+        help="model whose network and weights the training starts from, such as bus-best",
     )
     sub.add_argument("--no-normals", action="store_true", help="leave class normal out")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
