@@ -360,12 +360,13 @@ def test_history_shows_every_value_and_the_best_epoch():
 
 
 def test_threshold_curve_marks_choice_and_requirement():
-    figure = plots.plot_threshold_curve(
-        [0.2, 0.5], [0.7, 0.6], [0.5, 0.9], lesions=9, normals=2, chosen=0.5, required=None
-    )
-    axes = figure.axes[0]
+    curves = [0.2, 0.5], [0.7, 0.6], [0.5, 0.9]
+    counts = {"lesions": 9, "chosen": 0.5, "required": None}
+    axes = plots.plot_threshold_curve(*curves, normals=10, **counts).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[0.7, 0.6], [0.5, 0.9]]
     assert axes.lines[2].get_xdata() == [0.5, 0.5] and len(axes.lines) == 3
+    few = plots.plot_threshold_curve(*curves, normals=9, **counts).axes[0]
+    assert len(few.lines[1].get_ydata()) == 0 and "too few" in few.lines[1].get_label()
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -378,5 +379,5 @@ def test_figures_are_saved_and_displayed(tmp_path):
         assert picture.size == pytest.approx((60 * width, 60 * height), abs=1)
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # printable: white paper
     assert [p.name for p in path.parent.iterdir()] == ["roc.png"]
-    assert FIGURES["roc"]._repr_png_().startswith(b"\x89PNG")
+    assert FIGURES["roc"]._repr_jpeg_().startswith(b"\xff\xd8")
     assert plots.save_figure(FIGURES["roc"], tmp_path / "roc.pdf").read_bytes().startswith(b"%PDF")

@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from unet_lib.plots.figure import DOTTED, STYLES, add_legend, new_figure, score_axes
 from unet_lib.provenance import Provenance
 
+FEW = 10  # images without a lesion
+
 
 def plot_history(
     history: Sequence[Mapping[str, float]],
@@ -80,7 +82,7 @@ def plot_threshold_curve(
     ----------
     thresholds, dice, specificity : sequence of float
         Same length. Mean Dice per lesion image and share of images without a lesion in which
-        nothing is predicted, at each threshold; nan where there is no such image.
+        nothing is predicted, at each threshold; the latter is not drawn of fewer than 10 images.
     lesions, normals : int
         Number of images with and without a lesion.
     chosen, required : float, optional
@@ -94,8 +96,11 @@ def plot_threshold_curve(
     label = f"mean Dice, {lesions} lesion images"
     axes.plot(thresholds, dice, marker="o", markersize=4, label=label, **STYLES[0])
     label = f"share left empty, {normals} images without lesion"
-    axes.plot(thresholds, specificity, marker="s", markersize=4, label=label, **STYLES[1])
-    if required is not None:
+    if normals < FEW:  # a curve would rest on single pictures
+        axes.plot([], [], " ", label=f"{normals} images without lesion: too few for a curve")
+    else:
+        axes.plot(thresholds, specificity, marker="s", markersize=4, label=label, **STYLES[1])
+    if required is not None and normals >= FEW:
         axes.axhline(required, label=f"share left empty asked for: {required:g}", **DOTTED)
     if chosen is not None:
         axes.axvline(chosen, color="black", linewidth=1, label=f"chosen threshold: {chosen:g}")
