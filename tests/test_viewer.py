@@ -151,7 +151,7 @@ def test_drop_move_download(browser, server, pictures):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_barrier_and_not_wider_than_the_screen(browser, server, pictures, width):  # noqa: F811
+def test_no_barrier_and_not_wider_than_the_screen(browser, server, pictures, width, tmp_path):  # noqa: F811
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds barriers")
     tab, complaints = opened(browser, server, width)
     drop(tab, [pictures[0][0], ("broken.png", b"no picture"), ("red.png", COLOUR)])
@@ -159,6 +159,7 @@ def test_no_barrier_and_not_wider_than_the_screen(browser, server, pictures, wid
     tab.get_by_role("alert").get_by_text("unlike").wait_for()  # the training images
     assert tab.get_by_text("Not a medical device").is_visible()
     assert tab.get_by_role("status").get_by_text("broken.png: ").is_visible()
+    tab.screenshot(path=tmp_path / "page.png", full_page=True)  # to be looked at
     report = axe.Axe().run(tab)
     assert report.violations_count == 0, report.generate_report()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
