@@ -66,8 +66,10 @@ def image_features(
     entropy = -(histogram * np.log2(histogram + 1e-12)).sum() / 6
     top, bottom = shown[: height // 2 + 1].mean(), shown[height // 2 :].mean()
     left, right = shown[:, : width // 2 + 1].mean(), shown[:, width // 2 :].mean()
-    places = np.arange(shown.size)
-    quantiles = np.interp(_QUANTILES * (shown.size - 1), places, ordered)
+    # np.quantile of 65,000 sorted values, in a tenth of its time
+    below, part = np.divmod(_QUANTILES * (shown.size - 1), 1)
+    below = below.astype(int)
+    quantiles = ordered[below] * (1 - part) + ordered[below + 1] * part
     values = [5 * _colour_share(pixels), (grey < 0.03).mean(), (grey > 0.97).mean()]
     values += [*quantiles, entropy, top - bottom, left - right]
     return np.array([*values, *_texture(shown), 1 - shown.size / grey.size])
@@ -79,9 +81,11 @@ def _colour_share(pixels: np.ndarray) -> float:
         return 0.0
     top = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
     step = max(1, max(pixels.shape) // 256)
-    one, two, three = cv2.split(np.ascontiguousarray(pixels[::step, ::step]))
+    size = [max(1, side // step) for side in pixels.shape[:2]]
+    some = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_NEAREST)
+    one, two, three = cv2.split(some)
     spread = cv2.max(cv2.max(one, two), three) - cv2.min(cv2.min(one, two), three)
-    return float((spread > 0.12 * top).mean())
+    return float((spread > spread.dtype.type(0.12 * top)).mean())
 
 
 def _resized(grey: np.ndarray, longer: int) -> np.ndarray:
@@ -111,9 +115,10 @@ def _texture(grey: np.ndarray) -> list[float]:
     mean = cv2.blur(grey, (7, 7))
     rest = grey - mean
     spread = np.sqrt(np.maximum(cv2.blur(rest * rest, (7, 7)), 0))
-    inside = (mean > 0.1) & (mean < 0.9)
-    contrast = np.median(spread[inside] / mean[inside]) if inside.any() else 0.0
-    rest = rest[inside] if inside.any() else rest
+    inside, contrast = np.flatnonzero((mean > 0.1) & (mean < 0.9)), 0.0
+    if len(inside):
+        contrast = np.median(spread.take(inside) / mean.take(inside))
+        rest = rest.take(inside)
     third = (rest * rest * rest).mean()  # a power would take half the time of everything here
     skewness = np.tanh(third / (rest.std() ** 3 + 1e-6) / 2)
     edges = [(spread < 0.004).mean(), (gradient > 0.25).mean() * 5, 5 * gradient.mean()]
