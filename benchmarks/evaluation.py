@@ -66,7 +66,7 @@ def ours(pairs: list, everything: bool) -> list[dict[str, float]]:
         for number, (truth, prediction, probabilities) in enumerate(pairs):
             evaluation.add(truth, prediction, probabilities, name=str(number), label="benign")
         evaluation.areas()
-        scores = evaluation.table.cases
+        scores = [*evaluation.table]
     else:
         scores = [score_case(t, p, name=str(n)) for n, (t, p, _) in enumerate(pairs)]
     return [{name: getattr(score, name) for name in (*SAME, "hd95")} for score in scores]

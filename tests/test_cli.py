@@ -325,6 +325,11 @@ def test_recipes_of_options_and_of_a_file(tmp_path):
             recipe_of()
 
 
+def test_an_unknown_format_is_refused_before_the_model_is_loaded(tmp_path, capsys):
+    given = ["export", "--model", "nobody", "--format", "xyz", "--out", tmp_path / "o"]
+    refused(capsys, given, "--format xyz: expected onnx, litert, openvino")
+
+
 @pytest.mark.parametrize(
     "command",
     ["train DATA", "crossvalidate DATA", "evaluate DATA --model M", "export --model M --format x"],
