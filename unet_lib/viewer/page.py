@@ -63,7 +63,8 @@ class _Picture:
             result = replace(result, frame=replace(result.frame, regions=(whole,)))
         frame = f"frame {self.frame}" * (result.frame.count > 1)
         unlike = "unlike" * bool(result.shift and result.shift.flagged)
-        parts = [frame, f"{len(result.lesions)} lesions", unlike, self.opinion]
+        count = len(result.lesions)
+        parts = [frame, f"{count} lesion{'s' * (count != 1)}", unlike, self.opinion]
         self.status = ", ".join(filter(None, parts))
         return result
 
@@ -107,6 +108,7 @@ class _Window:
     def _build_side(self, own: float) -> None:
         views = ["Mask", "Probability", "Picture"]
         self.view = ui.toggle(views, value="Mask", on_change=self.draw)
+        ui.label(f"Model {self.segmenter.provenance.name or 'without a name'}")
         label = ui.label()
         self.slider = ui.slider(min=0.01, max=0.99, step=0.01, value=own)
         self.slider.props("aria-label=Threshold").on_value_change(self._decide)
