@@ -34,6 +34,7 @@ REACHED = """(text) => {
   const {ariaLabel, type, textContent, tagName} = document.activeElement;
   return tagName !== "BODY" && [ariaLabel, type, textContent].some((it) => it?.includes(text));
 }"""
+LENGTH = "() => document.querySelector('[aria-label=pixels]').value > 0"
 TABLES = "lesions", "review"
 
 
@@ -134,6 +135,10 @@ def test_drop_move_download(browser, server, pictures):  # noqa: F811
     slider.press("PageUp")
     tab.get_by_text("Threshold 0.5").wait_for()
     tab.get_by_role("button", name="Model's threshold").click()
+    tab.get_by_text("Scale in millimetres").click()
+    for row in (20, 80):
+        tab.locator(".box img").click(position={"x": 30, "y": row})
+    tab.wait_for_function(LENGTH)
 
     masks, lesions, review = downloaded(tab, tab.get_by_role("button", name="Download").click)
     segmenter, expected = load_segmenter(SMALL), {}

@@ -33,10 +33,9 @@ _MOST_BYTES = 400_000_000  # of a file; larger ones cannot be read either
 _MEASURES = ("lesion", "area_px", "width", "height", "area_mm2", "width_mm", "height_mm")
 # The browser itself refuses to ask anybody else. NiceGUI compiles templates, hence 'unsafe-eval'.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: ws://127.0.0.1:* ws://localhost:*"
-_POINT = """({target, offsetX, offsetY}) => {
-    const ratio = target.naturalWidth / target.width;
-    emit([offsetX * ratio, offsetY * ratio]);
-}"""
+_POINT = (
+    "(e) => emit([e.offsetX, e.offsetY].map((v) => v * e.target.naturalWidth / e.target.width))"
+)
 _ZOOM = "".join(
     f'<button type="button" onclick="zoom({factor})">{name}</button> '
     for name, factor in (("Enlarge", 1.5), ("Reduce", 0.67), ("Fit", 0))
@@ -64,8 +63,8 @@ class _Picture:
         frame = f"frame {self.frame}" * (result.frame.count > 1)
         unlike = "unlike" * bool(result.shift and result.shift.flagged)
         count = len(result.lesions)
-        parts = [frame, f"{count} lesion{'s' * (count != 1)}", unlike, self.opinion]
-        self.status = ", ".join(filter(None, parts))
+        lesions = f"{count} lesion{'s' * (count != 1)}"
+        self.status = ", ".join(filter(None, [frame, lesions, unlike, self.opinion]))
         return result
 
 
@@ -263,8 +262,7 @@ class _Window:
     async def _download(self) -> None:
         self.save.disable()
         try:
-            archive = await run.io_bound(self._archive)
-            ui.download.file(archive)
+            ui.download.file(await run.io_bound(self._archive))
         finally:
             self.save.enable()
 
