@@ -64,6 +64,26 @@ def test_frozen_layer_keeps_its_statistics():
     assert all(map(np.array_equal, before, ours.get_weights()))
 
 
+@pytest.mark.parametrize("accumulate", [None, 2])
+def test_fused_adamw_has_the_variables_and_numbers_of_keras(accumulate):
+    results = []
+    for kind in (backend.AdamW, keras.optimizers.AdamW):
+        rng = np.random.default_rng(0)
+        kernel, bias = rng.normal(size=(2, 3, 4)).astype("float32")
+        weights = [keras.Variable(kernel, name="kernel"), keras.Variable(bias, name="bias")]
+        more = {"use_ema": True, "ema_momentum": 0.5, "gradient_accumulation_steps": accumulate}
+        optimizer = kind(0.01, weight_decay=0.1, ema_overwrite_frequency=None, **more)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        optimizer.build(weights)
+        for _ in range(4):
+            gradients = [keras.ops.convert_to_tensor(rng.normal(size=(3, 4)), "float32")] * 2
+            optimizer.apply(gradients, weights)
+        results.append([(v.name, np.asarray(v)) for v in (*weights, *optimizer.variables)])
+    for (name, ours), (other, theirs) in zip(*results, strict=True):
+        assert name == other
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("flags", "gpus", "expected"),
     [

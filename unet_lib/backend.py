@@ -59,6 +59,61 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` with TensorFlow's fused kernels: the same variables and numbers.
+
+    Keras composes decay, step and moving average of each variable of some 20 operations: 21 of
+    122 ms for a step of EfficientNetLite0, which has 186 variables.
+    """
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        if keras.backend.backend() != "tensorflow":
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        common = {
+            "beta1": self.beta_1,
+            "beta2": self.beta_2,
+            "beta1_power": keras.ops.power(self.beta_1, step),
+            "beta2_power": keras.ops.power(self.beta_2, step),
+            "lr": keras.ops.cast(learning_rate, "float32"),
+            "epsilon": self.epsilon,
+        }
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            index = self._get_variable_index(variable)
+            slots = (variable, self._momentums[index], self._velocities[index])
+            handles = zip(("var", "m", "v"), (slot.value.handle for slot in slots), strict=True)
+            sys.modules["tensorflow"].raw_ops.ResourceApplyAdam(
+                grad=keras.ops.cast(gradient, "float32"), **dict(handles), **common
+            )
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        if keras.backend.backend() != "tensorflow":
+            super()._apply_weight_decay(variables)
+            return
+        rate = keras.ops.cast(self.learning_rate, "float32") * self.weight_decay
+        for variable in variables:
+            if self._use_weight_decay(variable.value):
+                _descend(variable, rate, variable.value)
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        if keras.backend.backend() != "tensorflow":
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        # The first average is the first weights.
+        rate = 1.0 - self.ema_momentum * keras.ops.cast(self.iterations != 0, "float32")
+        averages = self._model_variables_moving_average
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            _descend(average, rate, average.value - variable.value)
+
+
+def _descend(variable: Any, rate: Any, direction: Any) -> None:
+    ops = sys.modules["tensorflow"].raw_ops
+    ops.ResourceApplyGradientDescent(var=variable.value.handle, alpha=rate, delta=direction)
+
+
 def _cpu_flags() -> set[str]:
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from unet_lib.backend import fit_input
+from unet_lib.backend import AdamW, fit_input
 from unet_lib.batches import Batches
 from unet_lib.files import atomic_path
 from unet_lib.objectives import LesionDice, make_loss
@@ -71,7 +71,7 @@ def compile_network(network: keras.Model, config: TrainingConfig, updates: int) 
         warmup_target=config.learning_rate if warmup else None,
         warmup_steps=warmup * parts,
     )
-    optimizer = keras.optimizers.AdamW(
+    optimizer = AdamW(
         schedule,
         weight_decay=config.weight_decay,
         gradient_accumulation_steps=parts if parts > 1 else None,
