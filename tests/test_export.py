@@ -13,7 +13,13 @@ from unet_lib.files import sha256
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Segmenter
 from unet_lib.model import UNetConfig, build_unet
-from unet_lib.weights import EXPORT_FORMATS, ExportError, ExportFormat, export_segmenter
+from unet_lib.weights import (
+    EXPORT_FORMATS,
+    ExportError,
+    ExportFormat,
+    export_segmenter,
+    registered_models,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,7 +83,7 @@ def test_a_model_that_computes_something_else_is_not_kept(
 def test_missing_package_is_named(segmenter, tmp_path, monkeypatch, capsys):
     absent = replace(EXPORT_FORMATS["onnx"], packages=("no_such_package",))
     monkeypatch.setitem(EXPORT_FORMATS, "onnx", absent)
-    arguments = ["export", "--model", "busi-small", "--format"]
+    arguments = ["export", "--model", registered_models()[0], "--format"]
     assert main([*arguments, "onnx", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "no-such-package" in said and "requirements-export.txt" in said
