@@ -33,9 +33,7 @@ _MOST_BYTES = 400_000_000  # of a file; larger ones cannot be read either
 _MEASURES = ("lesion", "area_px", "width", "height", "area_mm2", "width_mm", "height_mm")
 # The browser itself refuses to ask anybody else. NiceGUI compiles templates, hence 'unsafe-eval'.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: ws://127.0.0.1:* ws://localhost:*"
-_POINT = (
-    "(e) => emit([e.offsetX, e.offsetY].map((v) => v * e.target.naturalWidth / e.target.width))"
-)
+_AT = "e => emit([e.offsetX, e.offsetY].map((v) => v * e.target.naturalWidth / e.target.width))"
 _ZOOM = "".join(
     f'<button type="button" onclick="zoom({factor})">{name}</button> '
     for name, factor in (("Enlarge", 1.5), ("Reduce", 0.67), ("Fit", 0))
@@ -98,7 +96,7 @@ class _Window:
                 box = ui.element("div").classes("box").props("tabindex=0 role=group")
                 with box.props("aria-label='Picture; arrow keys move it when enlarged'"):
                     self.image = ui.element("img").props("draggable=false alt=''")
-                    self.image.on("click", self._point, js_handler=_POINT)
+                    self.image.on("click", self._point, js_handler=_AT)
                 ui.html(_ZOOM, sanitize=False)
             with ui.element("div").classes("side"):
                 self._build_side(segmenter.threshold)
