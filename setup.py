@@ -12,7 +12,7 @@ setup(
     package_data={
         "": ["py.typed", "templates/*"],
         "unet_lib.shipped.data": ["busi_audit.csv", "splits/*.csv"],
-        "unet_lib.shipped.weights": ["elsewhere.json", "busi-small/*", "encoders/*"],
+        "unet_lib.shipped.weights": ["elsewhere.json", "bus-small/*", "encoders/*"],
     },
     include_package_data=False,
 )

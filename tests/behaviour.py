@@ -38,7 +38,7 @@ SECTIONS = {}
 VERBS = (
     "phantoms check train evaluate segment score crossvalidate duplicates download export weights"
 )
-SHIPPED = ("bus-best", "busi-fold0", "busi-small")
+SHIPPED = ("bus-best", "busi-fold0", "bus-small")
 NEAR = 2e-5
 
 
@@ -179,7 +179,7 @@ def segment():
     pages = [Image.fromarray(cv2.resize(picture, (160, 120))) for picture in pictures[2:5]]
     pages[0].save("in/stack.tif", save_all=True, append_images=pages[1:])
     shutil.copy(get_testdata_file("examples_palette.dcm", download=False), "in")
-    works("segment", "--model", "busi-small", "--out", "out", "in")
+    works("segment", "--model", "bus-small", "--out", "out", "in")
     masks = {p.name: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in Path("out").glob("*_pred*")}
     pixels = {name: digest(mask.shape, mask.tobytes()) for name, mask in sorted(masks.items())}
     return {"masks": pixels, "rows": (Path("out") / "lesions.csv").read_text().splitlines()}

@@ -233,18 +233,18 @@ def test_every_option_arrives(called, tmp_path):
 
 def test_a_training_that_starts_from_a_model_takes_its_network(called, data, tmp_path, capsys):
     for more, size in (("", 128), (" --size 96", 96)):
-        recipe = called("--start-from busi-small" + more)[1]
-        assert recipe.preprocessing.to_dict() == {"size": size, "keep_aspect": False}
+        recipe = called("--start-from bus-small" + more)[1]
+        assert recipe.preprocessing.to_dict() == {"size": size, "keep_aspect": True}
         assert (recipe.network.filters, recipe.network.encoder) == (8, "EfficientNetLite0")
         assert recipe.network.encoder_weights is None
-        assert recipe.training.start_from == "busi-small"
+        assert recipe.training.start_from == "bus-small"
     given = ["train", data, "--out", tmp_path / "r", "--start-from"]
     path = tmp_path / "recipe.json"
     path.write_text('{"network": {"filters": 4}}')
     for more, words in (
-        (["busi-small", "--filters", "32"], "--start-from busi-small: brings its network"),
+        (["bus-small", "--filters", "32"], "--start-from bus-small: brings its network"),
         (["nothing"], "nothing: neither a model folder"),
-        (["busi-small", "--recipe", path], "leave network.filters out"),
+        (["bus-small", "--recipe", path], "leave network.filters out"),
     ):
         refused(capsys, [*given, *more], words)
 

@@ -57,7 +57,7 @@ def test_the_wheel_holds_the_library_and_what_it_reads(wheel):
     ours = {str(p.relative_to(ROOT)) for p in (ROOT / "unet_lib").rglob("*") if p.is_file()}
     assert {name for name in ours if "__pycache__" not in name} <= names
     data = ["data/busi_audit.csv", "data/splits/busi_5fold.csv", "weights/elsewhere.json"]
-    model = [f"weights/busi-small/{name}" for name in ("model.weights.h5", "model.onnx")]
+    model = [f"weights/bus-small/{name}" for name in ("model.weights.h5", "model.onnx")]
     assert {f"unet_lib/shipped/{path}" for path in data + model} <= names
     assert {name.partition("/")[0] for name in names} == {"unet_lib", "unet_lib-0.1.0.dist-info"}
 
@@ -68,7 +68,7 @@ def test_segment_in_an_empty_folder(installed, tmp_path):
     empty.mkdir()
     picture = next(p for p in sorted(phantoms.glob("*/*.png")) if "_mask" not in p.name)
     shutil.copy(picture, empty / "picture.png")
-    command = [installed / "bin" / "unet", "segment", "picture.png", "--model", "busi-small"]
+    command = [installed / "bin" / "unet", "segment", "picture.png", "--model", "bus-small"]
     shown = run(*command, "--out", "masks", cwd=empty)
     assert "1 images" in shown and "Not a medical device" in shown
     mask = cv2.imread(str(empty / "masks" / "picture_pred.png"), cv2.IMREAD_GRAYSCALE)

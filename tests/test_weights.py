@@ -226,13 +226,16 @@ def test_download_is_the_same_as_the_command_download(capsys):
     assert main(["download", "busi-fold0"]) == 0
     assert capsys.readouterr().out == nested and "SHA-256 as registered" in nested
     assert main(["weights", "download", "busi"]) == 2
-    assert "busi: no such weights. Registered: bus-best, busi-fold0" in capsys.readouterr().err
+    assert (
+        "busi: no such weights. Registered: bus-best, bus-small, busi-fold0"
+        in capsys.readouterr().err
+    )
 
 
 def test_verify_finds_what_is_wrong(tmp_path, capsys):
-    model = shutil.copytree(folder_module.REGISTRY / "busi-small", tmp_path / "busi-small")
+    model = shutil.copytree(folder_module.REGISTRY / "bus-small", tmp_path / "bus-small")
     assert main(["weights", "verify", str(model)]) == 0
-    assert "busi-small: as it should be" in capsys.readouterr().out
+    assert "bus-small: as it should be" in capsys.readouterr().out
     card = (model / "CARD.md").read_text()
     count = re.search(r"([\d,]+) parameters", card)[1]
     (model / "CARD.md").write_text(card.replace(count, "1,234"))

@@ -194,7 +194,7 @@ def read_monitor(folder: Path) -> ShiftMonitor | None:
         ) from error
 
 
-RENAMED = {"busi-best": "bus-best"}
+RENAMED = {"busi-best": "bus-best", "busi-small": "bus-small"}
 
 
 def registered_models() -> list[str]:
