@@ -84,6 +84,8 @@ def per_image_table(evaluations: Mapping[int, Evaluation], *, audited: bool = Fa
         rows["without the axilla"] = lesions.subset(lambda case: row(case)["axilla"] == "0")
     lines = []
     for name, cases in rows.items():
+        if not len(cases):
+            continue
         means = [with_interval(group_bootstrap(cases.column(s), cases.groups)) for s in _SCORES]
         missed = cases.column("missed")
         share = f"{missed.sum()} ({missed.mean():.1%})"
