@@ -3,9 +3,10 @@ r"""Score the networks of cross-validations on each data set: trained here, test
     python -m experiments.transfer experiments/transfer BUSI=<BUSI> BUSBRA=<BUS-BRA> \
         --trained BUSI=runs/busi BUSBRA=runs/busbra both=runs/both
 
-Network k is tested on the test part of fold k of each set: a column holds the same images in each
-row, and nobody's training images. `cases.csv` keeps every image's score, `table.md` the table;
-what is scored already is not scored again.
+Network k is tested on the test part of fold k of each set, on nobody's training images. Where some
+trainings have fewer folds, a row of the folds that all have stands below: only rows of the same
+images can be compared. `cases.csv` keeps every image's score, `table.md` the table; what is scored
+already is not scored again.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def cells(rows: Sequence[Row]) -> list[str]:
         interval = share_interval(empty, [row["group"] for row in normals])
         specificity = f"{sum(empty)} of {len(empty)}: {with_interval(interval, 2)}"
     mean = with_interval(group_bootstrap(dice, [row["group"] for row in lesions]))
-    return [mean, f"{len(means)}: {min(means):.3f} to {max(means):.3f}", missed, specificity]
+    spread = f": {min(means):.3f} to {max(means):.3f}" if len(means) > 1 else ""
+    return [mean, f"{len(means)}{spread}", missed, specificity]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -70,20 +72,32 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def folds_of_all(rows: Sequence[Row]) -> set[str]:
+    """Return the folds of a set on which the networks of every training were tested."""
+    tested: dict[str, set[str]] = {}
+    for row in rows:
+        tested.setdefault(row["trained"], set()).add(row["fold"])
+    return set.intersection(*tested.values())
+
+
 def write(folder: Path, rows: Sequence[Row]) -> str:
     """Write scores and table of a folder; returns the table."""
     lines = [",".join(COLUMNS), *(",".join(row[name] for name in COLUMNS) for row in rows)]
     write_atomic(folder / "cases.csv", "\n".join(lines) + "\n")
-    pairs = dict.fromkeys((row["trained"], row["set"]) for row in rows)
-    body = [
-        [*pair, *cells([row for row in rows if (row["trained"], row["set"]) == pair])]
-        for pair in pairs
-    ]
+    body = []
+    for trained, name in dict.fromkeys((row["trained"], row["set"]) for row in rows):
+        here = [row for row in rows if row["set"] == name]
+        own = [row for row in here if row["trained"] == trained]
+        body.append([trained, name, *cells(own)])
+        shared = folds_of_all(here)
+        if shared and shared < {row["fold"] for row in own}:
+            what = f"{trained}, fold {', '.join(sorted(shared))} alone"
+            body.append([what, name, *cells([row for row in own if row["fold"] in shared])])
     head = [
         "trained on",
         "tested on",
         "Dice (95 %)",
-        "networks",
+        "networks: range",
         "missed",
         "normals empty",
     ]

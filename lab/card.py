@@ -55,7 +55,7 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         "trained on": f"{len(model.trained_on)} images of {model.data}, {model.split}; names in "
         "`segmenter.json`",
         "training": f"{recipe.epochs} epochs, cross-entropy + Dice, AdamW, cosine, moving average "
-        f"of the weights; every setting: `{_place(results[0])}/crossvalidation.json`",
+        f"of the weights; every setting: `{place(results[0])}/crossvalidation.json`",
         "chosen on": _chosen_on(settings, model),
         "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); data: see Citation",
     }
@@ -73,7 +73,7 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
         whose="" if one else _OTHERS,
         tables="\n".join(parts),
-        transfer=TRANSFER.read_text(encoding="utf-8") if TRANSFER.is_file() else "not measured",
+        transfer=TRANSFER.read_text(encoding="utf-8") if TRANSFER.is_file() else "not measured\n",
         own=f"outside the test part of fold {fold}: it was trained on them"
         if one
         else "images: it was trained on all of them",
@@ -105,7 +105,7 @@ def headline(results: Sequence[CrossValidation], fold: int | None) -> str:
     return f"{'; '.join(shown)}; {where}"
 
 
-def _place(folds: CrossValidation) -> str:
+def place(folds: CrossValidation) -> str:
     """Name the folder of results as it lies in the repository."""
     whole = folds.folder.resolve()
     return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else folds.name
@@ -188,7 +188,8 @@ U-Net for lesions in B-mode breast ultrasound; output: lesion probability of eac
 {tables}
 ## On a scanner that it has not seen
 
-The same recipe trained on one set and tested on the other; network k on the test part of fold k:
+The same recipe trained on one set and tested on the other; network k on the test part of fold k.
+Only rows of the same images can be compared:
 
 {transfer}
 ## Where it fails

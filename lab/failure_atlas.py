@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from lab.card import place
 from unet_lib.dataset import Case, find_cases, load_case, read_audit
 from unet_lib.files import write_atomic
 from unet_lib.metrics import CaseScore, join_tables
@@ -26,7 +27,7 @@ WORST = 0.05
 _PAGE = """\
 # Failure atlas
 
-The worst of the {scores} lesion images by Dice in the test parts of `experiments/{name}`: the \
+The worst of the {scores} lesion images by Dice in the test parts of `{name}`: the \
 {worst} that score no more than {limit:.3f}, the limit of the worst 5 % (those with the same score \
 are taken too). Each was scored by a network that had not seen it; they are compared with the \
 rest. Circumstances are measured on image and true mask, or come from `data/busi_audit.csv`. Made \
@@ -153,7 +154,7 @@ def main() -> None:
     scores = list(join_tables(folds.evaluations("test")).lesion_cases)
     cases: dict[str, Case] = {case.name: case for case in find_cases(options.busi)}
     pictures = {s.name: measure(*load_case(cases[s.name])) for s in tqdm(scores, "measuring")}
-    path = write_atomic(ROOT / "docs" / "failure_atlas.md", atlas(scores, pictures, folds.name))
+    path = write_atomic(ROOT / "docs" / "failure_atlas.md", atlas(scores, pictures, place(folds)))
     print(path)
 
 

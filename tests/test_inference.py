@@ -183,6 +183,14 @@ def test_wrong_sizes_and_thresholds_are_refused():
         Cleaning(minimum_area=2)
 
 
+def test_a_segmenter_shows_itself_in_a_line_not_its_training_images():
+    names = [f"benign ({number})" for number in range(800)]
+    about = {"name": "mine", "data": "BUSI", "trained_on": names}
+    segmenter = Segmenter(dark_is_lesion(64), Preprocessing(64), 0.4, provenance=about)
+    shown = "<Segmenter mine: input 64 x 64, threshold 0.4, trained on BUSI>"
+    assert repr(segmenter) == shown
+
+
 def test_cleaning_removes_small_and_weak_components():
     probabilities = np.full((20, 20), 0.1, "float32")
     probabilities[1:8, 1:8] = 0.95  # large and strong

@@ -1,6 +1,7 @@
 """The workshop: ledger, tables, cards, published folds, compact weights, failure atlas."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import yaml
 from scipy.stats import wilcoxon
 from test_experiments import RECIPE
 
+from experiments import transfer
 from lab import card, hero, hub, ledger, reproduce, tables
 from lab.compact_weights import rounded
 from lab.failure_atlas import measure
@@ -212,6 +214,23 @@ def test_atlas_measures_what_it_says():
     assert not picture["border"]
     truth[0, 40] = True
     assert measure(image, truth)["border"]
+
+
+def test_published_texts_hold_the_transfer_table_of_the_committed_scores(tmp_path):
+    folder = PUBLISHED / "transfer"
+    text = transfer.write(tmp_path, transfer.read_rows(folder / "cases.csv"))
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() == text.strip()
+    for page in ("docs/results.md", "weights/bus-best/CARD.md", "weights/busi-fold0/CARD.md"):
+        assert text.strip() in (ROOT / page).read_text(encoding="utf-8"), page
+    cells = [line.split(" | ") for line in text.splitlines()]
+    alike = [row[3:5] for row in cells if row[1] == "BUSI" and "647" not in row[4]]
+    assert len(alike) == 3 and all(n == "1" and m.endswith("of 129") for n, m in alike)
+
+
+def test_files_that_cards_name_are_there():
+    for page in (*ROOT.glob("weights/*/CARD.md"), ROOT / "docs" / "failure_atlas.md"):
+        named = re.findall(r"`((?:experiments|docs|data)/[^`<]+)`", page.read_text("utf-8"))
+        assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_the_header_of_a_card_holds_the_scores():

@@ -106,6 +106,14 @@ class Segmenter:
             )
         check_threshold(self.threshold)
 
+    def __repr__(self) -> str:
+        name = self.provenance.name or type(self.network).__name__
+        learnt = f", trained on {self.provenance.data}" if self.provenance.data else ""
+        return (
+            f"<Segmenter {name}: input {self.preprocessing.size} x {self.preprocessing.size}, "
+            f"threshold {self.threshold:g}{learnt}>"
+        )
+
     @property
     def in_keras(self) -> bool:
         """Whether the network is Keras' own, with layers and weights, not a file of a runtime."""
