@@ -60,7 +60,8 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); data: see Citation",
     }
     one = fold is not None
-    heading = f"test part of fold {', '.join(map(str, next(iter(scores.values()))))}"
+    tested = ", ".join(map(str, next(iter(scores.values()))))
+    heading = f"test part of fold {tested}"
     parts = [
         f"## {name}: {heading}\n\n{questions(scored)}\n\n"
         + all_tables(scored, name=model.name, audited=name == "BUSI")
@@ -71,7 +72,7 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         name=model.name,
         banner="".join(f"\n> **{line}**\n" for line in warnings),
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        whose="" if one else _OTHERS,
+        whose="" if one else _OTHERS.format(which=_ALL_FOLDS if "," in tested else _ONE_FOLD),
         tables="\n".join(parts),
         transfer=TRANSFER.read_text(encoding="utf-8") if TRANSFER.is_file() else "not measured\n",
         own=f"outside the test part of fold {fold}: it was trained on them"
@@ -80,18 +81,17 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         data=", ".join(scores),
         citations="\n".join(f"* {CITATIONS[name]}" for name in scores if name in CITATIONS),
     )
-    what = f"fold {fold}" if one else "cross-validated"
+    what = "cross-validated" if "," in tested else f"fold {tested}"
     named = {f"{name}, {what}": scored for name, scored in scores.items()}
     return write_atomic(folder / CARD, header(model.name, named, trained_on=list(scores)) + text)
 
 
 def headline(results: Sequence[CrossValidation], fold: int | None) -> str:
     """Return the main score in a line, for a list of models; `fold` as in the model folder."""
-    where = (
-        f"test part of fold {fold}"
-        if fold is not None
-        else "cross-validation of the recipe, not of this very network"
-    )
+    tested = _test_scores(results[0], fold)
+    where = "cross-validation" if len(tested) > 1 else f"test part of fold {next(iter(tested))}"
+    if fold is None:
+        where += " of the recipe, not of this very network"
     shown = []
     for folds in results:
         lesions = join_tables(_test_scores(folds, fold)).lesion_cases
@@ -137,7 +137,7 @@ def _chosen_on(settings: dict, model: Provenance) -> str:
     threshold = f"threshold {settings['threshold']:g}, {cleaning}"
     if model.fold is None:
         return (
-            f"nothing: all epochs of the recipe; {threshold} from the folds of "
+            f"nothing: all epochs of the recipe; {threshold} from the validation parts in "
             f"`experiments/{model.operating_point_from}`"
         )
     result, met = model.training, ""
@@ -171,9 +171,12 @@ def ship(source: Path, name: str, results: Sequence[Path]) -> Path:
 
 _OTHERS = """
 The scores below are those of the recipe: of networks that had not seen the images. This very
-network was trained on all of them, so no image of these sets can score it. In the five folds each
-picture is tested once and chose a threshold in another fold, so they too are a little flattered.
+network was trained on all of them, so no image of these sets can score it. {which}
 """
+_ALL_FOLDS = """In the five folds each
+picture is tested once and chose a threshold in another fold, so they too are a little flattered."""
+_ONE_FOLD = """Only one fold
+was trained: one network on one part of each set; another training may differ by some hundredths."""
 
 _TEXT = """\
 # {name}
@@ -188,8 +191,8 @@ U-Net for lesions in B-mode breast ultrasound; output: lesion probability of eac
 {tables}
 ## On a scanner that it has not seen
 
-The same recipe trained on one set and tested on the other; network k on the test part of fold k.
-Only rows of the same images can be compared:
+Networks of `bus-best`'s recipe, trained on one set and tested on the other; network k on the test
+part of fold k. Only rows of the same images can be compared:
 
 {transfer}
 ## Where it fails

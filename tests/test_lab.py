@@ -220,11 +220,18 @@ def test_published_texts_hold_the_transfer_table_of_the_committed_scores(tmp_pat
     folder = PUBLISHED / "transfer"
     text = transfer.write(tmp_path, transfer.read_rows(folder / "cases.csv"))
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == text.strip()
-    for page in ("docs/results.md", "weights/bus-best/CARD.md", "weights/busi-fold0/CARD.md"):
-        assert text.strip() in (ROOT / page).read_text(encoding="utf-8"), page
+    for page in (ROOT / "docs" / "results.md", *ROOT.glob("weights/*/CARD.md")):
+        assert text.strip() in page.read_text(encoding="utf-8"), page
     cells = [line.split(" | ") for line in text.splitlines()]
     alike = [row[3:5] for row in cells if row[1] == "BUSI" and "647" not in row[4]]
     assert len(alike) == 3 and all(n == "1" and m.endswith("of 129") for n, m in alike)
+
+
+def test_a_card_of_one_fold_promises_no_five():
+    for page in ROOT.glob("weights/*/CARD.md"):
+        text = page.read_text(encoding="utf-8")
+        five = "part of fold 0, 1, 2, 3, 4" in text
+        assert ("cross-validated" in text) == ("In the five folds" in text) == five, page
 
 
 def test_files_that_cards_name_are_there():
