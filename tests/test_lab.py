@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -156,6 +157,31 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
     model.threshold = 0.01
     save_segmenter(model, RECIPE.network, kept.folder / "fold1" / "model")
     assert reproduce.main([str(kept.folder), str(folder)]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["joint-BUSI", "joint-BUSBRA"])
+def test_published_tables_and_captions_are_those_of_today(tmp_path, name):
+    published = PUBLISHED / "joint" / name
+    ledger.publish(load_crossvalidation(published), tmp_path)
+    for page in ("test/report.md", "test/tables.md", "validation/tables.md"):
+        assert (tmp_path / page).read_text() == (published / page).read_text(), page
+    figures = {path.name for path in (tmp_path / "test").glob("*.png")}
+    assert figures == {path.name for path in (published / "test").glob("*.png")}
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model, recipe", [("bus-best", "joint"), ("busi-fold0", "joint"), ("bus-small", "small")]
+)
+def test_cards_are_those_of_today(tmp_path, model, recipe):
+    copy = shutil.copytree(ROOT / "weights" / model, tmp_path / model)
+    results = [
+        load_crossvalidation(PUBLISHED / recipe / f"{recipe}-{d}") for d in ("BUSI", "BUSBRA")
+    ]
+    text = card.write_card(copy, results).read_text(encoding="utf-8")
+    assert text == (ROOT / "weights" / model / card.CARD).read_text(encoding="utf-8")
 
 
 def test_ledgers_that_are_damaged(tmp_path):
