@@ -1,7 +1,9 @@
 """From any picture to a mask at its own size; scores of many; what the model has seen."""
 
 import io
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -20,9 +22,11 @@ from unet_lib.inference import (
     UnreadableImages,
     evaluate_cases,
     find_lesions,
+    show_cases,
 )
 from unet_lib.metrics import score_case
 from unet_lib.phantoms import make_phantoms
+from unet_lib.shift import ShiftWarning
 
 pytestmark = pytest.mark.keras
 
@@ -250,6 +254,16 @@ def test_evaluation_equals_one_case_at_a_time(segmenter, cases):
 def seen(segmenter, cases, data="phantoms"):
     about = evaluate_cases(segmenter, cases, provenance={"data": data}, progress=False).provenance
     return about.seen_in_training, (about.training_overlap or {}).get("in_training")
+
+
+def test_cases_are_shown_without_a_warning_that_names_no_image(cases):
+    monitor = SimpleNamespace(measure=lambda *_: SimpleNamespace(flagged=True))
+    unlike = Segmenter(dark_is_lesion(64), Preprocessing(64), monitor=monitor)
+    with pytest.warns(ShiftWarning):
+        mask = unlike.segment(cases[0].image_path).mask
+    with warnings.catch_warnings(action="error"):
+        shown = show_cases(unlike, cases)(cases[0].name)
+    np.testing.assert_array_equal(shown[2], mask)
 
 
 def test_images_seen_in_training_are_found_by_content(segmenter, cases, tmp_path):

@@ -124,7 +124,7 @@ def show_cases(
 
     def show(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image, truth = load_case(by_name[name])
-        return image, truth, segmenter.segment(image).mask
+        return image, truth, segmenter.mask(segmenter.probabilities(image))
 
     return show
 
