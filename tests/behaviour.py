@@ -268,7 +268,7 @@ def ledger():
     with open(ROOT / "experiments" / "ledger.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     result = {"rows": digest(*(texts_of(row) for row in rows)), "names": []}
-    for path in sorted((ROOT / "experiments").glob("*/crossvalidation.json")):
+    for path in sorted((ROOT / "experiments").glob("*/*/crossvalidation.json")):
         stored = json.loads(path.read_text())
         recipe = Recipe.from_dict(stored["recipe"])
         made = recipe_digest(recipe, stored["data"], stored["split"], stored["normals"])

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
 VERBS = (
     *("phantoms", "check", "duplicates", "train", "evaluate", "segment", "score"),
-    *("crossvalidate", "download", "weights", "export"),
+    *("crossvalidate", "download", "weights", "export", "view"),
 )
 SMALL = ["--size", "32", "--filters", "4", "--depth", "2"]
 
