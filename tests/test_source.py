@@ -119,3 +119,16 @@ def test_busi_gets_its_committed_folds(busi_dir, monkeypatch):
     for part, listed in names(source.split).items():
         rows = Folds.read(COMMITTED_FOLDS["BUSI"]).rows
         assert sorted(listed) == sorted(row.image for row in rows if row.parts[3] == part)
+
+
+def test_bus_bra_gets_its_committed_folds_and_is_not_searched_again(busbra_dir, monkeypatch):
+    monkeypatch.setattr("unet_lib.dataset.groups.duplicate_pairs", None)
+    source = open_dataset(busbra_dir, fold=2)
+    assert (*what(source), len(source.cases)) == ("clinical", "BUSBRA", 1323)
+    assert source.provenance.split == "busbra_5fold, fold 2"
+    assert source.provenance.groups == "busbra_5fold.csv, patients"
+    rows = Folds.read(COMMITTED_FOLDS["BUSBRA"]).rows
+    assert sorted(names(source.split)["test"]) == sorted(
+        r.image for r in rows if r.parts[2] == "test"
+    )
+    assert len({case.group for case in source.cases}) == len({row.group for row in rows})

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError
 from unet_lib.dataset.dividing import join_data_sets, make_folds
-from unet_lib.dataset.groups import group_cases
+from unet_lib.dataset.groups import GROUPS_FILE, group_cases
 from unet_lib.dataset.reading import TEXTS, find_root, locate_dataset, of_folder, read_folder
-from unet_lib.dataset.splits import PARTS, Folds, Split, SplitError, committed_folds, own_split
+from unet_lib.dataset.splits import (
+    COMMITTED_FOLDS,
+    PARTS,
+    Folds,
+    Split,
+    SplitError,
+    committed_folds,
+    own_split,
+)
 from unet_lib.phantoms import is_phantoms, make_phantoms
 from unet_lib.provenance import Provenance
 
@@ -145,10 +153,14 @@ def open_folder(
 ) -> tuple[Sequence[Case], Provenance]:
     """Return the cases of a folder with their groups, undivided, and what is known of them."""
     root = find_root(Path(folder))
-    cases, groups = group_cases(read_folder(root), root, progress=progress)
+    cases = read_folder(root)
+    committed = committed_folds(cases)
+    # The search over BUS-BRA takes minutes, and its committed folds hold what was found.
+    whole = committed and committed[0] == "BUSBRA" and not (root / GROUPS_FILE).is_file()
+    listed = COMMITTED_FOLDS["BUSBRA"] if whole else "auto"
+    cases, groups = group_cases(cases, root, listed, progress=progress)
     if any(is_phantoms(case.image_path) for case in cases):
         return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
-    committed = committed_folds(cases)
     name = committed[0] if committed else _name(root)
     return cases, Provenance(data=name, data_kind="clinical", groups=groups)
 
