@@ -132,3 +132,12 @@ def test_bus_bra_gets_its_committed_folds_and_is_not_searched_again(busbra_dir, 
         r.image for r in rows if r.parts[2] == "test"
     )
     assert len({case.group for case in source.cases}) == len({row.group for row in rows})
+
+
+def test_busi_and_bus_bra_are_joined_without_a_search(busi_dir, busbra_dir, monkeypatch):
+    """It was made once, over both: there are no near-duplicates across them."""
+    monkeypatch.setattr("unet_lib.dataset.groups.duplicate_pairs", None)
+    monkeypatch.setattr("unet_lib.dataset.dividing.duplicate_pairs", None)
+    source = open_dataset([busi_dir, busbra_dir])
+    assert source.provenance.split == "busi_5fold_v2 + busbra_5fold, fold 0"
+    assert [len(part) for part in names(source.split).values()] == [1443, 239, 421]
