@@ -78,8 +78,8 @@ def make_fold(run: Run, parts: dict[str, Split], fold: int, folder: Path) -> dic
     segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
     segmenter.monitor = monitor(parts)
     result = run.result | choice.to_dict()
-    known = record(run, parts, fold)
-    segmenter.provenance = known.but(name=run.folder.name, training=result)
+    provenance = record(run, parts, fold)
+    segmenter.provenance = provenance.but(name=run.folder.name, training=result)
     save_segmenter(segmenter, run.recipe.network, folder)
     compact_folder(folder)
     return result
