@@ -236,7 +236,8 @@ def test_another_name_for_this_machine_is_refused_and_nothing_is_left(server):
 
 def test_the_verb_names_what_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nicegui", None)
-    monkeypatch.delitem(sys.modules, "unet_lib.viewer", raising=False)
+    for name in ("unet_lib.viewer", "unet_lib.viewer.page"):  # imported by another test
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["view", "--port", str(port)]) == 2
