@@ -115,8 +115,8 @@ def join_data_sets(
         ]
     pairs = []
     # BUSI and BUS-BRA have none across; the search over both takes a quarter of an hour.
-    splits = {folds.name if folds else "" for _, folds in sets.values()}
-    searched = splits <= {path.stem for path in COMMITTED_FOLDS.values()}
+    committed = [Folds.read(path) for path in COMMITTED_FOLDS.values()]
+    searched = all(folds in committed for _, folds in sets.values())
     if not searched and not all(is_phantoms(case.image_path) for case in cases):
         pairs = duplicate_pairs(cases, progress=progress)
         pairs = [pair for pair in pairs if len({cases[i].data_set for i in pair[:2]}) > 1]
