@@ -80,6 +80,9 @@ class Augmentation(Settings):
         Grey value lost or gained at the bottom edge, growing linearly with depth (depth gain).
     shadow : float
         Grey value lost within one acoustic shadow that runs from some depth to the bottom edge.
+    lesion_free : float
+        Probability that the tissue left or right of the lesions, mirrored, takes their place: a
+        picture of the same scanner without a lesion. The strip must have a fifth of the width.
     """
 
     horizontal_flip: float = _strength(0.5, limit=1.0)
@@ -94,6 +97,7 @@ class Augmentation(Settings):
     blur: float = _strength(0.006, limit=0.03)
     attenuation: float = _strength(0.2, limit=0.8)
     shadow: float = _strength(0.25, limit=0.8)
+    lesion_free: float = _strength(0.0, limit=0.9)
 
     def __init_subclass__(cls) -> None:
         AUGMENTATIONS[cls.__name__] = cls
@@ -139,7 +143,10 @@ class Augmentation(Settings):
                 f"{mask if mask is None else f'{mask.dtype} {mask.shape}'}."
             )
         draw = _Draw(rng)
-        image, mask = _warp(image, mask, self._coordinates(shape, draw))
+        coordinates = self._coordinates(shape, draw)
+        if mask is not None and draw.unit["lesion_free"] < self.lesion_free:
+            coordinates = _beside(image, mask, coordinates, draw.unit["side"])
+        image, mask = _warp(image, mask, coordinates)
         return self._intensities(image, draw), mask
 
     def _coordinates(self, shape: tuple[int, int], draw: _Draw) -> np.ndarray | None:
@@ -213,6 +220,7 @@ class _Draw:
         self.unit = dict(zip(names, rng.random(len(names)).tolist(), strict=True))
         elastic, speckle = rng.integers(2**63, size=2).tolist()
         self._seeds = {"elastic": elastic, "speckle": speckle}
+        self.unit |= zip(("lesion_free", "side"), rng.random(2).tolist(), strict=True)
 
     def amount(self, name: str) -> float:
         """Return a number in (0, 1], or 0 when this effect sits this pair out."""
@@ -228,6 +236,28 @@ class _Draw:
 
     def _taken(self, effect: str) -> bool:
         return self.unit[f"take {effect}"] < PROBABILITIES[effect]
+
+
+def _beside(
+    image: np.ndarray, mask: np.ndarray, coordinates: np.ndarray | None, side: float
+) -> np.ndarray | None:
+    """Let a map read within the columns left or right of all lesions, mirrored at their ends."""
+    columns, scan = np.flatnonzero(mask.any(0)), np.flatnonzero(image.any((0, 2)))
+    if not columns.size:
+        return coordinates
+    first, last, margin = scan[0], scan[-1], mask.shape[1] // 32
+    strips = [(first, columns[0] - margin), (columns[-1] + margin, last)]
+    strips = [ends for ends in strips if ends[1] - ends[0] >= 0.2 * (last - first)]
+    if not strips:
+        return coordinates
+    low, high = strips[int(side * len(strips))]
+    if coordinates is None:
+        y, x = np.mgrid[: mask.shape[0], : mask.shape[1]].astype(np.float32)
+        coordinates = np.dstack([x, y])
+    x, width = coordinates[..., 0], high - low
+    mirrored = low + width - np.abs((x - low) % (2 * width) - width)
+    coordinates[..., 0] = np.where((x >= first) & (x <= last), mirrored, x)
+    return coordinates
 
 
 def _warp(
