@@ -11,7 +11,7 @@ from unet_lib.augment import PROBABILITIES, Augmentation
 
 GEOMETRY = ("horizontal_flip", "rotation", "scale", "shift", "elastic")
 LIMITS = {field.name: field.metadata["limit"] for field in fields(Augmentation)}
-INTENSITY = tuple(name for name in LIMITS if name not in GEOMETRY)
+INTENSITY = tuple(name for name in LIMITS if name not in (*GEOMETRY, "lesion_free"))
 
 
 def only(**strengths: float) -> Augmentation:
@@ -119,6 +119,29 @@ def test_each_intensity_change_works_alone_and_leaves_the_mask(name):
         assert np.array_equal(out_mask, MASK)
         changed += not np.array_equal(out, image)
     assert changed == pytest.approx(300 * PROBABILITIES[name], abs=35)
+
+
+def test_lesion_free_shows_only_tissue_beside_the_lesion():
+    """Columns are told apart by their grey: none of the lesion's is shown, black stays black."""
+    image = np.tile(np.linspace(0.2, 0.9, 112, dtype=np.float32), (96, 1))[..., None]
+    image[:, :12] = image[:, 100:] = 0  # padding beside the scan
+    mask = np.zeros((96, 112), bool)
+    mask[30:60, 40:60] = True
+    lesion, sides = image[0, 40:60, 0], set()
+    empty = 0
+    for out, out_mask in draws(only(lesion_free=0.5), image, mask, 200):
+        if out_mask.any():
+            assert np.array_equal(out, image) and np.array_equal(out_mask, mask)
+            continue
+        empty += 1
+        shown = out[:, 12:100]
+        assert not ((shown > lesion.min()) & (shown < lesion.max())).any()
+        assert shown.min() > 0 and not out[:, :12].any() and not out[:, 100:].any()
+        sides.add(bool(shown.max() < lesion.min()))
+    assert empty == pytest.approx(100, abs=25) and sides == {True, False}
+    wide = np.ones_like(mask)  # nothing is left beside it
+    for out, _ in draws(only(lesion_free=0.9), image, wide, 20):
+        assert np.array_equal(out, image)
 
 
 def test_one_strength_does_not_change_the_other_effects():

@@ -34,7 +34,7 @@ from unet_lib.training import (
     train,
     tune_threshold,
 )
-from unet_lib.training.result import CLEANINGS, THRESHOLDS, _choose, _score_settings
+from unet_lib.training.result import CLEANINGS, THRESHOLDS, _choose, score_settings
 from unet_lib.weights import WeightsError, save_segmenter
 
 pytestmark = pytest.mark.keras
@@ -456,7 +456,7 @@ def test_tuning_scores_each_setting_as_the_report_does(seed):
     truth = np.roll(noise, 3, axis=1) > np.quantile(noise, 0.9)
     if seed == 0:
         truth[:] = False
-    scores = _score_settings(truth, probabilities)
+    scores = score_settings(truth, probabilities)
     for (i, cleaning), (j, threshold) in itertools.product(
         enumerate(CLEANINGS), enumerate(THRESHOLDS)
     ):

@@ -81,8 +81,9 @@ class Augmentation(Settings):
     shadow : float
         Grey value lost within one acoustic shadow that runs from some depth to the bottom edge.
     lesion_free : float
-        Probability that the tissue left or right of the lesions, mirrored, takes their place: a
-        picture of the same scanner without a lesion. The strip must have a fifth of the width.
+        Share of a data set's pictures without a lesion, where it has fewer: the tissue left or
+        right of the lesions, mirrored, takes their place. Of `apply`, the probability of that; the
+        strip must have a fifth of the width.
     """
 
     horizontal_flip: float = _strength(0.5, limit=1.0)

@@ -63,6 +63,10 @@ class TrainingConfig(Settings):
     repeat : str
         How often the images of a data set come in an epoch where several are joined:
         ``"BUSI=2,BUSBRA=1"``; once where it is not named.
+    threshold, minimum_peak : float
+        Of the model (`Segmenter`, `Cleaning`); threshold 0 = both, and the least area, are chosen
+        on validation images. A fold has so few that the choice costs more on another scanner than
+        it brings (`experiments/README.md`).
     start_from : str
         Model whose weights the network starts from, as `load_segmenter` takes it; it must be the
         same network. Empty: random weights, or `UNetConfig.encoder_weights`.
@@ -86,6 +90,8 @@ class TrainingConfig(Settings):
     memory_mb: float = 1024.0
     start_from: str = ""
     repeat: str = ""
+    threshold: float = 0.0
+    minimum_peak: float = 0.0
 
     def __post_init__(self) -> None:
         self.check(
@@ -104,6 +110,8 @@ class TrainingConfig(Settings):
             seed=(0, 2**32 - 1),
             workers=(1, 256),
             memory_mb=(0, 1e9),
+            threshold=(0, 1),
+            minimum_peak=(0, 1),
         )
         self.check(f" (epochs {self.epochs})", warmup_epochs=(0, self.epochs))
         if self.batch_size % self.accumulate:

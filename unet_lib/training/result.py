@@ -82,6 +82,8 @@ def tune_threshold(
     segmenter: Segmenter,
     cases: Sequence[Case],
     *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    cleanings: Sequence[Cleaning] = CLEANINGS,
     new_images: bool = False,
     progress: bool = True,
 ) -> ThresholdChoice:
@@ -100,6 +102,8 @@ def tune_threshold(
     cases : sequence of Case
         Validation images with masks; never the test images. Their hashes are added to
         ``segmenter.provenance``, so that `evaluate_cases` calls them no test from now on.
+    thresholds, cleanings : sequence of float, of Cleaning
+        What there is to choose from; one each only scores it.
     new_images : bool
         Whether images are allowed that a model with a record of its images was neither trained
         nor validated on: for a threshold for your own images. They are no test afterwards.
@@ -140,7 +144,9 @@ def tune_threshold(
     normals: list[np.ndarray] = []
     for probabilities in bar:
         truth = truths.pop(0)
-        (lesions if truth.any() else normals).append(_score_settings(truth, probabilities))
+        (lesions if truth.any() else normals).append(
+            score_settings(truth, probabilities, thresholds, cleanings)
+        )
     used = {*(segmenter.provenance.tuned_on or ()), *hashes} - (record.hashes if record else set())
     if used:
         segmenter.provenance = segmenter.provenance.but(tuned_on=sorted(used))
@@ -153,25 +159,30 @@ def tune_threshold(
     specificity = np.mean(normals, axis=0)[..., 1] if normals else np.full_like(dice, np.nan)
     candidates = tuple(
         Candidate(threshold, cleaning, float(dice[i, j]), float(specificity[i, j]))
-        for i, cleaning in enumerate(CLEANINGS)
-        for j, threshold in enumerate(THRESHOLDS)
+        for i, cleaning in enumerate(cleanings)
+        for j, threshold in enumerate(thresholds)
     )
     chosen = _choose(candidates)
     met = not chosen.specificity < LEAST_SPECIFICITY
     return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
 
 
-def _score_settings(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def score_settings(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: Sequence[float] = THRESHOLDS,
+    cleanings: Sequence[Cleaning] = CLEANINGS,
+) -> np.ndarray:
     """Return Dice and whether nothing is left, (cleanings, thresholds, 2), of one image.
 
     A cleaning keeps whole components, so their pixels are counted once a threshold.
     """
-    scores = np.empty((len(CLEANINGS), len(THRESHOLDS), 2))
+    scores = np.empty((len(cleanings), len(thresholds), 2))
     lesion = np.count_nonzero(truth)
-    for j, threshold in enumerate(THRESHOLDS):
+    for j, threshold in enumerate(thresholds):
         labels, areas, peaks = measure_components(probabilities >= threshold, probabilities)
         overlaps = np.bincount(labels[truth], minlength=len(areas))
-        for i, cleaning in enumerate(CLEANINGS):
+        for i, cleaning in enumerate(cleanings):
             keep = cleaning.keeps(areas, peaks, truth.size)
             predicted = areas[keep].sum()
             dice = 2 * overlaps[keep].sum() / (predicted + lesion) if lesion else np.nan
@@ -253,7 +264,11 @@ def finish(
         segmenter.threshold, segmenter.cleaning = operating_point
         result |= {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
     else:
-        choice = tune_threshold(segmenter, split.validation, progress=progress)
+        config, settings = recipe.training, {}
+        if config.threshold:
+            cleaning = Cleaning(minimum_peak=config.minimum_peak)
+            settings = {"thresholds": [config.threshold], "cleanings": [cleaning]}
+        choice = tune_threshold(segmenter, split.validation, **settings, progress=progress)
         segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
         best = epochs.history[epochs.best_epoch - 1]
         result["best_validation_loss"] = epochs.best_loss
