@@ -4,8 +4,10 @@
     python tests/behaviour.py compare BASE.json [--root CHECKOUT] [--only NAME ...] [--write]
 
 Only what stays is used: the command line, the names that `unet_lib` exports, and files. Each
-section runs in a process of its own. In a record texts and whole numbers must be equal; floats may
-differ by 2e-5. What differs on purpose is written with ``--write``, with the reason in the commit.
+section runs in a process of its own. Refusals, committed folds, the ledger's digests and networks
+trained elsewhere have tests of their own. In a record texts and whole numbers must be equal;
+floats may differ by 2e-5. What differs on purpose is written with ``--write``, with the reason in
+the commit.
 The folders in `data/format1` were made by commit 4686e57: three epochs of a tiny network on 12
 phantoms of seed 3, whole, and stopped after the second epoch; and a model folder.
 """
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import importlib
 import io
@@ -124,15 +125,6 @@ def phantoms():
 
 
 @section
-def busi_folds():
-    from unet_lib import find_cases, make_folds
-
-    made = make_folds(find_cases(os.environ["BUSI_DIR"]), seed=5).save(Path("folds.csv"))
-    committed = (ROOT / "data" / "splits" / "busi_5fold.csv").read_text()
-    return {"committed": digest(committed), "equal": made.read_text() == committed}
-
-
-@section
 def evaluate():
     works("phantoms", "data", "--count", 20, "--seed", 8)
     for name in SHIPPED:
@@ -185,36 +177,6 @@ def segment():
     return {"masks": pixels, "rows": (Path("out") / "lesions.csv").read_text().splitlines()}
 
 
-def settle(model, seed: int) -> None:
-    """Give every weight a size at which each path through the network counts."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        shape, name = tuple(weight.shape), weight.path.split("/")[-1]
-        if name in ("gamma", "moving_variance"):
-            weight.assign(rng.uniform(0.6, 1.5, shape))
-        elif "seed" not in name:
-            scale = 0.2 if len(shape) < 2 else np.sqrt(2 / max(np.prod(shape[:-1]), 1))
-            weight.assign(rng.normal(0, scale, shape))
-
-
-@section
-def foreign():
-    from foreign_zoo import LOADED
-
-    from unet_lib import load_foreign_weights
-
-    result = {}
-    for index, (name, build) in enumerate(LOADED.items()):
-        side = 64 if "depth 6" in name else 32
-        model = build(side)
-        settle(model, index)
-        model.save_weights("their.weights.h5")
-        loaded = load_foreign_weights("their.weights.h5", size=side, progress=False)
-        picture = np.random.default_rng(index).random((1, side, side, model.input_shape[-1]))
-        result[name] = sample(loaded.network.predict_on_batch(picture.astype(np.float32)))
-    return result
-
-
 def tiny_training(name: str, resume: bool) -> dict:
     from unet_lib import Recipe, open_dataset, train
 
@@ -247,33 +209,6 @@ def format1():
         settings = texts_of([segmenter.threshold, segmenter.cleaning.to_dict()])
         result[name] = [*settings, *sample(segmenter.probabilities(picture))]
     result["history"] = texts_of(done.history)
-    return result
-
-
-@section
-def ledger():
-    """Each committed experiment still has the digest that the ledger gives it."""
-    for home in (
-        "lab",
-        "lab.crossvalidation",
-        "lab.ledger",
-        "unet_lib.experiments",
-        "unet_lib.training",
-    ):
-        with contextlib.suppress(ModuleNotFoundError, AttributeError):
-            recipe_digest = importlib.import_module(home).recipe_digest
-            break
-    from unet_lib import Recipe
-
-    with open(ROOT / "experiments" / "ledger.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    result = {"rows": digest(*(texts_of(row) for row in rows)), "names": []}
-    for path in sorted((ROOT / "experiments").glob("*/*/crossvalidation.json")):
-        stored = json.loads(path.read_text())
-        recipe = Recipe.from_dict(stored["recipe"])
-        made = recipe_digest(recipe, stored["data"], stored["split"], stored["normals"])
-        named = {row["digest"] for row in rows if row["name"] == path.parent.name}
-        result["names"].append(f"{path.parent.name} {made} {made in named}")
     return result
 
 
@@ -323,41 +258,6 @@ def keys():
             result[str(path)] = " ".join([*upper, digest(*lower)])
         elif path.suffix == ".csv":
             result[str(path)] = path.read_text().partition("\n")[0]
-    return result
-
-
-@section
-def errors():
-    """Exit code and last line of bad inputs."""
-    data = twelve()
-    Path("bad.png").write_bytes(b"no picture")
-    Path("bad.weights.h5").write_bytes(b"no weights")
-    Path("bad.csv").write_text("image,fold0\nx,test\n")
-    Path("empty").mkdir()
-    tiny = ("--model", FIXTURES / "model")
-    commands = [
-        ("check", "absent"),
-        ("phantoms", ".", "--count", 2),
-        ("train", data, "--out", "new", "--epochs", 0),
-        ("train", data, "--out", FIXTURES / "half"),
-        ("evaluate", *tiny, data, "--split", "bad.csv", "--out", "new"),
-        ("evaluate", "--model", "nobody", data, "--out", "new"),
-        ("segment", *tiny, "--out", "new", "bad.png"),
-        ("segment", *tiny, "--out", "new", "empty"),
-        ("segment", "--model", "bad.weights.h5", "--out", "new", data / "benign"),
-        ("score", "empty", data, "--out", "new"),
-        ("crossvalidate", data, "--out", "new", "--set", "network.wings=2"),
-        ("download", "nobody"),
-        ("weights", "inspect", "bad.weights.h5"),
-    ]
-    result = {}
-    for command in commands:
-        code, text = run(*command)
-        line = [line for line in text.splitlines() if line.startswith(f"unet_lib {command[0]}")][0]
-        both = [
-            text.replace(str(FIXTURES), "FIXTURES") for text in (" ".join(map(str, command)), line)
-        ]
-        result[both[0]] = f"{code}: {both[1]}"
     return result
 
 

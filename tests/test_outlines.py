@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
+from conftest import write_png
 from PIL import Image, ImageDraw
 
 from unet_lib.dataset import DatasetError, check_cases, find_cases, load_case
@@ -18,10 +19,7 @@ CORNERS = [[10.4, 8.0], [40.6, 12.2], [30.0, 36.9]]
 
 
 def picture(path: Path, number: int = 1) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, SIZE, np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
+    return write_png(path, np.random.default_rng(number).integers(0, 256, SIZE, np.uint8))
 
 
 def mask(path: Path) -> Path:

@@ -68,9 +68,9 @@ def test_rows_of_lesion_images_are_those_of_the_table(index):
         expected = asdict(group_bootstrap(values, table.groups, seed=0))
         assert asdict(row["means"][name]) == pytest.approx(expected, nan_ok=True)
         assert row["means"][name].known <= (index == 0)  # 16 groups of one class are too few
-        assert row["medians"][name] == pytest.approx(np.median(values))
-        quartiles = np.quantile(values, [0.05, 0.25, 0.75, 0.95])
-        assert row["quantiles"][name] == pytest.approx(quartiles.tolist())
+        quartiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+        assert row["medians"][name] == pytest.approx(quartiles.pop(2))
+        assert row["quantiles"][name] == pytest.approx(quartiles)
     assert row["missed"] == table.column("missed").sum() > 0
     assert row["detected"] == share_interval(~table.column("missed"), table.groups)
     pieces, found = row["components_found"], table.column("components_found").sum()
@@ -292,11 +292,7 @@ def test_differences_are_those_of_the_same_images_in_any_order():
     assert math.isnan(area.p)
 
 
-def test_the_order_turns_the_sign_and_a_table_does_not_differ_from_itself():
-    for one, other in zip(compare(GOOD, POOR), compare(POOR, GOOD), strict=True):
-        assert one.difference.mean == pytest.approx(-other.difference.mean)
-        assert (one.better, one.worse) == (other.worse, other.better)
-        assert one.difference.low == pytest.approx(-other.difference.high, abs=1e-9, nan_ok=True)
+def test_a_table_does_not_differ_from_itself():
     for one in compare(GOOD, GOOD):
         assert (one.difference.mean, one.p, one.better, one.worse) == (0, 1, 0, 0)
         assert not one.difference.known
