@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import threading
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,24 +28,19 @@ DOOR, FILE = "/drive.google.com/uc", "/drive.usercontent.google.com/download"
 class Answer:
     """What the server sends, and how it misbehaves."""
 
-    body: bytes | str = b""
+    body: bytes
     status: int = 200
     kind: str = "application/octet-stream"
     cut: int | None = None  # bytes after which the connection is closed, more was announced
-    hold: bool = False  # stay connected at that point, and send nothing, until the server is closed
-    pause: float = 0  # seconds between two pieces of 64 kB
     disposition: str = ""
-
-    def __post_init__(self):
-        self.body = self.body.encode() if isinstance(self.body, str) else self.body
 
 
 def page(text):
-    return Answer(text, kind="text/html; charset=utf-8")
+    return Answer(text.encode(), kind="text/html; charset=utf-8")
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers by path; understands Range; remembers requests."""
+    """Answers by path; understands Range unless told not to; remembers requests."""
 
     daemon_threads = True
 
@@ -55,7 +49,6 @@ class Server(http.server.ThreadingHTTPServer):
         self.answers: dict[str, Answer | Callable] = {}
         self.requests: list[str] = []
         self.ranges = True
-        self.closing = threading.Event()
         if context:
             self.socket = context.wrap_socket(self.socket, server_side=True)
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.server_port}"
@@ -71,11 +64,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):  # noqa: N802
-        path = urlsplit(self.path).path
-        self.server.requests.append(path)
-        answer = self.server.answers.get(path, Answer("not here", 404, "text/html"))
+        parts = urlsplit(self.path)
+        self.server.requests.append(parts.path)
+        answer = self.server.answers.get(parts.path, Answer(b"not here", 404, "text/html"))
         if callable(answer):
-            answer = answer(parse_qs(urlsplit(self.path).query))
+            answer = answer(parse_qs(parts.query))
         body, status = answer.body, answer.status
         headers = {"Content-Type": answer.kind, "Connection": "close"}
         if answer.disposition:
@@ -89,14 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)
         self.end_headers()
-        body = body if answer.cut is None else body[: answer.cut]
-        size = (1 << 16) if answer.pause else max(1, len(body))
-        for start in range(0, len(body), size):
-            self.wfile.write(body[start : start + size])
-            time.sleep(answer.pause)
-        self.wfile.flush()
-        if answer.hold:
-            self.server.closing.wait(60)
+        self.wfile.write(body[: answer.cut])
         self.close_connection = True
 
 
@@ -108,7 +94,6 @@ def serving(context=None):
     try:
         yield server
     finally:
-        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import ssl
 import zipfile
@@ -78,7 +79,7 @@ def test_a_whole_file_is_taken_and_not_asked_for_again(server, tmp_path):
         (Answer(BODY[:-1]), "does not match the known hash"),
         (Answer(BODY, cut=300_000), "IncompleteRead|broken"),
         (page("<html>sign in</html>"), "does not match the known hash"),
-        (Answer("gone", 404, "text/plain"), "404"),
+        (Answer(b"gone", 404, "text/plain"), "404"),
     ],
 )
 def test_wrong_answers_leave_nothing(server, tmp_path, answer, reason):
@@ -101,9 +102,9 @@ def test_no_network_and_no_valid_certificate(server, tmp_path):
 # --- BUSI --------------------------------------------------------------------------------------
 
 
-def archive(path, members):
+def archive(path, **members):
     with zipfile.ZipFile(path, "w") as file:
-        for name, content in members:
+        for name, content in members.items():
             file.writestr(name, content)
     return path
 
@@ -111,12 +112,8 @@ def archive(path, members):
 def packed(folder, path):
     """Zip a folder as Kaggle does."""
     files = sorted(folder.rglob("*.png"))
-    name = f"archive/{folder.name}"
-    return archive(path, [(f"{name}/{p.relative_to(folder)}", p.read_bytes()) for p in files])
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    names = (f"archive/{folder.name}/{file.relative_to(folder)}" for file in files)
+    return archive(path, **{n: file.read_bytes() for n, file in zip(names, files, strict=True)})
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def no_busi(tmp_path, source, reason):
     ],
 )
 def test_archives_that_cannot_be_unpacked(tmp_path, change, reason):
-    path = archive(tmp_path / "a.zip", [("a.png", b"0123456789" * 100)])
+    path = archive(tmp_path / "a.zip", **{"a.png": b"0123456789" * 100})
     change(path)
     no_busi(tmp_path, path, rf"a\.zip: .*{reason}.*\. The archive is not used")
 
@@ -204,7 +201,7 @@ def test_an_archive_stays_until_it_is_installed(server, tiny_is_busi, tmp_path, 
             "SOURCE: holds 9 masks; BUSI has 10",
         ),
         (
-            lambda f: cut(f / "benign" / "benign (1)_mask.png"),
+            lambda f: os.truncate(f / "benign" / "benign (1)_mask.png", 60),
             r"1 files cannot be used, first: .*SOURCE.*benign \(1\)_mask\.png: cannot be decoded",
         ),
     ],
@@ -234,8 +231,8 @@ def test_a_folder_is_copied_without_what_does_not_belong_and_not_replaced(tiny_i
 def test_sources_and_targets_that_cannot_be(tiny_is_busi, tmp_path):
     (tmp_path / "text").write_text("no archive")
     (tmp_path / "empty").mkdir()
-    archive(tmp_path / "two", [("BUSBRA/a.png", b"x"), ("BUS-UCLM/a.png", b"x")])
-    archive(tmp_path / "other", [("benign/benign (1).png", b"x")])
+    archive(tmp_path / "two", **{"BUSBRA/a.png": b"x", "BUS-UCLM/a.png": b"x"})
+    archive(tmp_path / "other", **{"benign/benign (1).png": b"x"})
     for name, reason in (
         ("text", "neither a folder nor a whole zip file. Copy"),
         ("empty", "no images"),
@@ -244,11 +241,9 @@ def test_sources_and_targets_that_cannot_be(tiny_is_busi, tmp_path):
         ("kagle", "neither a file or folder of yours nor a known source"),
     ):
         no_busi(tmp_path, tmp_path / name, f"{name}.*{reason}")
-    for to, reason in (("text", "A file lies where"), ("x" * 300, "Choose a shorter name")):
-        with pytest.raises(WriteError, match=rf"{to}: cannot be written \(.*\)\. {reason}"):
+    for to in ("text", "text/x"):
+        with pytest.raises(WriteError, match=rf"{to}: cannot be written \(.*\)\. A file lies whe"):
             download_busi(tmp_path / to, tiny_is_busi, progress=False)
-    with pytest.raises(WriteError, match=r"A file lies where a folder is needed"):
-        download_busi(tmp_path / "text" / "x", tiny_is_busi, progress=False)
 
 
 def test_a_zip_of_the_real_folder_is_installed_checked_and_not_replaced(busi_dir, tmp_path):
@@ -300,19 +295,14 @@ def offer(server, body, **more):
     return server.answers[FILE]
 
 
-def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
 def no_model(root, reason):
     """The download ends with one message that says why, the link and the folder; nothing stays."""
-    before = files(root)
+    before = sorted(root.rglob("*"))
     with pytest.raises(DownloadError, match=reason) as caught:
         download_model(NAME, progress=False)
     text = str(caught.value)
     assert DRIVE_PAGE in text and str(root) in text and "model.weights.h5" in text
-    assert "\n" not in text
-    assert files(root) == before and not list(root.glob(".*"))
+    assert "\n" not in text and sorted(root.rglob("*")) == before
 
 
 def test_first_download_is_recorded_and_the_second_compared(root, google, weights):
@@ -347,7 +337,7 @@ def test_pages_and_other_files_instead_of_the_weights(root, google, weights, mon
     for text in (QUOTA, SIGN_IN):
         google.answers[DOOR] = page(text)
         no_model(root, "FileURLRetrievalError")
-    google.answers[DOOR] = Answer("oops", 503, "text/plain", disposition="attachment")
+    google.answers[DOOR] = Answer(b"oops", 503, "text/plain", disposition="attachment")
     no_model(root, "503")
     for body in (b"<!DOCTYPE html><html>scan</html>", b"", weights[:100_000]):
         offer(google, body)
