@@ -1,20 +1,13 @@
-"""What the library does, recorded once and compared after every change.
+"""What the library does: `python tests/behaviour.py SECTION` prints a section as JSON.
 
-    python tests/behaviour.py record OUT.json [--root CHECKOUT] [--only NAME ...]
-    python tests/behaviour.py compare BASE.json [--root CHECKOUT] [--only NAME ...] [--write]
-
-Only what stays is used: the command line, the names that `unet_lib` exports, and files. Each
-section runs in a process of its own. Refusals, committed folds, the ledger's digests and networks
-trained elsewhere have tests of their own. In a record texts and whole numbers must be equal;
-floats may differ by 2e-5. What differs on purpose is written with ``--write``, with the reason in
-the commit.
-The folders in `data/format1` were made by commit 4686e57: three epochs of a tiny network on 12
-phantoms of seed 3, whole, and stopped after the second epoch; and a model folder.
+Only what stays is used: the command line, the names that `unet_lib` exports, and files. Refusals,
+committed folds, the ledger's digests and networks trained elsewhere have tests of their own. The
+folders in `data/format1` were made by commit 4686e57: three epochs of a tiny network on 12 phantoms
+of seed 3, whole, and stopped after the second epoch; and a model folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import importlib
@@ -24,23 +17,20 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-FIXTURES = HERE / "data" / "format1"
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "tests" / "data" / "format1"
 SECTIONS = {}
 VERBS = (
     "phantoms check train evaluate segment score crossvalidate duplicates download export weights"
 )
 SHIPPED = ("bus-best", "busi-fold0", "bus-small")
-NEAR = 2e-5
 
 
 def section(function):
@@ -261,53 +251,5 @@ def keys():
     return result
 
 
-def differences(base, now, where: str = "") -> list[str]:
-    """Name each place where two records differ."""
-    if isinstance(base, dict) and isinstance(now, dict):
-        names = [*base, *(name for name in now if name not in base)]
-        pairs = [(f"{where}/{name}", base.get(name), now.get(name)) for name in names]
-    elif isinstance(base, list) and isinstance(now, list) and len(base) == len(now):
-        pairs = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(base, now, strict=True))]
-    elif isinstance(base, float) and isinstance(now, float):
-        return [] if abs(base - now) <= NEAR else [f"{where}: {base} before, {now} now"]
-    else:
-        return [] if base == now else [f"{where}: {base!r} before, {now!r} now"]
-    return [line for name, old, new in pairs for line in differences(old, new, name)]
-
-
-def record(names, root: Path) -> dict:
-    """Run sections, each in a process of its own and an empty folder."""
-    threads = {"TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "1"}
-    environment = {**os.environ, **threads, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(root)}
-    result = {"machine": machine()}
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "section", f"{folder}/out", "--root", str(root)]
-            os.mkdir(f"{folder}/work")
-            subprocess.run(
-                [*command, "--only", name], cwd=f"{folder}/work", env=environment, check=True
-            )
-            result[name] = json.loads(Path(f"{folder}/out").read_text())
-    return result
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("verb", choices=("record", "compare", "section"))
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--root", type=Path, default=HERE.parent)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=None)
-    parser.add_argument("--write", action="store_true", help="take what differs into the file")
-    given = parser.parse_args()
-    ROOT = given.root.resolve()
-    if given.verb == "section":
-        given.file.write_text(json.dumps(SECTIONS[given.only[0]]()))
-        sys.exit()
-    available = [n for n in SECTIONS if not n.startswith("busi") or os.environ.get("BUSI_DIR")]
-    now = record(given.only or available, ROOT)
-    base = json.loads(given.file.read_text()) if given.file.exists() else {}
-    if given.verb == "record" or given.write:
-        given.file.write_text(json.dumps({**base, **now}, indent=0, ensure_ascii=False) + "\n")
-    lines = [] if given.verb == "record" else differences({k: base.get(k) for k in now}, now)
-    print("\n".join(lines) or "no difference")
-    sys.exit(bool(lines))
+    print(json.dumps(SECTIONS[sys.argv[1]]()))

@@ -156,34 +156,23 @@ def nikhil_resunet(side):
 
 def keras_io(side):
     """keras.io, "Image segmentation with a U-Net-like architecture"."""
+
+    def twice(x, f, kind):
+        for _ in range(2):
+            x = L.BatchNormalization()(kind(f, 3, padding="same")(L.Activation("relu")(x)))
+        return x
+
     inputs = _image(side, 3)
-    x = L.Conv2D(16, 3, strides=2, padding="same")(inputs)
-    x = L.BatchNormalization()(x)
-    x = L.Activation("relu")(x)
-    previous = x
+    x = L.BatchNormalization()(L.Conv2D(16, 3, strides=2, padding="same")(inputs))
+    previous = x = L.Activation("relu")(x)
     for f in (32, 64, 128):
-        x = L.Activation("relu")(x)
-        x = L.SeparableConv2D(f, 3, padding="same")(x)
-        x = L.BatchNormalization()(x)
-        x = L.Activation("relu")(x)
-        x = L.SeparableConv2D(f, 3, padding="same")(x)
-        x = L.BatchNormalization()(x)
-        x = L.MaxPooling2D(3, strides=2, padding="same")(x)
+        x = L.MaxPooling2D(3, strides=2, padding="same")(twice(x, f, L.SeparableConv2D))
         residual = L.Conv2D(f, 1, strides=2, padding="same")(previous)
-        x = L.add([x, residual])
-        previous = x
+        previous = x = L.add([x, residual])
     for f in (128, 64, 32, 16):
-        x = L.Activation("relu")(x)
-        x = L.Conv2DTranspose(f, 3, padding="same")(x)
-        x = L.BatchNormalization()(x)
-        x = L.Activation("relu")(x)
-        x = L.Conv2DTranspose(f, 3, padding="same")(x)
-        x = L.BatchNormalization()(x)
-        x = L.UpSampling2D(2)(x)
-        residual = L.UpSampling2D(2)(previous)
-        residual = L.Conv2D(f, 1, padding="same")(residual)
-        x = L.add([x, residual])
-        previous = x
+        x = L.UpSampling2D(2)(twice(x, f, L.Conv2DTranspose))
+        residual = L.Conv2D(f, 1, padding="same")(L.UpSampling2D(2)(previous))
+        previous = x = L.add([x, residual])
     return Model(inputs, L.Conv2D(2, 3, activation="softmax", padding="same")(x))
 
 
@@ -352,35 +341,37 @@ def valid_padding(side):
     return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
 
 
+def conv(x, f, size=3):
+    return L.Conv2D(f, size, padding="same", activation="relu")(x)
+
+
+def up(x, f):
+    return L.Conv2DTranspose(f, 2, strides=2)(x)
+
+
+def ended(inputs, x):
+    return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
+
+
 def nested_skips(side):
     """U-Net++: nodes between encoder and decoder."""
     inputs = _image(side)
-
-    def conv(x, f):
-        return L.Conv2D(f, 3, padding="same", activation="relu")(x)
-
-    def up(x, f):
-        return L.Conv2DTranspose(f, 2, strides=2)(x)
-
     a = conv(inputs, 8)
     b = conv(L.MaxPooling2D()(a), 16)
     c = conv(L.MaxPooling2D()(b), 32)
     a1 = conv(L.concatenate([up(b, 8), a]), 8)
     b1 = conv(L.concatenate([up(c, 16), b]), 16)
-    a2 = conv(L.concatenate([up(b1, 8), a, a1]), 8)
-    return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(a2))
+    return ended(inputs, conv(L.concatenate([up(b1, 8), a, a1]), 8))
 
 
 def squeeze(side):
     """Squeeze-and-excitation in the deepest block."""
     inputs = _image(side)
-    a = L.Conv2D(8, 3, padding="same", activation="relu")(inputs)
-    x = L.Conv2D(16, 3, padding="same", activation="relu")(L.MaxPooling2D()(a))
+    a = conv(inputs, 8)
+    x = conv(L.MaxPooling2D()(a), 16)
     s = L.Dense(16, activation="sigmoid")(L.Dense(4)(L.GlobalAveragePooling2D()(x)))
     x = L.multiply([x, L.Reshape((1, 1, 16))(s)])
-    x = L.concatenate([L.Conv2DTranspose(8, 2, strides=2)(x), a])
-    x = L.Conv2D(8, 3, padding="same", activation="relu")(x)
-    return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x))
+    return ended(inputs, conv(L.concatenate([up(x, 8), a]), 8))
 
 
 def deep_supervision(side):
@@ -392,25 +383,20 @@ def deep_supervision(side):
 
 def nested_model(side):
     """An encoder that is a model of its own."""
-    inputs = _image(side)
-    a = L.Conv2D(8, 3, padding="same", activation="relu")(inputs)
-    encoder = Model(inputs, a)
-    image = _image(side)
-    return Model(image, L.Conv2D(1, 1, activation="sigmoid")(encoder(image)))
+    inputs, image = _image(side), _image(side)
+    return ended(image, Model(inputs, conv(inputs, 8))(image))
 
 
 def mixed_kernels(side):
     """A block of a 3 x 3 and a 5 x 5 convolution side by side (Inception)."""
-    inputs = _image(side)
 
     def block(x, f):
-        a = L.Conv2D(f, 3, padding="same", activation="relu")(x)
-        return L.concatenate([a, L.Conv2D(f, 5, padding="same", activation="relu")(x)])
+        return L.concatenate([conv(x, f), conv(x, f, 5)])
 
+    inputs = _image(side)
     a = block(inputs, 8)
-    x = block(L.MaxPooling2D()(a), 16)
-    x = L.concatenate([L.Conv2DTranspose(8, 2, strides=2)(x), a])
-    return Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(block(x, 8)))
+    x = L.concatenate([up(block(L.MaxPooling2D()(a), 16), 8), a])
+    return ended(inputs, block(x, 8))
 
 
 def instance_norm_prelu(side):

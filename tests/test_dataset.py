@@ -54,12 +54,10 @@ def pair(folder: Path, *, image: str = "images", mask: str = "masks", stem: str 
 def test_layout_of_class_folders(tiny_busi):
     cases = find_cases(tiny_busi)
     assert Counter(c.label for c in cases) == {"benign": 4, "malignant": 3, "normal": 2}
-    assert names(cases)[:5] == [f"benign ({k})" for k in (1, 2, 3, 4)] + ["malignant (1)"]
     assert [len(c.mask_paths) for c in cases] == [1, 2, 1, 1, 1, 1, 1, 1, 1]
     assert all(c.group == c.name and not c.has_twins for c in cases)
     parts = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) > 0 for p in cases[1].mask_paths]
     np.testing.assert_array_equal(load_case(cases[1])[1], parts[0] | parts[1])
-    assert parts[1].any() and not (parts[0] & parts[1]).any()
     for name in ("benign (1)_pred.png", "benign (1)_overlay.png", "._benign (9).png", "notes.txt"):
         write_png(tiny_busi / "x.png", PIXELS).rename(tiny_busi / "benign" / name)
     assert find_cases(tiny_busi) == cases  # results and hidden files are passed over
@@ -108,25 +106,20 @@ def test_images_beside_masks_have_no_class_but_by_busis_names(tmp_path):
 
 
 def test_sizes_of_pixels_are_known_where_every_image_agrees(tmp_path):
-    values, spacing = np.zeros((1, 20, 30), np.uint8), {"PixelSpacing": [0.3, 0.2]}
-    fine = [{"PixelSpacing": [0.1, 0.2]}, {"PixelSpacing": [0.1, 0.2005]}]
-    left, right = (0, 0, 14, 19), (15, 0, 29, 19)
-    regions = {"SequenceOfUltrasoundRegions": [region(left), region(right)]}
-    halves = {"SequenceOfUltrasoundRegions": [region(left), region(right, (0.02, 0.02))]}
+    values, left, right = np.zeros((1, 20, 30), np.uint8), (0, 0, 14, 19), (15, 0, 29, 19)
     cases = {}
-    for name, more in (
-        ("a.dcm", spacing),
-        ("b.DICOM", fine[0]),
-        ("c.dcm", fine[1]),
-        ("whole.dcm", regions),
-        ("halves.dcm", halves),
-        ("none.dcm", {}),
-    ):
+    for name, more in {
+        "a.dcm": {"PixelSpacing": [0.3, 0.2]},
+        "b.DICOM": {"PixelSpacing": [0.1, 0.2]},
+        "whole.dcm": {"SequenceOfUltrasoundRegions": [region(left), region(right)]},
+        "halves.dcm": {"SequenceOfUltrasoundRegions": [region(left), region(right, (0.02, 0.02))]},
+        "none.dcm": {},
+    }.items():
         path = write_dicom(tmp_path / name, values, **more)
         cases[path.stem] = Case(path.stem, "benign", path, (), path.stem)
     png = Case("p", "benign", write_png(tmp_path / "p.png", PIXELS), (), "p")
-    known = pixel_sizes([cases["a"], cases["b"], cases["c"], cases["whole"]])
-    assert known == {"a": (0.3, 0.2), "b": (0.1, 0.2), "c": (0.1, 0.2005), "whole": (0.2, 0.1)}
+    known = pixel_sizes([cases["a"], cases["b"], cases["whole"]])
+    assert known == {"a": (0.3, 0.2), "b": (0.1, 0.2), "whole": (0.2, 0.1)}
     for other in (png, cases["halves"], cases["none"]):
         assert pixel_sizes([cases["a"], other]) == {}
     assert pixel_sizes([]) == {}
@@ -214,17 +207,9 @@ def test_committed_audit_list_is_consistent():
     large = [g for g in groups.values() if len(g) > 1]
     assert len(large) == 152 and sum(map(len, large)) == 345
     assert all(g[0]["group"] == g[0]["image"] for g in groups.values() if len(g) == 1)
-    published = {
-        "axilla": 27,
-        "overlay": 10,
-        "label_conflict": 20,
-        "several_masks": 17,
-        "curated_busi_450": 450,
-        "published_duplicate": 311,
-        "published_incongruent": 19,
-    }
+    lists = {"curated_busi_450": 450, "published_duplicate": 311, "published_incongruent": 19}
+    published = lists | {"axilla": 27, "overlay": 10, "label_conflict": 20, "several_masks": 17}
     assert {name: sum(int(r[name]) for r in rows) for name in published} == published
-    lists = ("curated_busi_450", "published_duplicate", "published_incongruent")
     assert all(sum(int(r[name]) for name in lists) == 1 for r in rows)
     for group in groups.values():
         conflict = len({r["class"] for r in group}) > 1
@@ -373,17 +358,12 @@ def test_check_finds_every_fault_and_nothing_else(tiny_busi, capsys):
 
 def imagine(benign: int, malignant: int, normal: int, twins: int = 0) -> list[Case]:
     """Cases without files; the first `twins` of each class come in pairs of one group."""
-    return [
-        Case(
-            f"{label} ({k})",
-            label,
-            Path("x.png"),
-            (),
-            f"{label} pair {k // 2}" if k < twins else f"{label} ({k})",
-        )
-        for label, count in (("benign", benign), ("malignant", malignant), ("normal", normal))
-        for k in range(count)
-    ]
+    cases = []
+    for label, count in (("benign", benign), ("malignant", malignant), ("normal", normal)):
+        for k in range(count):
+            name, group = f"{label} ({k})", f"{label} pair {k // 2}"
+            cases.append(Case(name, label, Path("x.png"), (), group if k < twins else name))
+    return cases
 
 
 def parts_of(folds: Folds, fold: int) -> dict[str, list[str]]:

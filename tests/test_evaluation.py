@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn import metrics as sk
 
@@ -15,11 +13,10 @@ from unet_lib.metrics import (
     BAND_PX,
     Evaluation,
     ProbabilityHistogram,
-    count_pixels,
     join_tables,
     merge_evaluations,
 )
-from unet_lib.metrics.curves import BIN_EDGES, Calibration, bin_index
+from unet_lib.metrics.curves import BIN_EDGES
 from unet_lib.metrics.scores import contour, contour_band
 from unet_lib.report import summarise
 
@@ -70,33 +67,6 @@ def test_curves_equal_scikit_learn_point_by_point(kind):
     precision, recall, _ = sk.precision_recall_curve(t, p)
     np.testing.assert_allclose(curve.x, recall[:-1][::-1], atol=1e-12)
     np.testing.assert_allclose(curve.y, precision[:-1][::-1], atol=1e-12)
-
-
-def test_every_curve_point_is_the_confusion_matrix_at_its_threshold():
-    truth, probabilities = random_maps("saturated", 2)
-    histogram = of((truth, probabilities))
-    roc, curve = histogram.roc(), histogram.precision_recall()
-    assert (roc.x[0], roc.y[0], roc.x[-1], roc.y[-1]) == (0, 0, 1, 1)
-    assert np.all(np.diff(roc.x) >= 0) and np.all(np.diff(roc.thresholds) < 0)
-    for i in np.linspace(1, len(roc.x) - 1, 60).astype(int):
-        counts = count_pixels(truth, probabilities >= roc.thresholds[i])
-        assert (roc.x[i], roc.y[i]) == pytest.approx((counts.false_positive_rate, counts.recall))
-        assert (curve.x[i - 1], curve.y[i - 1]) == pytest.approx((counts.recall, counts.precision))
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
-def test_bins_bracket_every_float32(values):
-    p = np.sort(np.array([*values, 0.0, -0.0, 1.0, 0.5, 1e-40, 1 - 2**-24], np.float32))
-    index = bin_index(p)
-    assert np.all(np.diff(index) >= 0)
-    edges = BIN_EDGES[index]
-    assert np.all(edges <= p)
-    assert np.all(bin_index(edges) == index)  # the edge belongs to its bin ...
-    below = np.nextafter(edges[edges > 0], np.float32(-1))
-    assert np.all(bin_index(below) < index[edges > 0])  # ... and is the smallest there
-    distance = np.minimum(p, 1 - p)
-    assert np.all(p - edges <= np.maximum(distance / 1024, 1e-40))  # and the bin is narrow
 
 
 def test_histograms_merge_in_bounded_memory():
@@ -185,14 +155,6 @@ def test_calibration_equals_scikit_learn_and_a_loop_by_image_and_pooled():
         assert pooled.n == len(t) and pooled.ece == pytest.approx(ece_by_loop(t, p), abs=1e-9)
         brier = sk.brier_score_loss(t, p.astype(float))
         assert pooled.brier == pytest.approx(brier, abs=1e-9)
-
-
-def test_probabilities_that_are_never_predicted_leave_empty_bins():
-    calibration = Calibration.of(np.array([True, False, True]), np.array([1, 0, 1], np.float32))
-    assert (calibration.n, calibration.brier, calibration.ece) == (3, 0, 0)
-    mean, share = calibration.reliability()
-    assert (mean[[0, -1]].tolist(), share[[0, -1]].tolist()) == ([0, 1], [0, 1])
-    assert np.isnan(mean[1:-1]).all() and np.isnan(share[1:-1]).all()
 
 
 # --- evaluation -----------------------------------------------------------------------------

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 import pytest
 
@@ -27,6 +26,7 @@ from unet_lib.batches import PreparedCases
 from unet_lib.dataset import find_cases, load_case
 from unet_lib.files import WriteError, write_atomic
 from unet_lib.images import Preprocessing
+from unet_lib.weights.hdf5 import read_hdf5
 
 ROOT = Path(__file__).parent.parent
 UNET_LIB = ("-m", "unet_lib")
@@ -73,10 +73,7 @@ def content(path):
         with np.load(path) as arrays:
             return {name: arrays[name].tobytes() for name in arrays.files}
     if path.suffix == ".h5":
-        with h5py.File(path) as file:
-            arrays = {}
-            file.visititems(lambda name, item: arrays.update({name: item}))
-            return {k: v[()].tobytes() for k, v in arrays.items() if isinstance(v, h5py.Dataset)}
+        return {name: array.tobytes() for name, array in read_hdf5(path).arrays.items()}
     lines = path.read_text(encoding="utf-8").splitlines()
     if path.suffix == ".csv":
         head, *rows = [line.split(",") for line in lines]

@@ -58,6 +58,7 @@ def frames(path: Path) -> None:
     several[0].save(path, kind, save_all=True, append_images=several[1:], quality=98)
 
 
+MODES = ("L", "RGB", "CMYK")
 LA = np.dstack([GREY, RGB[..., 0]])
 PALETTE = Image.fromarray(RGB).convert("P")
 PICTURES = {  # how it is saved, what is read, how far off it may be
@@ -71,21 +72,15 @@ PICTURES = {  # how it is saved, what is read, how far off it may be
     "phone.mpo": (frames, SMOOTH / 255, 4 / 255),  # previews follow: the first is meant
 }
 PICTURES |= {f"grey{s}": (save(GREY), GREY / 255, 1e-7) for s in (".png", ".bmp", ".TIFF")}
-PICTURES |= {f"rgb{s}": (save(RGB), luminance(RGB) / 255, 0.002) for s in (".png", ".tif")}
-PICTURES |= {f"deep{s}": (opencv(DEEP), DEEP / 65535, 1e-7) for s in (".png", ".tif")}
 PICTURES |= {
-    f"{mode}.jpg": (save(SMOOTH, mode, quality=98), SMOOTH / 255, 4 / 255)
-    for mode in ("L", "RGB", "CMYK")
+    f"{mode}.jpg": (save(SMOOTH, mode, quality=98), SMOOTH / 255, 4 / 255) for mode in MODES
 }
-PICTURES |= {
-    f"deep{c}{s}": (
-        opencv(DEEP_RGBA[..., :c]),
-        luminance(DEEP_RGBA[..., 2::-1]) / 65535,
-        2 / 65535,
-    )
-    for s in (".png", ".tif")
-    for c in (3, 4)
-}
+for s in (".png", ".tif"):
+    PICTURES[f"rgb{s}"] = (save(RGB), luminance(RGB) / 255, 0.002)
+    PICTURES[f"deep{s}"] = (opencv(DEEP), DEEP / 65535, 1e-7)
+    for c in (3, 4):
+        expected = luminance(DEEP_RGBA[..., 2::-1]) / 65535
+        PICTURES[f"deep{c}{s}"] = (opencv(DEEP_RGBA[..., :c]), expected, 2 / 65535)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -101,18 +96,10 @@ def tiff(path: Path, width: int, rows: list[bytes], bits: int, photometric: int,
     """Write an uncompressed TIFF by hand: for kinds that no library here writes."""
     data, colour = b"".join(rows), photometric == 2
     after = 8 + len(data)
-    tags = [
-        (256, 4, 1, width),
-        (257, 4, 1, len(rows)),
-        (258, 3, 3, after) if colour else (258, 3, 1, bits),
-        (259, 3, 1, 1),
-        (262, 3, 1, photometric),
-        (273, 4, 1, 8),
-        (274, 3, 1, turned),
-        (277, 3, 1, 3 if colour else 1),
-        (278, 4, 1, len(rows)),
-        (279, 4, 1, len(data)),
-    ]
+    tags = [(256, 4, 1, width), (257, 4, 1, len(rows))]
+    tags += [(258, 3, 3, after) if colour else (258, 3, 1, bits), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, photometric), (273, 4, 1, 8), (274, 3, 1, turned)]
+    tags += [(277, 3, 1, 3 if colour else 1), (278, 4, 1, len(rows)), (279, 4, 1, len(data))]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *t) for t in tags)
     data += struct.pack("<3H", bits, bits, bits)
     path.write_bytes(b"II*\0" + struct.pack("<I", after + 6) + data + directory + b"\0\0\0\0")
@@ -221,15 +208,9 @@ REFUSED |= {
     f"{v}.tif": (with_one(v), "float image.*expected 0 to 1") for v in (1.5, -0.25, np.nan, np.inf)
 }
 REFUSED |= {f"frames.{s}": (frames, "holds 3 frames; expected one") for s in ("tif", "png")}
-REFUSED |= {
-    f"cut {name}.{s}": (cut(array), "damaged|not an image")
-    for name, array, suffixes in (
-        ("grey", GREY, ("png", "jpg", "bmp", "tif")),
-        ("rgb", RGB, ("png", "jpg", "bmp", "tif")),
-        ("deep", DEEP_RGBA[..., :3], ("png", "tif")),
-    )
-    for s in suffixes
-}
+CUT = dict.fromkeys(("png", "jpg", "bmp", "tif"), RGB)
+CUT |= {"deep.png": DEEP_RGBA[..., :3], "deep.tif": DEEP_RGBA[..., :3], "grey.png": GREY}
+REFUSED |= {f"cut.{name}": (cut(array), "damaged|not an image") for name, array in CUT.items()}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

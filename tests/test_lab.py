@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,36 +105,24 @@ def test_audited_rows_find_images_that_several_folds_validated():
 def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
     folder = make_phantoms(tmp_path / "p", 20, seed=7, progress=False)
     source = open_dataset(folder, progress=False)
-    runs = [
-        crossvalidate(
-            source.cases,
-            source.folds,
-            tmp_path / name,
-            replace(RECIPE, training=replace(RECIPE.training, seed=seed)),
-            provenance=source.provenance,
-            which=[1],
-            final=True,
-            progress=False,
-        )
-        for seed, name in enumerate(("a", "b"))
-    ]
+    more = {"provenance": source.provenance, "which": [1], "final": True, "progress": False}
+    runs = []
+    for name, seed in (("a", 0), ("b", 1)):
+        recipe = RECIPE.but(f"training.seed={seed}")
+        run = crossvalidate(source.cases, source.folds, tmp_path / name, recipe, **more)
+        runs.append(run)
     book = tmp_path / "ledger.csv"
     common = ["--ledger", str(book), "--part", "test"]
     ledger.main([str(runs[0].folder), *common, "--note", "first, with a comma"])
-    ledger.main(
-        [
-            *(str(runs[1].folder), *common, "--against", str(runs[0].folder)),
-            *("--publish", str(tmp_path / "kept"), "--models"),
-        ]
-    )
+    publish = ["--publish", str(tmp_path / "kept"), "--models"]
+    ledger.main([str(runs[1].folder), *common, "--against", str(runs[0].folder), *publish])
     ledger.main([str(runs[1].folder), *common, "--note", "again"])
     shown = capsys.readouterr().out
     assert "Dice less a's on the same images" in shown and shown.count(PHANTOM_BANNER) == 3
     rows = ledger.read_ledger(book)
     assert [(r["name"], r["note"]) for r in rows] == [("a", "first, with a comma"), ("b", "again")]
-    assert rows[0]["changed"].startswith(
-        "network.filters=4; network.depth=2; preprocessing.size=32"
-    )
+    changed = "network.filters=4; network.depth=2; preprocessing.size=32"
+    assert rows[0]["changed"].startswith(changed)
     copy = runs[0].folder.rename(tmp_path / "c")
     with pytest.raises(ValueError, match="scored for this recipe already, as 'a'"):
         ledger.main([str(copy), *common])
@@ -267,12 +254,9 @@ def test_files_that_cards_name_are_there():
 
 
 def test_the_header_of_a_card_holds_the_scores():
-    folds = {
-        0: evaluation({"a": ("benign", "", 1.0), "b": ("malignant", "", 0.0)}),
-        1: evaluation({"n": ("normal", "", None)}),
-    }
-    only_lesions = {0: evaluation({"a": ("benign", "", 1.0)})}
-    scores = {"BUSI, fold 0": folds, "BUS-BRA": only_lesions}
+    lesions, normals = {"a": ("benign", "", 1.0), "b": ("malignant", "", 0.0)}, ("normal", "", None)
+    folds = {0: evaluation(lesions), 1: evaluation({"n": normals})}
+    scores = {"BUSI, fold 0": folds, "BUS-BRA": {0: evaluation(lesions)}}
     text = hub.header("busi-fold0", scores, trained_on=["BUSI", "BUS-BRA"])
     _, block, after = text.split("---\n")
     read = yaml.safe_load(block)

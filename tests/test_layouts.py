@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 UCLM = ("ALWI", "BEBA", "CAWA", "DODO", "EVIL", "FUMA", "GOGA")
 GREEN, RED = (0, 255, 0), (0, 0, 255)  # as OpenCV orders channels
 SIZE = (40, 56)
+INSIDE = "BrEaST-Lesions_USG-images_and_masks"
 
 
 def picture(number: int) -> np.ndarray:
@@ -80,45 +81,31 @@ def bus_uclm(folder: Path) -> Path:
     return folder
 
 
-COLUMNS = (
-    "CaseID",
-    "Image_filename",
-    "Mask_tumor_filename",
-    "Mask_other_filename",
-    "Pixel_size",
-    "Classification",
-)
-
-
-def breast_rows() -> list[tuple]:
-    rows = []
-    for n in range(1, 13):
-        label = "normal" if n == 4 else "malignant" if n % 3 == 0 else "benign"
-        other = f"case{n:03d}_other1.png&case{n:03d}_other2.png" if n == 2 else None
-        tumor = None if n == 4 else f"case{n:03d}_tumor.png"
-        rows.append((n, f"case{n:03d}.png", tumor, other, 0.007, label))
-    return rows
+COLUMNS = "CaseID,Image_filename,Mask_tumor_filename,Mask_other_filename,Pixel_size,Classification"
 
 
 def breast(folder: Path, excel: bool = True) -> Path:
     """Twelve cases; 4 is normal without a mask, 2 has two more masks; masks are RGBA."""
-    inside = folder / "BrEaST-Lesions_USG-images_and_masks"
-    for n, name, tumor, other, _, _ in breast_rows():
-        write_png(inside / name, picture(n))
-        for k, file in enumerate([tumor, *(other or "").split("&")]):
-            if file:
-                drawn = np.zeros((*SIZE, 4), np.uint8)
-                drawn[..., 3] = 255
-                drawn[10 : 22 - k, 12 + 9 * k : 20 + 9 * k, :3] = 255
-                write_png(inside / file, drawn)
+    rows = [COLUMNS.split(",")]
+    for n in range(1, 13):
+        label = "normal" if n == 4 else "malignant" if n % 3 == 0 else "benign"
+        masks = [f"case{n:03d}_tumor.png"] if n != 4 else []
+        masks += ["case002_other1.png", "case002_other2.png"] if n == 2 else []
+        write_png(folder / INSIDE / f"case{n:03d}.png", picture(n))
+        for k, file in enumerate(masks):
+            drawn = np.zeros((*SIZE, 4), np.uint8)
+            drawn[..., 3] = 255
+            drawn[10 : 22 - k, 12 + 9 * k : 20 + 9 * k, :3] = 255
+            write_png(folder / INSIDE / file, drawn)
+        others = "&".join(masks[1:])
+        rows.append([n, f"case{n:03d}.png", "".join(masks[:1]), others, 0.007, label])
     if excel:
         book = Workbook()
-        for row in (COLUMNS, *breast_rows()):
-            book.active.append(row)
+        for row in rows:
+            book.active.append([None if value == "" else value for value in row])
         book.save(folder / "BrEaST-Lesions-USG-clinical-data-Dec-15-2023.xlsx")
     else:
-        text = [",".join("" if v is None else str(v) for v in row) for row in breast_rows()]
-        table(folder / "clinical.csv", ",".join(COLUMNS), *text)
+        table(folder / "clinical.csv", *(",".join(map(str, row)) for row in rows))
     return folder
 
 
@@ -228,22 +215,15 @@ def test_own_split_of_bus_bra(tmp_path):
     folder = bus_bra(tmp_path / "x")
     for k in range(5):
         source = open_dataset(folder, split="own", fold=k, progress=False)
-        patients = [
-            sorted({c.patient for c in part})
-            for part in (source.split.test, source.split.validation)
-        ]
-        following = (k + 1) % 5
-        assert patients[0] == sorted([f"case {2 * k + 1}", f"case {2 * k + 2}"])
-        assert patients[1] == sorted([f"case {2 * following + 1}", f"case {2 * following + 2}"])
+        for part, fold in ((source.split.test, k), (source.split.validation, (k + 1) % 5)):
+            assert {c.patient for c in part} == {f"case {2 * fold + 1}", f"case {2 * fold + 2}"}
         assert source.provenance.own_split.startswith("0 of 4 test images")
     # The two codes exchanged: still the smaller side is validation.
     path = folder / "5-fold-cv.csv"
     rows = path.read_text().splitlines()
     swap = str.maketrans("01", "10")
-    changed = [
-        r.rsplit(",", 5)[0] + "," + ",".join(r.rsplit(",", 5)[1:]).translate(swap) for r in rows[1:]
-    ]
-    table(path, rows[0], *changed)
+    split = (row.rsplit(",", 5) for row in rows[1:])
+    table(path, rows[0], *(f"{own},{','.join(codes).translate(swap)}" for own, *codes in split))
     assert open_dataset(folder, split="own", fold=4, progress=False).split == source.split
     table(path, rows[0], *rows[2:])
     with pytest.raises(SplitError, match=r"no row for 1 of 20 images \(bus_0001-l\)"):
@@ -307,7 +287,6 @@ def breast_csv(folder: Path) -> Path:
     return breast(folder, excel=False)
 
 
-INSIDE = "BrEaST-Lesions_USG-images_and_masks"
 NOT_THERE = "this mask is not there. Add it, or take its image out"
 
 

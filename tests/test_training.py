@@ -102,13 +102,11 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
 def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp_path):
     empty = tmp_path / "empty.png"
     cv2.imwrite(str(empty), np.zeros(load_case(split.train[0])[1].shape, np.uint8))
+    bare = replace(split.train[0], mask_paths=(empty,))
     for part in ("train", "validation"):
-        bare = [
-            replace(case, mask_paths=(empty,), image_path=split.train[0].image_path)
-            for case in getattr(split, part)
-        ]
+        without = replace(split, **{part: (bare,) * len(getattr(split, part))})
         with pytest.raises(ValueError, match=f"the {part} part of .* has a lesion.*another fold"):
-            train(replace(split, **{part: tuple(bare)}), tmp_path / part, small_recipe())
+            train(without, tmp_path / part, small_recipe())
         assert not (tmp_path / part / "state.npz").exists()
 
 
@@ -239,14 +237,10 @@ def test_stopped_after_an_epoch_and_resumed(split, tmp_path, finished):
     assert same_weights(finished, resumed) and losses(finished) == losses(resumed)
 
 
-@pytest.fixture(scope="module")
-def prepared(split):
-    return PreparedCases(split.train[:8], Preprocessing(16))
-
-
-def fit_tiny(prepared, folder, prepare=lambda network: None, **training):
+def fit_tiny(split, folder, prepare=lambda network: None, **training):
     """Train a tiny network, validated on its own training images."""
     config = TrainingConfig(**{"batch_size": 4, "warmup_epochs": 0, "workers": 1} | training)
+    prepared = PreparedCases(split.train[:8], Preprocessing(16))
     batches = Batches(prepared, 4, shuffle=True)
     network = build_unet(TINY, 16)
     compile_network(network, config, batches.updates)
@@ -254,25 +248,25 @@ def fit_tiny(prepared, folder, prepare=lambda network: None, **training):
     return fit(network, batches, Batches(prepared, 4), config, folder, show_progress=False)
 
 
-def test_losses_that_are_not_numbers_stop_with_advice(prepared, tmp_path, monkeypatch):
+def test_losses_that_are_not_numbers_stop_with_advice(split, tmp_path, monkeypatch):
     def poison(network):
         kernel = network.get_layer("logits").weights[0]
         kernel.assign(np.full(kernel.shape, np.nan))
 
     with pytest.raises(TrainingError, match="loss became nan in epoch 1, batch 1.*learning_rate"):
-        fit_tiny(prepared, tmp_path / "a", poison)
+        fit_tiny(split, tmp_path / "a", poison)
     nowhere = {"loss": float("nan"), "dice": 0.0}
     monkeypatch.setattr(keras.Model, "evaluate", lambda *arguments, **options: nowhere)
     for _ in range(2):  # also when it goes on
         with pytest.raises(TrainingError, match="validation loss was nan after epoch 2.*smaller"):
-            fit_tiny(prepared, tmp_path / "b", epochs=2)
+            fit_tiny(split, tmp_path / "b", epochs=2)
 
 
-def test_early_stopping_and_opencv_gets_its_threads_back(prepared, tmp_path):
+def test_early_stopping_and_opencv_gets_its_threads_back(split, tmp_path):
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
-        progress = fit_tiny(prepared, tmp_path, epochs=50, patience=2, learning_rate=1e-9, ema=0.0)
+        progress = fit_tiny(split, tmp_path, epochs=50, patience=2, learning_rate=1e-9, ema=0.0)
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
