@@ -139,52 +139,39 @@ def parsers(work: Path) -> dict[str, tuple[st.SearchStrategy, Callable[[Any], ob
 
     splits = (ROOT / "data" / "splits" / "busi_5fold.csv").read_text().splitlines(True)
     audits = (ROOT / "data" / "busi_audit.csv").read_text().splitlines(True)
-    found = {
+    return {
         "image": (damaged(files), image, ImageError),
         "mask": (damaged(files), mask, ImageError),
         "split": (damaged_text(["".join(splits[:9])]), split, DatasetError),
         "audit": (damaged_text(["".join(audits[:9])]), audit, DatasetError),
         "settings": (st.deferred(setting_texts), setting, ValueError),
         "tree": (trees(), tree, DatasetError),
+        "model": model_parser(work),
     }
-    return found | keras_parsers(work)
 
 
-def keras_parsers(work: Path) -> dict[str, tuple]:
-    """Model folders: settings and weights."""
+def model_parser(work: Path) -> tuple:
+    """Model folders: their settings and their statistics (weights: `test_hdf5`)."""
     from unet_lib.images import Preprocessing
     from unet_lib.inference import Segmenter
     from unet_lib.model import UNetConfig, build_unet
     from unet_lib.weights import WeightsError, load_segmenter, save_segmenter
 
     config = UNetConfig(filters=2, depth=1)
-    good = save_segmenter(Segmenter(build_unet(config, 16), Preprocessing(16)), config, work / "m")
-    folder = shutil.copytree(good, work / "damaged")
-    weights, text = "model.weights.h5", "segmenter.json"
-    described = json.loads((good / text).read_text())
+    segmenter = Segmenter(build_unet(config, 16), Preprocessing(16))
+    folder = save_segmenter(segmenter, config, work / "m")
+    described = json.loads((folder / "segmenter.json").read_text())
     del described["settings_sha256"]  # or it would refuse every change before it is read
-    shutil.copyfile(ROOT / "weights" / "busi-fold0" / "shift.json", folder / "shift.json")
-    monitor = (folder / "shift.json").read_text()
+    monitor = (ROOT / "weights" / "busi-fold0" / "shift.json").read_text()
+    texts = {"segmenter.json": json.dumps(described, indent=2), "shift.json": monitor}
 
     def model(given: tuple[str, bytes]) -> None:
-        from unet_lib.files import sha256
-
-        name, content = given
-        shutil.copyfile(good / weights, folder / weights)
-        (folder / text).write_text(json.dumps(described))
-        (folder / "shift.json").write_text(monitor)
-        (folder / name).write_bytes(content)
-        if name == weights:  # or the changed SHA-256 would already refuse it
-            changed = described | {"weights_sha256": sha256(folder / weights)}
-            (folder / text).write_text(json.dumps(changed))
+        for name, content in ({k: v.encode() for k, v in texts.items()} | dict([given])).items():
+            (folder / name).write_bytes(content)
         load_segmenter(folder)
 
-    contents = st.one_of(
-        st.tuples(st.just(weights), damaged([(good / weights).read_bytes()])),
-        st.tuples(st.just(text), damaged_text([(good / text).read_text()])),
-        st.tuples(st.just("shift.json"), damaged_text([monitor])),
-    )
-    return {"model": (contents, model, WeightsError)}
+    contents = [st.tuples(st.just(n), damaged_text([text])) for n, text in texts.items()]
+    return st.one_of(contents), model, WeightsError
 
 
 def setting_texts() -> st.SearchStrategy[tuple[str, Any]]:

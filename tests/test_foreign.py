@@ -133,7 +133,7 @@ def old_files():
 
 @pytest.mark.parametrize("path", old_files(), ids=lambda p: p.name)
 def test_files_of_old_versions(path):
-    """TF-Keras 2.12 to 2.15 and Keras 3.0, made by lab/foreign_fixtures.py."""
+    """U-Nets of 16 pixels made with tf.keras 2.12 to 2.15 and Keras 3.0, and what they gave."""
     stem = re.match(r"keras-[\d.]+-(norm|dropout)", path.name)[0]
     known = np.load(OLD / f"{stem}.npz")
     found = load_foreign_weights(path, size=16, progress=False)

@@ -307,11 +307,7 @@ NOT_THERE = "this mask is not there. Add it, or take its image out"
         (bus_uclm, nameless, "INFO.csv: ALWI: .*patient ''; expected"),
         (breast, remove(f"{INSIDE}/case002_other1.png"), f"_other1.png: {NOT_THERE}"),
         (breast_csv, edit("clinical.csv", "case003_tumor.png", ""), "case003_tumor.png: image wit"),
-        (
-            breast,
-            breast_csv,
-            "must hold one table of BrEaST; it holds .*xlsx, .*clinical.csv",
-        ),
+        (breast, breast_csv, "must hold one table of BrEaST; it holds .*xlsx, .*clinical.csv"),
         (breast, add("more/case099.png"), r"one folder with images; it holds .*masks, .*more\. L"),
         (breast, move_out(INSIDE), "folder with images; it holds none"),
         (bus_bra, bus_uclm, "marks of BUS-BRA and of BUS-UCLM"),

@@ -7,8 +7,6 @@ import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from unet_lib.metrics import (
@@ -239,26 +237,18 @@ def test_a_spacing_that_is_none_is_refused(spacing):
 
 # --- tables ---------------------------------------------------------------------------------
 
-counts_strategy = st.tuples(*[st.integers(0, 2**40)] * 4).filter(any)
-text = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=12)
-numbers = [
-    *[st.integers(0, 2**40)] * 4,
-    *(st.floats(0, high, allow_infinity=False) for high in (None, None, 1, 1, 1, 1, 1, 1)),
-]
-case_strategy = st.builds(
-    lambda names, c, m: CaseScore(*names, 1, sum(c), *c, *m),
-    st.tuples(text, text, text),
-    counts_strategy,
-    st.tuples(*(values | st.just(math.nan) for values in numbers)),
-)
+STRANGE = ['a, "b"', "ß 乳腺 \U0001f600", " x\t", "=1+1", "'", "ni\udcf1o", "nan", ""]
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(case_strategy, max_size=8, unique_by=lambda case: case.name))
-def test_csv_round_trip_is_exact(tmp_path_factory, cases):
-    path = tmp_path_factory.mktemp("table") / "cases.csv"
+def test_csv_round_trip_is_exact(tmp_path):
+    rng, cases = np.random.default_rng(0), []
+    for index, name in enumerate(STRANGE):
+        counts = [int(n) for n in rng.integers(0, 2**40, 4)]
+        more = [int(n) for n in rng.integers(0, 2**40, 4)] + [*rng.random(8) * (index > 0)]
+        more = [math.nan if rng.random() < 0.3 else float(v) if v % 1 else v for v in more]
+        cases.append(CaseScore(name, name, name, 1, sum(counts), *counts, *more))
     table = CaseTable(cases)
-    assert CaseTable.read_csv(table.to_csv(path)) == table
+    assert CaseTable.read_csv(table.to_csv(tmp_path / "cases.csv")) == table
 
 
 def small_table():
@@ -287,8 +277,6 @@ def test_csv_is_readable_and_its_scores_are_by_hand(tmp_path):
     assert lines[1] == f"benign (2),benign,g1,2,10,4,2,2,12,{scores},2,1,3,2,1.25{',' * 9}"
     assert lines[2].endswith(f",0.0000,0.0000,0.0000,0.0000,,0.0000,-1.0000,1.0000{',' * 14}")
     assert lines[3].endswith(f",0,5,0,15,,,,,0.0000,0.2500,,{',' * 14}")
-    strange = CaseTable([CaseScore("ni\udcf1o", "", "", 1, 1, 1, 0, 0, 0)])  # no UTF-8
-    assert CaseTable.read_csv(strange.to_csv(tmp_path / "t.csv")) == strange
 
 
 HEADER = "name,label,group,height,width,tp,fp,fn,tn"

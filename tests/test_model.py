@@ -93,7 +93,7 @@ def test_lite_encoder_computes_what_pytorch_computes_with_the_imagenet_weights()
     inputs = keras.Input((96, 96, 1))
     levels = ENCODERS["EfficientNetLite0"].build(inputs, 5, "imagenet")
     assert [level.shape[1:] for level in levels] == [
-        *((48, 48, 16), (24, 24, 24), (12, 12, 40), (6, 6, 112), (3, 3, 320)),
+        *((48, 48, 16), (24, 24, 24), (12, 12, 40), (6, 6, 112), (3, 3, 320))
     ]
     ramp = np.linspace(0, 1, 96, dtype=np.float32)
     features = run(keras.Model(inputs, levels[-1]), np.outer(ramp, ramp)[None, ..., None])

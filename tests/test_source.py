@@ -5,14 +5,7 @@ import pytest
 from conftest import write_tiny_busi
 
 from unet_lib import source as module
-from unet_lib.dataset import (
-    COMMITTED_FOLDS,
-    DatasetError,
-    Folds,
-    SplitError,
-    find_cases,
-    reading,
-)
+from unet_lib.dataset import COMMITTED_FOLDS, DatasetError, Folds, SplitError, find_cases, reading
 from unet_lib.source import open_dataset
 
 PARTS = ("train", "validation", "test")
