@@ -1,4 +1,4 @@
-"""How pydicom's own test images are read: `python tests/dicom_table.py > docs/dicom.md`.
+"""How pydicom's own test images are read: docs/dicom.md, which `pytest --agree` writes anew.
 
 What is read is compared with pydicom's `pixel_array`, brought to [0, 1] here by the formulas of
 the standard (PS3.3 C.11.1, C.11.2 and C.7.6.3.1.6), not by the code that is tested.
@@ -6,14 +6,11 @@ the standard (PS3.3 C.11.1, C.11.2 and C.7.6.3.1.6), not by the code that is tes
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pydicom
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from unet_lib.images import ImageError, read_frames
 
@@ -88,13 +85,9 @@ def table() -> str:
         " the rescaling, window, palette and",
         "inversion that the standard asks for; JPEG differs by the rounding of "
         "two decoders. mm: distance of rows. Written by",
-        "`python tests/dicom_table.py > docs/dicom.md`; the tests hold it to the code.",
+        "`pytest --agree tests/test_dicom.py`; the tests hold it to the code.",
         "",
         "| file | kind, bits, frames, transfer syntax | outcome |",
         "|---|---|---|",
     ]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rest]) + "\n"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

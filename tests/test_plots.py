@@ -1,7 +1,6 @@
 """Figures: what they show is true, nothing is cropped, covered or left unsaid."""
 
 import itertools
-import warnings
 
 import numpy as np
 import pytest
@@ -204,16 +203,15 @@ def test_curves_matrix_and_calibration_show_those_of_scikit_learn():
     assert line.get_ydata()[shown] == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_what_is_not_there_is_a_dash_an_error_or_left_out():
     evaluation, masks = Evaluation(), Evaluation()
     empty = np.zeros((5, 5), bool)
     evaluation.add(empty, empty, np.zeros((5, 5)), name="x")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        text = words(plots.plot_confusion_matrix(evaluation))
-        assert "(TP) 0 -" in text and "precision -" in text
-        assert "AUC -" in words(plots.plot_roc(evaluation))
-        assert "average precision -" in words(plots.plot_precision_recall(evaluation))
+    text = words(plots.plot_confusion_matrix(evaluation))
+    assert "(TP) 0 -" in text and "precision -" in text
+    assert "AUC -" in words(plots.plot_roc(evaluation))
+    assert "average precision -" in words(plots.plot_precision_recall(evaluation))
     with pytest.raises(ValueError, match="no image has a lesion"):
         plots.plot_dice_by_size(evaluation)
     masks.add(~empty, ~empty, name="x")
@@ -296,6 +294,7 @@ def test_fill_and_outline_cover_the_masks():
         assert np.allclose(to_rgba(line.get_color()), collection.get_edgecolor()[0])
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_text_above_a_prediction_is_the_score_of_this_image():
     image, truth, p = make_pair(0)
     empty, mask = np.zeros_like(truth), p >= 0.5
@@ -306,10 +305,8 @@ def test_the_text_above_a_prediction_is_the_score_of_this_image():
         (image, empty, p, mask, "alarm"),
         (image, None, p, mask, "unknown"),
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = plots.plot_predictions(rows)
-        render(figure)
+    figure = plots.plot_predictions(rows)
+    render(figure)
     above = [axes.get_title("left").split("\n") for axes in figure.axes[:20:4]]
     dice = sk.f1_score(truth.ravel(), mask.ravel())
     iou = sk.jaccard_score(truth.ravel(), mask.ravel())
@@ -336,6 +333,7 @@ def test_augmentation_is_shown_as_it_is_drawn():
 # --- history and threshold ------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
 def test_history_shows_every_value_and_the_best_epoch():
     history = make_history()
     figure = plots.plot_history(history)
@@ -345,14 +343,12 @@ def test_history_shows_every_value_and_the_best_epoch():
             assert list(line.get_ydata()) == [row[name] for row in history]
         assert axes.lines[2].get_xdata() == [best, best]
     assert f"epoch {best}" in words(figure)
-    with warnings.catch_warnings():  # gaps, and a single epoch
-        warnings.simplefilter("error")
-        figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_loss": None}])
-        render(figure)
-        assert [len(axes.lines) for axes in figure.axes] == [1, 0, 0]
-        assert figure.axes[0].lines[0].get_marker() == "o"
-        nan = [{"epoch": e, "loss": 1.0, "val_loss": v} for e, v in ((1, np.nan), (2, 0.3))]
-        assert "epoch 2" in words(plots.plot_history(nan))
+    figure = plots.plot_history([{"epoch": 1, "loss": 0.5, "val_loss": None}])  # one, with a gap
+    render(figure)
+    assert [len(axes.lines) for axes in figure.axes] == [1, 0, 0]
+    assert figure.axes[0].lines[0].get_marker() == "o"
+    nan = [{"epoch": e, "loss": 1.0, "val_loss": v} for e, v in ((1, np.nan), (2, 0.3))]
+    assert "epoch 2" in words(plots.plot_history(nan))
 
 
 def test_threshold_curve_marks_choice_and_requirement():
