@@ -102,9 +102,10 @@ def test_run_folder_holds_what_a_reader_needs(finished, split):
 def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp_path):
     empty = tmp_path / "empty.png"
     cv2.imwrite(str(empty), np.zeros(load_case(split.train[0])[1].shape, np.uint8))
-    bare = replace(split.train[0], mask_paths=(empty,))
+    first = {"image_path": split.train[0].image_path, "mask_paths": (empty,)}
     for part in ("train", "validation"):
-        without = replace(split, **{part: (bare,) * len(getattr(split, part))})
+        bare = tuple(replace(case, **first) for case in getattr(split, part))
+        without = replace(split, **{part: bare})
         with pytest.raises(ValueError, match=f"the {part} part of .* has a lesion.*another fold"):
             train(without, tmp_path / part, small_recipe())
         assert not (tmp_path / part / "state.npz").exists()
