@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from test_dicom import region, write_dicom
-from test_page import barriers, browser, opened  # noqa: F401
+from test_page import browser  # noqa: F401
 
 from unet_lib.cli import main
 from unet_lib.weights import load_segmenter, registered_models
@@ -75,9 +75,23 @@ def pictures(phantoms, tmp_path_factory):
     return [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())], folder
 
 
-def shown(browser, server, width=1280):  # noqa: F811
-    """Open the page and wait until it takes files."""
-    tab, complaints = opened(browser, server[0], viewport={"width": width, "height": 900})
+def opened(browser, server, width=1280):  # noqa: F811
+    """Open the page; returns it and what it complained of or asked of others."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.set_default_timeout(120_000)
+    tab, complaints = context.new_page(), []
+
+    def own_only(route):
+        if route.request.url.startswith(server[0]):
+            return route.continue_()
+        complaints.append(route.request.url)
+        return route.abort()
+
+    context.route("**/*", own_only)
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    tab.goto(server[0])
     tab.locator("section input").first.wait_for(state="attached")
     return tab, complaints
 
@@ -109,7 +123,7 @@ def downloaded(tab, press):
 @pytest.mark.slow
 def test_drop_move_download(browser, server, pictures):  # noqa: F811
     files, folder = pictures
-    tab, complaints = shown(browser, server)
+    tab, complaints = opened(browser, server)
     drop(tab, files)
     slider = tab.get_by_role("slider", name="Threshold").locator("[tabindex='0']")
     thumbs = tab.locator(".strip button")
@@ -144,21 +158,23 @@ def test_drop_move_download(browser, server, pictures):  # noqa: F811
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_barrier_and_not_wider_than_the_screen(browser, server, pictures, width, tmp_path):  # noqa: F811
-    tab, complaints = shown(browser, server, width)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds barriers")
+    tab, complaints = opened(browser, server, width)
     drop(tab, [pictures[0][0], ("broken.png", b"no picture"), ("red.png", COLOUR)])
     tab.locator(".strip button").nth(1).click()
     tab.get_by_role("alert").get_by_text("unlike").wait_for()  # the training images
     assert tab.get_by_text("Not a medical device").is_visible()
     assert tab.get_by_role("status").get_by_text("broken.png: ").is_visible()
     tab.screenshot(path=tmp_path / "page.png", full_page=True)  # to be looked at
-    assert barriers(tab) == ""
+    report = axe.Axe().run(tab)
+    assert report.violations_count == 0, report.generate_report()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert complaints == []
 
 
 @pytest.mark.slow
 def test_keyboard_alone(browser, server, pictures):  # noqa: F811
-    tab, complaints = shown(browser, server)
+    tab, complaints = opened(browser, server)
 
     def press(text, key="Enter"):
         for _ in range(40):
@@ -190,7 +206,7 @@ def test_keyboard_alone(browser, server, pictures):  # noqa: F811
 
 @pytest.mark.slow
 def test_hostile_files_in_two_windows_at_once(browser, server, pictures):  # noqa: F811
-    (tab, complaints), (other, _) = shown(browser, server), shown(browser, server)
+    (tab, complaints), (other, _) = opened(browser, server), opened(browser, server)
     good = pictures[0][0][1]
     names = ["../../up.png", "<img src=x onerror=alert(1)>.png", "x" * 300 + ".png"]
     names += ["a.png", "a.jpg", "a\\a.png"]
