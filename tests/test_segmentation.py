@@ -1,11 +1,15 @@
 """A segmentation shows, measures and saves itself, at any threshold."""
 
+import base64
 import csv
+import re
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from conftest import write_png
+from IPython.core.formatters import DisplayFormatter
 from scipy import ndimage
 
 from unet_lib.images import Frame, Region
@@ -84,7 +88,7 @@ def test_another_threshold_makes_mask_and_lesions_anew(two):
     assert [lesion.area for lesion in strict.lesions] == [60] and two.mask.sum() == 69
     assert replace(two, cleaning=Cleaning(0.02)).at(0.5).mask.sum() == 60
     assert two.at(np.float64(np.float32(0.6))).mask.sum() == 69  # compared in float32
-    for wrong in (0, 1, float("nan")):
+    for wrong in (0, 1, float("nan"), "x", None, [0.5]):
         with pytest.raises(ValueError, match="threshold must lie between 0 and 1"):
             two.at(wrong)
 
@@ -132,12 +136,23 @@ def test_saved_pictures_and_a_table_that_keeps_the_others(two, tmp_path):
         two.save(tmp_path)
 
 
+def test_results_never_lie_among_pictures(two, tmp_path):
+    picture = write_png(tmp_path / two.name, np.zeros((20, 30), np.uint8))
+    with pytest.raises(ValueError, match=r"holds the picture scan\.png; .* another folder"):
+        two.save(tmp_path)
+    assert list(tmp_path.iterdir()) == [picture]
+
+
 def test_it_shows_itself(two):
     assert repr(two) == (
         "<Segmentation of scan.png: 20 x 30 pixels, 2 lesions at threshold 0.5; unlike the "
         "training images>"
     )
-    shown = cv2.imdecode(np.frombuffer(two._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
+    assert ": 20 x 30 pixels, 1 lesion at threshold 0.7;" in repr(two.at(0.7))
+    data, _ = DisplayFormatter().format(two)  # what a notebook stores: the picture once
+    assert sorted(data) == ["text/html", "text/plain"]
+    (png,) = re.findall('base64,([^"]+)', data["text/html"])
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(shown[..., ::-1], two.overlay())
     html = replace(two, name="<b>\udcff.png")._repr_html_()
     assert "&lt;b&gt;?.png" in html and "<b>" not in html and "Not a medical device" in html

@@ -23,6 +23,7 @@ from unet_lib.metrics import score_case
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
 from unet_lib.training import (
+    RECIPES,
     Candidate,
     Recipe,
     TrainingConfig,
@@ -375,7 +376,7 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
         ({"learning_rate": float("nan")}, "learning_rate must be a number from 1e-09"),
         ({"loss": "dice"}, "loss must be one of 'bce_dice'"),
         ({"precision": "half"}, "precision must be one of 'auto', 'float32'"),
-        ({"warmup_epochs": 4, "epochs": 3}, "warmup_epochs must be a number from 0 to 3"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a number from 0"),
         ({"start_from": None}, "start_from must be text; received None"),
         ({"accumulate": 3}, "accumulate must divide batch_size"),
         ({"accumulate": 16}, "accumulate must divide batch_size"),
@@ -384,6 +385,12 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
 def test_wrong_training_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**wrong)
+
+
+def test_the_rise_of_the_rate_is_at_most_a_fifth_of_the_epochs():
+    assert [TrainingConfig(epochs=n).warmup_epochs for n in (1, 10, 15, 100)] == [0.2, 2, 3, 3]
+    assert TrainingConfig(epochs=30, warmup_epochs=1).warmup_epochs == 1
+    assert RECIPES["pretrained"].but("training.epochs=2").training.warmup_epochs == 0.4
 
 
 def test_every_setting_of_a_recipe_has_a_name():

@@ -169,9 +169,6 @@ def read_recipe(options: argparse.Namespace) -> Any:
             *_settings("preprocessing", preprocessing),
             *settings,
         ]
-    epochs = given.get("training.epochs", "")
-    if epochs.isdecimal() and "training.warmup_epochs" not in given:  # the default may be longer
-        settings.append(f"training.warmup_epochs={min(3.0, int(epochs) / 5)}")
     return Recipe().but(*settings)
 
 

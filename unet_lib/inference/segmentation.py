@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -147,9 +148,14 @@ class Segmentation:
         WriteError
             A file cannot be written.
         ValueError
-            The ``lesions.csv`` that lies there is another table.
+            The picture lies in the folder, or the ``lesions.csv`` there is another table.
         """
         folder = Path(folder)
+        if (folder / self.name).exists():
+            raise ValueError(
+                f"{folder}: holds the picture {self.name}; results are never written among inputs. "
+                "Choose another folder."
+            )
         with folder_lock(folder, wait=True):
             others = self._rows_of_others(folder / LESIONS) if table else []
             write_image(folder / f"{self.result_name}_overlay.png", self.overlay(fill=0))
@@ -170,14 +176,11 @@ class Segmentation:
         height, width = self.mask.shape
         frame = f" frame {self.frame.number} of {self.frame.count}" * (self.frame.count > 1)
         unlike = "; unlike the training images" if self.shift and self.shift.flagged else ""
+        count = len(self.lesions)
         return (
             f"<Segmentation of {self.name}{frame}: {height} x {width} pixels, "
-            f"{len(self.lesions)} lesions at threshold {self.threshold:g}{unlike}>"
+            f"{count} lesion{'s' * (count != 1)} at threshold {self.threshold:g}{unlike}>"
         )
-
-    def _repr_png_(self) -> bytes:
-        picture = cv2.cvtColor(self.overlay(), cv2.COLOR_RGB2BGR)
-        return cv2.imencode(".png", picture)[1].tobytes()
 
     def _repr_html_(self) -> str:
         rows = self.rows() if self.mask.any() else []
@@ -187,9 +190,10 @@ class Segmentation:
         cells = [[_cell(row[c], COLUMNS[c]) for c in shown] for row in rows]
         lines = ["<th>".join(["<tr>", *shown]), *("<td>".join(["<tr>", *line]) for line in cells)]
         text = repr(self)[1:-1] + f"; {self.shift}" * bool(self.shift and self.shift.flagged)
+        png = cv2.imencode(".png", cv2.cvtColor(self.overlay(), cv2.COLOR_RGB2BGR))[1]
         return (
             f'<figure><img alt="" src="data:image/png;base64,'
-            f'{base64.b64encode(self._repr_png_()).decode()}"><figcaption>'
+            f'{base64.b64encode(png).decode()}"><figcaption>'
             f"{escape(text.encode(errors='replace').decode())}. Not a medical device.</figcaption>"
             f"<table>{''.join(lines) if rows else ''}</table></figure>"
         )
@@ -197,7 +201,7 @@ class Segmentation:
 
 def check_threshold(threshold: float) -> float:
     """Return a threshold as a float; ValueError where it does not lie between 0 and 1."""
-    if not 0 < threshold < 1:
+    if not (isinstance(threshold, numbers.Real) and 0 < threshold < 1):
         raise ValueError(f"threshold must lie between 0 and 1; received {threshold!r}.")
     return float(threshold)
 

@@ -35,7 +35,7 @@ class TrainingConfig(Settings):
     learning_rate : float
         Peak of AdamW's rate (Loshchilov & Hutter 2019, arXiv:1711.05101).
     warmup_epochs : float
-        Epochs of linear rise to the peak; a cosine falls to zero after it.
+        Epochs of linear rise to the peak, at most a fifth of all; a cosine falls to zero after it.
     weight_decay : float
         Of the kernels; biases and normalisation are left out.
     ema : float
@@ -113,7 +113,7 @@ class TrainingConfig(Settings):
             threshold=(0, 1),
             minimum_peak=(0, 1),
         )
-        self.check(f" (epochs {self.epochs})", warmup_epochs=(0, self.epochs))
+        object.__setattr__(self, "warmup_epochs", min(self.warmup_epochs, self.epochs / 5))
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"TrainingConfig: accumulate must divide batch_size ({self.batch_size}); "
