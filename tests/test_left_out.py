@@ -55,7 +55,7 @@ def misspelt(root, *_):
 
 def link(root, image, _):
     (image.parent / "elsewhere.png").symlink_to(root / "gone.png")
-    return "elsewhere.png"
+    return "1 links that lead nowhere (elsewhere.png)"
 
 
 def twice(root, image, _):
