@@ -16,7 +16,7 @@ from unet_lib.metrics import (
     join_tables,
     merge_evaluations,
 )
-from unet_lib.metrics.curves import BIN_EDGES
+from unet_lib.metrics.curves import BIN_EDGES, bin_index
 from unet_lib.metrics.scores import contour, contour_band
 from unet_lib.report import summarise
 
@@ -67,6 +67,18 @@ def test_curves_equal_scikit_learn_point_by_point(kind):
     precision, recall, _ = sk.precision_recall_curve(t, p)
     np.testing.assert_allclose(curve.x, recall[:-1][::-1], atol=1e-12)
     np.testing.assert_allclose(curve.y, precision[:-1][::-1], atol=1e-12)
+
+
+def test_a_bin_begins_at_its_threshold_and_is_narrow():
+    """So that a point of a curve is the confusion matrix at its threshold."""
+    p = np.random.default_rng(0).random(9999).astype(np.float32)
+    p = np.sort(np.concatenate([p, p**9, 1 - p**9, np.float32([0, -0.0, 1, 0.5, 1e-40])]))
+    index = bin_index(p)
+    edges = BIN_EDGES[index]
+    assert np.all(np.diff(index) >= 0) and np.all(edges <= p) and np.all(bin_index(edges) == index)
+    below = np.nextafter(edges[edges > 0], np.float32(-1))
+    assert np.all(bin_index(below) < index[edges > 0])
+    assert np.all(p - edges <= np.maximum(np.minimum(p, 1 - p) / 1024, 1e-40))
 
 
 def test_histograms_merge_in_bounded_memory():
