@@ -19,13 +19,13 @@ from experiments.transfer import named
 from lab.compact_weights import compact_folder
 from unet_lib.dataset import COMMITTED_FOLDS, Folds, Split, find_cases
 from unet_lib.dataset.cases import METHOD
-from unet_lib.files import write_atomic
+from unet_lib.files import write_atomic, write_json
 from unet_lib.inference import evaluate_cases
 from unet_lib.provenance import Provenance
 from unet_lib.shift import ShiftMonitor, fit_monitor
 from unet_lib.training import Run, load_crossvalidation, load_run, tune_threshold
 from unet_lib.training.folds import DESCRIPTION
-from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS, write_json
+from unet_lib.training.result import HISTORY, MODEL, RESULT, SETTINGS
 from unet_lib.weights import load_segmenter, save_segmenter
 
 

@@ -112,7 +112,7 @@ def place(folds: CrossValidation) -> str:
 
 
 def _test_scores(folds: CrossValidation, fold: int | str | None) -> dict[int, Evaluation]:
-    evaluations = folds.evaluations("test")
+    evaluations = folds.scores["test"]
     if fold is not None:
         evaluations = {k: v for k, v in evaluations.items() if k == fold}
     if not evaluations:

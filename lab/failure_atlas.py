@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("busi", type=Path)
     options = parser.parse_args()
     folds = load_crossvalidation(options.results)
-    scores = list(join_tables(folds.evaluations("test")).lesion_cases)
+    scores = list(join_tables(folds.scores["test"]).lesion_cases)
     cases: dict[str, Case] = {case.name: case for case in find_cases(options.busi)}
     pictures = {s.name: measure(*load_case(cases[s.name])) for s in tqdm(scores, "measuring")}
     path = write_atomic(ROOT / "docs" / "failure_atlas.md", atlas(scores, pictures, place(folds)))

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,39 +93,53 @@ def row_of(
     folds: CrossValidation, part: str, against: CrossValidation | None = None, note: str = ""
 ) -> dict[str, Any]:
     """Return the ledger's row of one part of some folds."""
-    evaluations = folds.evaluations(part)
+    evaluations = folds.scores[part]
     if not evaluations:
         raise ValueError(f"{folds.folder}: no fold has {part} scores.")
     paired: dict[str, float] = dict.fromkeys(_DIFFERENCE, math.nan)
     if against is not None:
-        paired = difference(evaluations, against.evaluations(part))
+        paired = difference(evaluations, against.scores[part])
     return {
         "name": folds.name,
         "part": part,
         "folds": " ".join(map(str, evaluations)),
-        "digest": folds.digest,
+        "digest": digest_of(folds),
         "changed": _changed(folds.recipe, folds.provenance.normals),
         "data": folds.provenance.data,
         "split": folds.provenance.split,
         **scores(evaluations),
         "against": against.name if against else "",
         **paired,
-        "thresholds": " ".join(f"{fold.result['threshold']:g}" for fold in folds.folds),
-        "hours": sum(fold.result["hours"] for fold in folds.folds),
+        "thresholds": " ".join(f"{result['threshold']:g}" for result in folds.results.values()),
+        "hours": sum(result["hours"] for result in folds.results.values()),
         "hardware": folds.environment.get("hardware", ""),
         "commit": folds.environment.get("git") or "",
         "note": note,
     }
 
 
+def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
+    """Tell a recipe on a split from any other: 12 hexadecimal digits.
+
+    Only settings that differ from the default count, so that a setting added to the library later
+    leaves the digits of earlier recipes as they were.
+    """
+    identity = {"recipe": recipe.changes(), "data": data, "split": split, "normals": normals}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def digest_of(folds: CrossValidation) -> str:
+    """Return the `recipe_digest` of a cross-validation."""
+    data = folds.provenance
+    return recipe_digest(folds.recipe, data.data, data.split, data.normals)
+
+
 def _changed(recipe: Recipe, normals: bool) -> str:
     """Name the settings that differ from the default recipe."""
-    plain = Recipe().to_dict()
     words = [
         f"{part}.{name}={value}"
-        for part, values in recipe.to_dict().items()
+        for part, values in recipe.changes().items()
         for name, value in values.items()
-        if value != plain[part][name]
     ]
     return "; ".join(words if normals else [*words, "normals=no"]) or "default"
 
@@ -195,15 +211,15 @@ def _limits(row: Mapping[str, Any], name: str) -> str:
 def publish(folds: CrossValidation, folder: Path, *, models: bool = False) -> Path:
     """Copy what tells the results, with the tables of all folds and the report of the test."""
     names = [DESCRIPTION]
-    for fold in folds.folds:
-        names += [f"fold{fold.fold}/{name}" for name in (SETTINGS, RESULT, HISTORY)]
+    for fold in folds.results:
+        names += [f"fold{fold}/{name}" for name in (SETTINGS, RESULT, HISTORY)]
         if models:
-            inside = sorted((folds.folder / f"fold{fold.fold}" / MODEL).iterdir())
+            inside = sorted((folds.folder / f"fold{fold}" / MODEL).iterdir())
             names += [path.relative_to(folds.folder).as_posix() for path in inside]
     for name in names:
         write_atomic(folder / name, (folds.folder / name).read_bytes())
     for part in PARTS:
-        evaluations = folds.evaluations(part)
+        evaluations = folds.scores[part]
         for fold, evaluation in evaluations.items():
             evaluation.save(folder / f"fold{fold}" / part)
         if evaluations:

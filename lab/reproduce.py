@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     folds = load_crossvalidation(options.experiment)
     evaluations, differences, same, images = {}, [], 0, 0
     split = DATA_FOLDER / "splits" / f"{folds.provenance.split}.csv"
-    for fold, committed in folds.evaluations("test").items():
+    for fold, committed in folds.scores["test"].items():
         source = open_dataset(options.data, fold=fold, split=split if split.is_file() else None)
         # The models of a joint training lie beside the sets, the shipped one in weights/ alone.
         places = [folder / f"fold{fold}" for folder in (folds.folder, folds.folder.parent)]

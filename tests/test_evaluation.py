@@ -45,7 +45,7 @@ def test_areas_equal_scikit_learn(kind):
     truth, probabilities = random_maps(kind, 0)
     histogram = ProbabilityHistogram()
     for rows in np.array_split(np.arange(200), 7):  # in pieces, as images come
-        histogram.add(truth[rows], probabilities[rows])
+        histogram += ProbabilityHistogram.of(truth[rows], probabilities[rows])
     t, p = truth.ravel(), probabilities.ravel()
     # where pixels share a bin without being equal, the average precision feels it most
     few_values = kind not in ("uniform", "saturated")
@@ -91,7 +91,7 @@ def test_histograms_merge_in_bounded_memory():
     assert whole.auc == pytest.approx(sk.roc_auc_score(t, p), abs=1e-6)
     copy = ProbabilityHistogram(**whole.to_arrays())
     assert (copy.auc, copy.calibration.brier) == (whole.auc, whole.calibration.brier)
-    copy.add(*maps[0])
+    copy += ProbabilityHistogram.of(*maps[0])
     assert whole.n == t.size and parts[0].n == 200 * 250  # merging and copying change no part
     assert whole.calibration.n == t.size
     with pytest.raises(ValueError, match="516097 bins, got an array of shape"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.ledger import digest_of
 from unet_lib.cli import main
 from unet_lib.dataset import find_cases, make_folds
 from unet_lib.images import Preprocessing
@@ -47,13 +48,13 @@ def folds_run(data, tmp_path_factory):
 @pytest.mark.keras
 def test_only_validation_is_scored_until_it_is_final(folds_run, data):
     _, cases, folds = data
-    assert [fold.fold for fold in folds_run.folds] == [0, 1]
-    assert all(fold.test is None for fold in folds_run.folds)
+    assert list(folds_run.results) == [0, 1]
+    assert not folds_run.scores["test"]
     assert not list(folds_run.folder.glob("fold*/test"))
-    for fold in folds_run.folds:
-        expected = {c.name for c in folds.split(cases, fold.fold).validation}
-        assert {c.name for c in fold.validation.table} == expected
-        assert fold.validation.provenance.threshold == fold.result["threshold"]
+    for fold, scored in folds_run.scores["validation"].items():
+        expected = {c.name for c in folds.split(cases, fold).validation}
+        assert {c.name for c in scored.table} == expected
+        assert scored.provenance.threshold == folds_run.results[fold]["threshold"]
 
 
 @pytest.mark.keras
@@ -64,7 +65,7 @@ def test_finished_folds_are_kept_and_other_recipes_refused(folds_run, data, tmp_
     given = {"provenance": ABOUT, "progress": False}
     again = crossvalidate(cases, folds, folds_run.folder, RECIPE, which=[0], **given)
     assert weights.stat().st_mtime_ns == before
-    assert len(again.folds) == 2
+    assert len(again.results) == 2
     other = replace(RECIPE, training=replace(RECIPE.training, seed=1))
     with pytest.raises(ValueError, match="tells of another recipe"):
         crossvalidate(cases, folds, folds_run.folder, other, **given)
@@ -80,13 +81,13 @@ def test_model_on_all_images_takes_the_folds_threshold(data, folds_run, tmp_path
     _, cases, _ = data
     run = train_on_all(cases, tmp_path / "all", folds_run, progress=False)
     threshold, cleaning = folds_run.operating_point()
-    assert threshold == np.median([fold.result["threshold"] for fold in folds_run.folds])
+    assert threshold == np.median([result["threshold"] for result in folds_run.results.values()])
     assert (run.segmenter.threshold, run.segmenter.cleaning) == (threshold, cleaning)
     assert run.segmenter.provenance.trained_on == sorted(c.name for c in cases)
     assert run.segmenter.provenance.validated_on == []
     assert run.result["best_epoch"] == RECIPE.training.epochs
     assert "val_dice" not in run.history[0]
-    one = replace(folds_run, folds=folds_run.folds[:1])
+    one = replace(folds_run, results={0: folds_run.results[0]})
     with pytest.raises(ValueError, match="1 of 2 folds are finished"):
         train_on_all(cases, tmp_path / "b", one, progress=False)
 
@@ -105,15 +106,15 @@ def test_command(data, tmp_path, capsys):
     assert PHANTOM_BANNER in capsys.readouterr().out
     assert main(["crossvalidate", *options, *out, "--final"]) == 0
     final = load_crossvalidation(tmp_path / "a")
-    names = [c.name for one in final.evaluations("test").values() for c in one.table]
+    names = [c.name for one in final.scores["test"].values() for c in one.table]
     assert sorted(names) == sorted(c.name for c in cases)  # every image once
-    assert not any(fold.test.provenance.seen_in_training for fold in final.folds)
+    assert not any(one.provenance.seen_in_training for one in final.scores["test"].values())
     capsys.readouterr()
     random = ["--random-split", "3", "--out", str(tmp_path / "r"), "--folds", "1"]
     assert main(["crossvalidate", *options, *random]) == 0
     parted = load_crossvalidation(tmp_path / "r")
     assert parted.provenance.split == "random split 3, near-duplicates parted"
-    assert parted.digest != final.digest
+    assert digest_of(parted) != digest_of(final)
 
 
 def test_folders_that_cannot_be_read(tmp_path):
@@ -150,7 +151,7 @@ def test_folder_of_a_recipe_outlives_a_new_setting(tmp_path):
 
 def test_folds_of_the_authors_own_split_say_that_they_leak(folds_run, tmp_path):
     assert folds_run.provenance.own_split == LEAKS
-    banners = [fold.validation.provenance.own_split for fold in folds_run.folds]
+    banners = [one.provenance.own_split for one in folds_run.scores["validation"].values()]
     assert banners == [LEAKS, "0 of 12"]  # each its own
     # A folder of before, which did not keep it, goes on.
     stored = json.loads((folds_run.folder / "crossvalidation.json").read_text())

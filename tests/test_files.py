@@ -25,17 +25,17 @@ def test_a_failed_write_keeps_the_old_file_and_names_reason_and_remedy(
     path = write_atomic(tmp_path / "a.txt", "old\n")
     (tmp_path / "b").write_text("x")
     assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
-    for name, remedy in (
-        ("a.txt/x/b.txt", "A file lies where a folder is needed"),
-        ("x" * 300, "Choose a shorter name"),
+    for name, reason in (
+        ("a.txt/x/b.txt", "Not a directory"),
+        ("x" * 300, "File name too long"),
     ):
-        with pytest.raises(WriteError, match=rf"cannot be written \(.*\)\. {remedy}"):
+        with pytest.raises(WriteError, match=rf"cannot be written \({reason}\)\. Free .* another"):
             write_atomic(tmp_path / name, "x")
-        with pytest.raises(WriteError, match=remedy), folder_lock(tmp_path / name):
+        with pytest.raises(WriteError, match=reason), folder_lock(tmp_path / name):
             pass
     assert main(["check", "x" * 300]) == 2
-    assert capsys.readouterr().err.endswith("x'. Give a shorter name.\n")
-    with pytest.raises(WriteError, match=r"\(Is a directory\)\. A folder lies where the file"):
+    assert "File name too long" in capsys.readouterr().err
+    with pytest.raises(WriteError, match=r"\(Is a directory\)\. .*move away what lies there"):
         write_atomic(tmp_path, "x")
 
     def fail(*_):
@@ -116,5 +116,5 @@ def test_text_that_no_message_could_quote_is_refused(tmp_path):
     path = write_atomic(tmp_path / "a.csv", "a,b\n1," + "x" * 1001 + "\n")
     with pytest.raises(ValueError, match="line 2 has a cell of more than 1000 characters"):
         read_rows(path)
-    with pytest.raises(ValueError, match="nested too deep"):
+    with pytest.raises(ValueError, match=r"a\.json: cannot be read .*recursion"):
         read_json(write_atomic(tmp_path / "a.json", "[" * 200_000))

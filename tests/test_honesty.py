@@ -165,7 +165,7 @@ def test_what_is_no_probability_is_refused_everywhere(wrong):
     before = list(evaluation.table), evaluation.histogram().n
     image = TRUTH[..., None] * 1.0
     for refuse in (
-        lambda: ProbabilityHistogram().add(TRUTH, wrong),
+        lambda: ProbabilityHistogram.of(TRUTH, wrong),
         lambda: Calibration.of(TRUTH, wrong),
         lambda: evaluation.add(TRUTH, TRUTH, wrong, name="x"),
         lambda: plots.plot_predictions([(image, TRUTH, wrong, TRUTH, "x")]),
@@ -191,7 +191,7 @@ def test_what_is_no_mask_is_refused_everywhere(wrong):
         ):
             with pytest.raises(ValueError, match="^x: .*mask"):
                 refuse()
-    for take in (ProbabilityHistogram().add, Calibration.of):
+    for take in (ProbabilityHistogram.of, Calibration.of):
         with pytest.raises(ValueError, match=r"mask|probabilit"):
             take(wrong, GOOD)
 

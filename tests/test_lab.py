@@ -128,17 +128,18 @@ def test_from_folds_to_ledger_card_and_back(tmp_path, capsys):
         ledger.main([str(copy), *common])
 
     kept = load_crossvalidation(tmp_path / "kept")
-    assert kept.digest == runs[1].digest and not [*kept.folder.rglob("*.html")]
+    assert ledger.digest_of(kept) == ledger.digest_of(runs[1])
+    assert not [*kept.folder.rglob("*.html")]
     text = card.write_card(kept.folder / "fold1" / "model", [kept]).read_text(encoding="utf-8")
     table = (kept.folder / "test" / "tables.md").read_text(encoding="utf-8")
     assert all(PHANTOM_BANNER in page for page in (text, table, card.headline([kept], 1)))
     assert "fold 1" in text and "## phantoms: test part of fold 1" in text
-    marked = [case.tp + case.fp > 0 for case in kept.evaluations("test")[1].table.lesion_cases]
+    marked = [case.tp + case.fp > 0 for case in kept.scores["test"][1].table.lesion_cases]
     assert f"on {sum(marked)} of {len(marked)} images with a lesion" in text
     assert "nan" not in text.split() and "no interval" in card.headline([kept], 1)
 
     assert reproduce.main([str(kept.folder), str(folder)]) == 0
-    count = len(join_tables(kept.evaluations("test")))
+    count = len(join_tables(kept.scores["test"]))
     assert f"{count} of {count} images have the committed counts" in capsys.readouterr().out
     model = load_segmenter(kept.folder / "fold1")
     model.threshold = 0.01
@@ -186,7 +187,7 @@ def test_digests_of_the_ledger_are_those_of_the_published_recipes():
     published = [load_crossvalidation(p.parent) for p in PUBLISHED.glob("*/*/crossvalidation.json")]
     assert published
     for folds in published:
-        assert rows[folds.name] == folds.digest
+        assert rows[folds.name] == ledger.digest_of(folds)
 
 
 def test_rounding_keeps_so_many_significant_bits():

@@ -231,7 +231,7 @@ def test_a_large_lesion_is_read_where_the_set_is_clear_and_check_warns(tmp_path)
     cases = write_set(tmp_path, "0 and 255", truths)
     np.testing.assert_array_equal(load_case(cases[2])[1], truths[2])
     report = check_cases(cases)
-    assert report.ok and report.counts["mask_covers_most"] == 1
+    assert report.ok and len(report.of_kind("mask_covers_most")) == 1
     assert "2.png: marks 71 % of the border" in report.to_markdown()
 
 
@@ -239,7 +239,7 @@ def test_a_large_lesion_is_read_where_the_set_is_clear_and_check_warns(tmp_path)
 def test_a_set_of_negatives_is_refused_with_what_was_seen(tmp_path, way):
     rng = np.random.default_rng(5)
     report = check_cases(write_set(tmp_path, way, [draw_truth(rng, False) for _ in range(3)]))
-    assert not report.ok and report.counts["mask_values"] == 3
+    assert not report.ok and len(report.of_kind("mask_values")) == 3
     assert "of 3 masks 0 are clear, 3 doubtful" in report.to_markdown()
 
 

@@ -163,7 +163,7 @@ def test_finished_run_is_returned_and_others_are_refused(finished, split, tmp_pa
         load_run(tmp_path)
     broken = shutil.copytree(finished.folder, tmp_path / "broken")
     (broken / "settings.json").write_text("{")
-    refused(ValueError, "settings.json: cannot be read.*another folder", folder=broken)
+    refused(ValueError, "settings.json: cannot be read", folder=broken)
 
 
 def test_two_runs_in_one_folder_and_a_run_killed_before_it_began(split, tmp_path):

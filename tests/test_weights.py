@@ -17,7 +17,6 @@ from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.weights import (
     WeightsError,
-    check_weights,
     choose_model,
     load_segmenter,
     load_weights_file,
@@ -76,7 +75,7 @@ def test_expected_arrays_are_those_that_keras_stores(config, tmp_path):
     network.compile("adam", "mse")
     network.optimizer.build(network.trainable_variables)
     network.save_weights(tmp_path / "x.weights.h5")
-    check_weights(network, tmp_path / "x.weights.h5")
+    load_weights_file(network, tmp_path / "x.weights.h5")
 
 
 def test_a_larger_or_smaller_file_is_refused(network, tmp_path):
@@ -179,8 +178,6 @@ def test_choice_takes_the_registered_model_of_the_fold(network, tmp_path, monkey
         assert segmenter.threshold == 0.6 and "busi-fold3" in why
     assert choose_model(data="phantoms", fold=3, root=tmp_path)[0].threshold == 0.3
     assert choose_model("busi-fold3", data="BUSI", fold=0)[0].threshold == 0.6
-    with pytest.raises(WeightsError, match="busi-best: is not shipped any more; take bus-best"):
-        load_segmenter("busi-best")
 
 
 def test_choice_takes_the_file_in_the_root_when_it_fits_and_else_refuses(network, tmp_path):

@@ -1,9 +1,8 @@
-"""Write a file whole or not at all: a reader sees the old content or the new."""
+"""Where files lie; written whole or not at all: a reader sees the old content or the new."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -20,16 +19,25 @@ try:
 except ImportError:  # not on Windows: there nothing is locked, and nothing abandoned removed
     fcntl = None
 
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = (_PACKAGE / "shipped").is_dir()  # pyproject.toml puts it into the wheel
+
+
+def _cache() -> Path:
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unet_lib"
+
+
+SHIPPED_FOLDER = _PACKAGE / "shipped" if _INSTALLED else _PACKAGE.parent
+"""Holds ``data/`` (audit list, splits) and ``weights/`` as they come with the library."""
+USER_FOLDER = _cache() if _INSTALLED else _PACKAGE.parent
+"""What the library writes of its own accord or downloads: the checkout, or the user's cache."""
+WEIGHTS_FOLDER = SHIPPED_FOLDER / "weights"
+"""One folder for each model of ours, those of encoders, and what lists the files elsewhere."""
+
 _DRAFT = ".draft-"
 _CELL = 1000  # characters
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held folders", default=frozenset())
-_BELOW_A_FILE = "A file lies where a folder is needed: move it away, or choose another folder."
-_REMEDIES = {
-    errno.ENOTDIR: _BELOW_A_FILE,
-    errno.EEXIST: _BELOW_A_FILE,
-    errno.EISDIR: "A folder lies where the file would go: give another name.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-}
 
 
 class FolderInUse(OSError):
@@ -41,9 +49,10 @@ class WriteError(OSError):
 
     def __init__(self, path: str | Path, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        usual = "Free some space, or choose another folder that you may write to."
-        remedy = _REMEDIES.get(error.errno, usual)
-        super().__init__(f"{path}: cannot be written ({reason}). {remedy}")
+        super().__init__(
+            f"{path}: cannot be written ({reason}). Free some space, move away what lies there, or "
+            "choose another name or folder that you may write to."
+        )
         self.strerror = reason
 
 
@@ -196,11 +205,16 @@ def read_rows(path: str | Path) -> list[list[str]]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; errors as of `read_text`."""
+    """Read a JSON file; the ValueError names it."""
     try:
         return json.loads(read_text(path))
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}). Restore it.") from error
+
+
+def write_json(path: str | Path, values: Any) -> Path:
+    """Write values as indented JSON, whole or not at all."""
+    return write_atomic(path, json.dumps(values, indent=2) + "\n")
 
 
 def sha256(path: str | Path) -> str:

@@ -44,7 +44,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the settings from a dictionary, refusing keys that do not exist."""
+        """Build the settings from a dictionary, refusing keys that do not exist, at each level."""
         if not isinstance(values, Mapping):
             raise ValueError(
                 f"{cls.__name__}: expected a dictionary of settings, "
@@ -57,8 +57,16 @@ class Settings:
                 f"{cls.__name__}: unknown setting {', '.join(map(reprlib.repr, unknown[:5]))}. "
                 f"Allowed are: {', '.join(allowed)}."
             )
+        nested = {field.name: field.default_factory for field in dataclasses.fields(cls)}
         try:
-            return cls(**values)
+            return cls(
+                **{
+                    name: nested[name].from_dict(value)
+                    if hasattr(nested[name], "from_dict")
+                    else value
+                    for name, value in values.items()
+                }
+            )
         except (TypeError, OverflowError) as error:  # from comparing what a setting cannot be
             raise ValueError(
                 f"{cls.__name__}: a setting is missing or has the wrong type ({error})."

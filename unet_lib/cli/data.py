@@ -177,22 +177,19 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from unet_lib.weights import (
-        EXPORT_FORMATS,
-        export_into_model,
-        export_segmenter,
-        load_segmenter,
-    )
+    from unet_lib import weights
 
     if options.out is not None:
         check_out(options.out)
-    if options.format not in EXPORT_FORMATS:
-        raise ValueError(f"--format {options.format}: expected {', '.join(EXPORT_FORMATS)}.")
+    if options.format not in weights.EXPORT_FORMATS:
+        raise ValueError(
+            f"--format {options.format}: expected {', '.join(weights.EXPORT_FORMATS)}."
+        )
     if options.out is None:
         if options.format != "onnx":
             raise ValueError(f"--format {options.format}: needs --out, a folder for the files.")
-        print(export_into_model(options.model))
+        print(weights.export_into_model(options.model))
         return
-    segmenter = load_segmenter(options.model, runtime="keras")
-    path = export_segmenter(segmenter, options.out, options.format)
+    segmenter = weights.load_segmenter(options.model, runtime="keras")
+    path = weights.export_segmenter(segmenter, options.out, options.format)
     print(f"{path}, described by {path.name}.json")

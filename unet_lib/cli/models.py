@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unet_lib.files import read_json
+
 _TRAIN = """\
 Train a U-Net on one fold, choose its threshold on the fold's validation images, and write the run
 folder --out: settings, split, history.csv, result.json and model/, which evaluate and segment take.
@@ -138,42 +140,28 @@ def _add_settings(sub: Any, short: Iterable[str] = _SHORT) -> None:
 def read_recipe(options: argparse.Namespace) -> Any:
     """Return the recipe of the options: --recipe, what is short for --set, --set."""
     from unet_lib.training import RECIPES, Recipe
+    from unet_lib.training.recipe import change_settings
     from unet_lib.training.run import settings_of
 
-    stored: Any = {}
+    values: Any = {}
     if options.recipe in RECIPES:
-        stored = RECIPES[options.recipe].changes()
+        values = RECIPES[options.recipe].changes()
     elif options.recipe is not None:
-        try:
-            stored = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--recipe {options.recipe}: cannot be read ({error}).") from error
-        if not isinstance(stored, dict) or not all(isinstance(v, dict) for v in stored.values()):
+        values = read_json(options.recipe)
+        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
             raise ValueError(
                 f'--recipe {options.recipe}: expected {{"training": {{"epochs": 30}}, ...}}.'
             )
-    settings = [text for part, values in stored.items() for text in _settings(part, values)]
     short = [(n, value) for n, value in vars(options).items() if "." in n and value is not None]
-    settings += [*(f"{name}={value}" for name, value in short), *options.set]
-    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
-    start = given.get("training.start_from", "null").strip('"')
-    if start not in ("null", ""):
-        own = [name for name in given if name.startswith("network.")]
-        if own:
-            raise ValueError(
-                f"--start-from {start}: brings its network; leave {', '.join(own)} out."
-            )
-        network, preprocessing = (part.to_dict() for part in settings_of(start))
-        settings = [
-            *_settings("network", network),
-            *_settings("preprocessing", preprocessing),
-            *settings,
-        ]
-    return Recipe().but(*settings)
-
-
-def _settings(part: str, values: dict[str, Any]) -> list[str]:
-    return [f"{part}.{name}={json.dumps(value)}" for name, value in values.items()]
+    change_settings(values, [*(f"{name}={value}" for name, value in short), *options.set])
+    if start := values.get("training", {}).get("start_from"):
+        if own := values.get("network"):
+            names = ", ".join(f"network.{name}" for name in own)
+            raise ValueError(f"--start-from {start}: brings its network; leave {names} out.")
+        network, preprocessing = settings_of(str(start))
+        values["network"] = network.to_dict()
+        values["preprocessing"] = preprocessing.to_dict() | values.get("preprocessing", {})
+    return Recipe.from_dict(values)
 
 
 def open_data(options: argparse.Namespace, **more: Any) -> Any:
@@ -240,12 +228,12 @@ def _crossvalidate(options: argparse.Namespace) -> None:
         normals=not options.no_normals,
         final=options.final,
     )
-    for fold in trained.folds:
-        place = options.out / f"fold{fold.fold}"
+    for fold in trained.results:
+        place = options.out / f"fold{fold}"
         if not (place / "curves.png").exists():
             _draw_curves(load_run(place))
     for part in ("validation", "test") if options.final else ("validation",):
-        merged = merge_evaluations(trained.evaluations(part))
+        merged = merge_evaluations(trained.scores[part])
         print(summarise(merged).to_markdown(), flush=True)
     if options.all:
         run = train_on_all(cases, options.out / "all", trained)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dis
-import errno
 import re
 import signal
 import sys
@@ -69,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_for_the_user(error):
             raise
         text = f"unet_lib {options.command}: {error}"
-        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
-            text += ". Give a shorter name."
         failed = isinstance(error, WriteError | RuntimeError)
         if isinstance(error, WriteError) and after:
             text += f" Then: {after}."

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib.files import read_rows
-from unet_lib.folders import USER_FOLDER
+from unet_lib.files import USER_FOLDER, read_rows
 from unet_lib.images import MaskSet, is_dicom, read_frame, read_image, read_masks
 from unet_lib.provenance import Provenance
 

@@ -49,8 +49,7 @@ _COLOURED_SHARE = 1e-4  # of the image
 _DARK = 0.1  # an image whose brightest pixel is below this is probably 12 bits stored in 16
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What is unusual: one of `KINDS`, the names of the cases, and a message naming the file."""
 
     kind: str
@@ -67,8 +66,7 @@ class Finding:
 class CheckReport:
     """What :func:`check_cases` found."""
 
-    counts: dict[str, int]  # cases, masks, groups, grouped_cases, of each class, of each kind
-    sizes: dict[str, int]  # distinct; min_, median_ and max_ of height and width in pixels
+    summary: str  # how many cases, masks and groups there are, and their sizes
     problems: tuple[Finding, ...]  # ordered by kind, then by case
 
     @property
@@ -82,45 +80,20 @@ class CheckReport:
 
     def to_markdown(self, most: int = 20) -> str:
         """Return the report as Markdown; of each kind `most` findings are listed, all counted."""
-        counts, sizes = self.counts, self.sizes
-        classes = ", ".join(f"{counts[label]} {label}" for label in LABELS if counts[label])
-        lines = [
-            f"{counts['cases']} cases ({classes}), {counts['masks']} masks, "
-            f"{counts['several_masks']} images with several masks.",
-            f"{counts['grouped_cases']} images lie in {counts['groups']} known groups "
-            "(near-duplicates, patients).",
-        ]
-        if sizes:
-            ranges = (
-                f"{side} {sizes[f'min_{side}']} to {sizes[f'max_{side}']} "
-                f"(median {sizes[f'median_{side}']})"
-                for side in ("height", "width")
-            )
-            lines.append(f"{sizes['distinct']} sizes: {', '.join(ranges)}.")
-        lines += ["", "| severity | what | number |", "|---|---|---|"]
-        lines += [f"| {s} | {text} | {counts[kind]} |" for kind, (s, text) in KINDS.items()]
+        rows, lists = ["| severity | what | number |", "|---|---|---|"], []
         for kind, (severity, text) in KINDS.items():
-            if listed := self.of_kind(kind):
-                lines += ["", f"{severity}: {text} ({len(listed)})", ""]
-                lines += [f"- {finding.message}" for finding in listed[:most]]
+            listed = self.of_kind(kind)
+            rows.append(f"| {severity} | {text} | {len(listed)} |")
+            if listed:
+                lists += ["", f"{severity}: {text} ({len(listed)})", ""]
+                lists += [f"- {finding.message}" for finding in listed[:most]]
             if len(listed) > most:
-                lines.append(f"- and {len(listed) - most} more")
+                lists.append(f"- and {len(listed) - most} more")
         verdict = "Every file can be used." if self.ok else "Mend the errors before using the data."
-        return "\n".join([*lines, "", verdict, ""])
+        return "\n".join([self.summary, "", *rows, *lists, "", verdict, ""])
 
 
-class _Examined(NamedTuple):
-    """What the files of a case give."""
-
-    size: tuple[int, int] | None  # None: the image cannot be read
-    digest: str
-    remarks: list[tuple[str, str]]  # kind and message
-    marked: list[bool]  # of each mask that can be read, whether it marks any pixel
-
-
-def check_cases(
-    cases: Sequence[Case], *, progress: bool = False, workers: int | None = None
-) -> CheckReport:
+def check_cases(cases: Sequence[Case], *, progress: bool = False) -> CheckReport:
     """Read all images and masks and report what is unusual or wrong.
 
     Parameters
@@ -128,46 +101,46 @@ def check_cases(
     cases : sequence of Case
     progress : bool
         Show a progress bar.
-    workers : int, optional
-        Threads; by default one for each processor.
 
     Returns
     -------
     CheckReport
         Unreadable files are findings, not exceptions.
     """
-    with ThreadPoolExecutor(workers or min(32, os.cpu_count() or 1)) as pool:
-        steps = pool.map(_examine, cases)
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
+        steps = pool.map(_Examined, cases)
         bar = tqdm(steps, "check", len(cases), unit="image", disable=not progress)
-        examined = list(zip(cases, bar, strict=True))
-    findings = [Finding(k, (case.name,), text) for case, one in examined for k, text in one.remarks]
+        examined = list(bar)
+    findings = [finding for one in examined for finding in one.findings]
     same: dict[str, list[Case]] = defaultdict(list)
-    for case, one in examined:
+    for one in examined:
         if one.size:
-            same[one.digest].append(case)
+            same[one.digest].append(one.case)
     findings += [_duplicate(together) for together in same.values() if len(together) > 1]
-    marked = [mark for _, one in examined for mark in one.marked]
+    marked = [mark for one in examined for mark in one.marked]
     if marked and not any(marked) and any(case.label != "normal" for case in cases):
         folder = next(case.mask_paths[0].parent for case in cases if case.mask_paths)
         text = f"{folder}: none of {len(marked)} masks marks anything: were they saved as labels?"
         findings.append(Finding("no_lesion", (), text))
     findings.sort(key=lambda f: list(KINDS).index(f.kind))  # stable: cases stay in order
-    twins = [c.group for c in cases if c.has_twins]
-    counts = {
-        "cases": len(cases),
-        **{label: sum(c.label == label for c in cases) for label in LABELS},
-        "masks": sum(len(c.mask_paths) for c in cases),
-        "groups": len(set(twins)),
-        "grouped_cases": len(twins),
-        **dict.fromkeys(KINDS, 0),
-        **Counter(finding.kind for finding in findings),
-    }
-    sizes = [one.size for _, one in examined if one.size]
-    statistics = {"distinct": len(set(sizes))} if sizes else {}
-    for side, values in zip(("height", "width"), zip(*sizes, strict=True), strict=False):
-        for what, value in (("min", min), ("median", np.median), ("max", max)):
-            statistics[f"{what}_{side}"] = int(value(values))
-    return CheckReport(counts, statistics, tuple(findings))
+    sizes = [one.size for one in examined if one.size]
+    return CheckReport(_summary(cases, sizes), tuple(findings))
+
+
+def _summary(cases: Sequence[Case], sizes: Sequence[tuple[int, int]]) -> str:
+    number = Counter(case.label for case in cases)
+    classes = ", ".join(f"{number[label]} {label}" for label in LABELS if number[label])
+    twins = [case.group for case in cases if case.has_twins]
+    lines = [
+        f"{len(cases)} cases ({classes}), {sum(len(c.mask_paths) for c in cases)} masks, "
+        f"{sum(len(c.mask_paths) > 1 for c in cases)} images with several masks.",
+        f"{len(twins)} images lie in {len(set(twins))} known groups (near-duplicates, patients).",
+    ]
+    ranges = ", ".join(
+        f"{side} {min(values)} to {max(values)} (median {int(np.median(values))})"
+        for side, values in zip(("height", "width"), zip(*sizes, strict=True), strict=False)
+    )
+    return "\n".join([*lines, *([f"{len(set(sizes))} sizes: {ranges}."] if sizes else [])])
 
 
 def _duplicate(cases: Sequence[Case]) -> Finding:
@@ -179,69 +152,70 @@ def _duplicate(cases: Sequence[Case]) -> Finding:
     return Finding("exact_duplicate", tuple(c.name for c in cases), message)
 
 
-def _examine(case: Case) -> _Examined:
-    one = _Examined(None, "", [], [])
-    try:
-        pixels = read_pixels(case.image_path)
-        image = as_image(pixels, case.image_path)
-    except ImageError as error:
-        one.remarks.append(("unreadable", str(error)))
-    else:
-        one = one._replace(size=image.shape[:2], digest=content_hash(image))
-        if (share := _coloured_share(pixels)) > _COLOURED_SHARE:
-            text = f"{case.image_path}: {100 * share:.2f} % of the pixels are coloured"
-            one.remarks.append(("colour_overlay", text))
+class _Examined:
+    """What the files of a case give."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.findings = case, []
+        self.size, self.digest = None, ""  # where the image can be read
+        self.marked: list[bool] = []  # of each mask that can be read, whether it marks any pixel
+        self._examine_image()
+        for path in case.mask_paths:
+            self._examine_mask(path)
+        if len(case.mask_paths) > 1:
+            names = ", ".join(p.name for p in case.mask_paths)
+            self._note("several_masks", f"{case.image_path}: {names}")
+        complete = len(self.marked) == len(case.mask_paths)
+        if not case.mask_paths and case.label != "normal":
+            self._note("no_mask", f"{case.image_path}: no mask")
+        elif case.label in ("benign", "malignant") and complete and not any(self.marked):
+            self._note("empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel")
+        elif case.label == "normal" and any(self.marked):
+            self._note("lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion")
+
+    def _note(self, kind: str, message: str) -> None:
+        self.findings.append(Finding(kind, (self.case.name,), message))
+
+    def _examine_image(self) -> None:
+        path = self.case.image_path
+        try:
+            pixels = read_pixels(path)
+            image = as_image(pixels, path)
+        except ImageError as error:
+            return self._note("unreadable", str(error))
+        self.size, self.digest = image.shape[:2], content_hash(image)
+        if pixels.ndim > 2:
+            full = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+            spread = pixels.max(axis=2) - pixels.min(axis=2)
+            if (share := (spread > _COLOURED * full).mean()) > _COLOURED_SHARE:
+                text = f"{path}: {100 * share:.2f} % of the pixels are coloured"
+                self._note("colour_overlay", text)
         if (brightest := float(image.max())) < _DARK:
-            text = f"{case.image_path}: the brightest pixel is {brightest:.3f} of full scale"
-            one.remarks.append(("dark", text))
-    for path in case.mask_paths:
-        _examine_mask(path, case, one)
-    if len(case.mask_paths) > 1:
-        names = ", ".join(p.name for p in case.mask_paths)
-        one.remarks.append(("several_masks", f"{case.image_path}: {names}"))
-    complete = len(one.marked) == len(case.mask_paths)
-    if not case.mask_paths and case.label != "normal":
-        one.remarks.append(("no_mask", f"{case.image_path}: no mask"))
-    elif case.label in ("benign", "malignant") and complete and not any(one.marked):
-        one.remarks.append(("empty_lesion_mask", f"{case.mask_paths[0]}: no lesion pixel"))
-    elif case.label == "normal" and any(one.marked):
-        one.remarks.append(("lesion_on_normal", f"{case.mask_paths[0]}: marks a lesion"))
-    return one
+            self._note("dark", f"{path}: the brightest pixel is {brightest:.3f} of full scale")
+        return None
 
-
-def _coloured_share(pixels: np.ndarray) -> float:
-    if pixels.ndim == 2:
-        return 0.0
-    full = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return float((spread > _COLOURED * full).mean())
-
-
-def _examine_mask(path: Path, case: Case, one: _Examined) -> None:
-    """Add what is unusual of one mask, and whether it marks any pixel."""
-
-    def remark(kind: str, text: str) -> None:
-        one.remarks.append((kind, text))
-
-    try:
-        stored = read_mask_pixels(path)
-    except ImageError as error:
-        return remark("unreadable", str(error))
-    pixels = as_grey(stored)
-    if one.size and pixels.shape != one.size:
-        sizes = [" x ".join(map(str, size)) for size in (pixels.shape, one.size)]
-        text = f"{path}: {sizes[0]}, its image {case.image_path.name} is {sizes[1]}"
-        remark("size_mismatch", f"{text} (height x width)")
-    together = case.mask_set or MaskSet(case.mask_paths)
-    try:
-        mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
-    except ImageError as error:
-        return remark("mask_values", str(error))
-    one.marked.append(bool(mask.any()))
-    if one.size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
-        remark("turned", f"{case.image_path}: is {path.name} drawn on the picture as it is shown?")
-    if much := covers_most(mask):
-        remark("mask_covers_most", f"{path}: {much}")
-    if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
-        remark("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
-    return None
+    def _examine_mask(self, path: Path) -> None:
+        case = self.case
+        together = case.mask_set or MaskSet(case.mask_paths)
+        try:
+            stored = read_mask_pixels(path)
+        except ImageError as error:
+            return self._note("unreadable", str(error))
+        pixels = as_grey(stored)
+        if self.size and pixels.shape != self.size:
+            sizes = [" x ".join(map(str, size)) for size in (pixels.shape, self.size)]
+            text = f"{path}: {sizes[0]}, its image {case.image_path.name} is {sizes[1]}"
+            self._note("size_mismatch", f"{text} (height x width)")
+        try:
+            mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
+        except ImageError as error:
+            return self._note("mask_values", str(error))
+        self.marked.append(bool(mask.any()))
+        if self.size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
+            text = f"{case.image_path}: is {path.name} drawn on the picture as it is shown?"
+            self._note("turned", text)
+        if much := covers_most(mask):
+            self._note("mask_covers_most", f"{path}: {much}")
+        if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
+            self._note("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
+        return None

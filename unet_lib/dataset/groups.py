@@ -26,8 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset.cases import DATA_FOLDER, Case, DatasetError, read_table
-from unet_lib.files import sha256
-from unet_lib.folders import SHIPPED_FOLDER
+from unet_lib.files import SHIPPED_FOLDER, sha256
 from unet_lib.images import ImageError, as_grey, as_image, read_pixels, read_size
 from unet_lib.phantoms import is_phantoms
 

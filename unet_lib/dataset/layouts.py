@@ -90,8 +90,7 @@ def refuse(names: Iterable[str | Path], what: str) -> None:
 
 
 def _refuse_orphans(masks: Iterable[Path]) -> None:
-    text = "mask without an image of the same name. Add the image, or remove the mask."
-    refuse(masks, f"{text} {expected()}")
+    refuse(masks, "mask without an image of the same name. Add the image, or remove the mask.")
 
 
 # --- class folders, images beside masks ------------------------------------------------------

@@ -91,8 +91,7 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
         cases = layout.read(root)
         absent = _masks_checked(cases, require_masks)
     except DatasetError as error:  # what is missing may be there with an ending that is not read
-        text, tree, expected_tree = str(error).partition(" Expected one of")
-        raise DatasetError(f"{text} {_unread(root)}".rstrip() + tree + expected_tree) from error
+        raise DatasetError(f"{error} {_unread(root)}".rstrip()) from error
     if not cases:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError(
@@ -119,7 +118,7 @@ def _masks_checked(cases: Sequence[Case], require_masks: bool) -> set[Path]:
         refuse(
             [case.image_path for case in lesions if not case.mask_paths],
             "image without a mask (only normal images may go without). Add its mask, or take the "
-            f"image out. {expected()}",
+            "image out.",
         )
     return absent
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from unet_lib.dataset.cases import Case, DatasetError, read_table
 from unet_lib.dataset.groups import shared_names
-from unet_lib.files import write_atomic
-from unet_lib.folders import SHIPPED_FOLDER
+from unet_lib.files import SHIPPED_FOLDER, write_atomic
 
 _SPLITS = SHIPPED_FOLDER / "data" / "splits"
 

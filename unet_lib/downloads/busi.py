@@ -1,4 +1,8 @@
-"""BUSI from one of its sources to ``Dataset_BUSI_with_GT``, checked."""
+"""BUSI from one of its sources to ``Dataset_BUSI_with_GT``, checked.
+
+pooch compares the hash, shows progress and takes a file that is there already; it neither goes on
+with what arrived of an interrupted download nor bounds its length, and so neither do we.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from unet_lib.dataset import DATA_FOLDER, DatasetError, check_cases, find_cases,
 from unet_lib.dataset.groups import unlike_busi
 from unet_lib.dataset.layouts import BUSI_NAME
 from unet_lib.dataset.reading import find_root
-from unet_lib.downloads.fetch import DownloadError, fetch
+from unet_lib.downloads.registry import TIMEOUT, DownloadError, by_hand
 from unet_lib.files import draft_folder, folder_lock, sha256
 
 CITATION = (
@@ -90,7 +94,7 @@ def download_busi(
     to, source = Path(to), "medsegbench-512" if source == "medsegbench" else source
     entry = SOURCES.get(str(source))
     if entry and source != "authors":
-        path = fetch(entry.url, to / entry.file, entry.digest, link=entry.page, progress=progress)
+        path = _fetch(entry.url, to / entry.file, entry.digest, link=entry.page, progress=progress)
         side = str(source).rpartition("-")[2]
         return path, (
             f"{entry.digest} as published. MedSegBench: the 647 lesion images resized to {side} x "
@@ -129,7 +133,7 @@ def _get(target: Path, entry: Source | None, source: str | Path, progress: bool)
         f"Then: python -m unet_lib download busi --to {target.parent} --source {archive} (any "
         f"archive of BUSI will do, such as Kaggle's: {_KAGGLE})."
     )
-    fetch(entry.url, archive, entry.digest, link=entry.page, advice=advice, progress=progress)
+    _fetch(entry.url, archive, entry.digest, link=entry.page, advice=advice, progress=progress)
     checked = _install(archive, target, progress)  # the archive stays until this has ended well
     archive.unlink()
     return f"The authors' archive by its SHA-256. {checked}"
@@ -195,3 +199,30 @@ def _check(folder: Path, progress: bool) -> str:
         f"Checked: {len(cases)} images and {_MASKS} masks, names, classes and picture sizes as in "
         "data/busi_audit.csv, every file read."
     )
+
+
+def _fetch(
+    url: str, path: Path, digest: str, *, link: str, advice: str = "", progress: bool = True
+) -> Path:
+    """Download a file whose hash is known, as ``algorithm:hexadecimal``; one with it stays.
+
+    `link` is what to open in a browser when it fails, `advice` what to do then.
+    """
+    import pooch
+    import requests
+
+    algorithm, _, expected = digest.partition(":")
+    if path.is_file():
+        if pooch.file_hash(path, algorithm) == expected:
+            return path
+        raise DownloadError(f"{path}: another file is there already; move it away.")
+    pooch.get_logger().setLevel("WARNING")
+    get = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
+    with draft_folder(path.parent, path.name) as draft:
+        try:
+            pooch.retrieve(url, digest, path.name, draft, downloader=get)
+        except (requests.RequestException, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise DownloadError(f"{url}: {text}. {by_hand(link, path)} {advice}") from error
+        os.replace(draft / path.name, path)
+    return path

@@ -1,19 +1,28 @@
-"""The weights that have a name: the folders under ``weights/``, and files elsewhere by download."""
+"""Weights that have a name: the folders under ``weights/``, and files on Google Drive, by gdown.
+
+A download is whole and checked, or not there; an interrupted one begins anew.
+"""
 
 from __future__ import annotations
 
-import json
+import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from unet_lib.downloads.fetch import DownloadError, drive_link, fetch_drive
-from unet_lib.files import read_json, sha256, write_atomic
-from unet_lib.folders import USER_FOLDER, WEIGHTS_FOLDER
+from unet_lib.files import USER_FOLDER, WEIGHTS_FOLDER, draft_folder, read_json, sha256, write_json
 
 _ELSEWHERE, _RECORD = "elsewhere.json", "weights/downloads.json"
+TIMEOUT = (20, 60)  # seconds: to connect, between two bytes
+_PATIENCE = 180.0  # seconds to the first byte: gdown follows Drive's pages without an end
+
+
+class DownloadError(RuntimeError):
+    """A file could not be had; the message says why and how to get it by hand."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def weights_registry() -> dict[str, WeightsEntry]:
         if not entry["sha256"]:
             entry |= recorded.get(name, {})
         entries[name] = WeightsEntry(
-            name=name, where=drive_link(entry["drive_id"]), path=path, **entry
+            name=name, where=_drive_link(entry["drive_id"]), path=path, **entry
         )
     return entries
 
@@ -68,12 +77,9 @@ def weights_registry() -> dict[str, WeightsEntry]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise ValueError(f"expected an object, received {type(values).__name__}")
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read ({error}). Restore it with git.") from error
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object, received {type(values).__name__}.")
     return values
 
 
@@ -112,7 +118,7 @@ def download_model(name: str, *, progress: bool = True) -> tuple[Path, str]:
             f"{entry.path}: missing; it comes with the repository. Restore it with git."
         )
     if not there:
-        fetch_drive(entry.drive_id, entry.path, lambda path: _accept(path, entry), progress)
+        _fetch_drive(entry.drive_id, entry.path, lambda path: _accept(path, entry), progress)
     digest = sha256(entry.path)
     if there and digest != entry.sha256:
         remedy = "Move it away to download the registered file, or use it as it is."
@@ -139,9 +145,50 @@ def _accept(path: Path, entry: WeightsEntry) -> None:
     if entry.sha256 is None:
         record = {entry.name: {"size": path.stat().st_size, "sha256": digest}}
         recorded = _read(USER_FOLDER / _RECORD) | record
-        write_atomic(USER_FOLDER / _RECORD, json.dumps(recorded, indent=2) + "\n")
+        write_json(USER_FOLDER / _RECORD, recorded)
     elif digest != entry.sha256:
         raise ValueError(
             f"its SHA-256 is {digest}, expected {entry.sha256}: the file is damaged or was "
             "replaced since; it is not used"
         )
+
+
+def _drive_link(file_id: str) -> str:
+    """Return what to open in a browser for a file on Google Drive."""
+    return f"https://drive.google.com/file/d/{file_id}/view"
+
+
+def _fetch_drive(file_id: str, path: Path, accept: Callable[[Path], None], progress: bool) -> None:
+    """Download a shared file from Google Drive; `accept` raises ValueError for one of no use."""
+    import gdown
+
+    cancel = threading.Event()
+    patience = threading.Timer(_PATIENCE, cancel.set)
+    patience.daemon = True
+    with draft_folder(path.parent, path.name) as draft:
+        try:
+            patience.start()
+            gdown.download(
+                id=file_id,
+                output=str(draft / path.name),
+                quiet=not progress,
+                use_cookies=False,  # neither reads nor writes a file in the user's home
+                timeout=TIMEOUT,
+                retries=2,  # of a broken connection
+                cancel=cancel,
+                progress=lambda _bytes, _total: patience.cancel(),
+            )
+            accept(draft / path.name)
+            os.replace(draft / path.name, path)
+        except Exception as error:  # gdown lets errors of many kinds through, KeyError among them
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            advice = by_hand(_drive_link(file_id), path)
+            raise DownloadError(f"Google Drive file {file_id}: {text}. {advice}") from error
+        finally:
+            patience.cancel()
+
+
+def by_hand(link: str, path: Path) -> str:
+    """Say how to get a file with a browser."""
+    folder = path.parent.resolve()
+    return f"By hand: open {link} in a browser and put the file into {folder} as {path.name}."

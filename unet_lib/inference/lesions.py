@@ -11,8 +11,6 @@ import numpy as np
 from unet_lib.images import Region, pixel_size
 from unet_lib.settings import Settings
 
-__all__ = ["Cleaning", "Lesion", "find_lesions", "measure_components"]
-
 
 @dataclass(frozen=True)
 class Cleaning(Settings):

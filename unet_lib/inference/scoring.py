@@ -25,8 +25,6 @@ from unet_lib.provenance import Provenance, package_versions
 if TYPE_CHECKING:
     from unet_lib.metrics import Evaluation
 
-__all__ = ["evaluate_cases", "show_cases"]
-
 
 def evaluate_cases(
     segmenter: Segmenter,

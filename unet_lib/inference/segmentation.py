@@ -20,8 +20,6 @@ from unet_lib.images import Frame, picture_name, write_image
 from unet_lib.inference.lesions import Cleaning, Lesion, find_lesions
 from unet_lib.shift import Shift
 
-__all__ = ["COLUMNS", "LESIONS", "Segmentation", "check_threshold", "write_lesions"]
-
 LESIONS = "lesions.csv"
 COLUMNS = {  # of lesions.csv, and how their values are written
     **dict.fromkeys(("image", "frame", "lesion", "area_px"), ""),

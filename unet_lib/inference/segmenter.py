@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,6 @@ from unet_lib.images import (
     read_frame,
     read_frames,
 )
-from unet_lib.inference.ahead import ahead
 from unet_lib.inference.lesions import Cleaning
 from unet_lib.inference.segmentation import Segmentation, check_threshold
 from unet_lib.provenance import Provenance
@@ -31,8 +31,6 @@ from unet_lib.shift import ShiftMonitor, ShiftWarning
 
 if TYPE_CHECKING:
     import keras
-
-__all__ = ["Segmenter", "UnreadableImages"]
 
 _FINISHED = 4  # segmentations at full size that wait for the caller
 
@@ -143,7 +141,7 @@ class Segmenter:
         # Threads of our own work on whole pictures; OpenCV's would only get in their way.
         cv2.setNumThreads(0)
         try:
-            for item, ready, values in ahead(self._maps(ahead(prepared, 2 * size), size), size):
+            for item, ready, values in _ahead(self._maps(_ahead(prepared, 2 * size), size), size):
                 yield item, self.preprocessing.restore(values, ready.geometry)
         finally:
             cv2.setNumThreads(threads)
@@ -243,7 +241,7 @@ class Segmenter:
                 yield path, self._segmentation(path, image, probabilities, frame)
 
         with bar:
-            for path, segmentation in ahead(segmentations(), _FINISHED):
+            for path, segmentation in _ahead(segmentations(), _FINISHED):
                 bar.update(segmentation.frame.number == segmentation.frame.count)
                 yield path, segmentation
             bar.update(len(unreadable))
@@ -268,3 +266,22 @@ def _frames_of(
                 yield path, frame, as_image(frame.pixels, path)
         except ImageError as error:
             unreadable[path] = error
+
+
+def _ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
+    """Yield the items in order, the next ones being made in a thread of their own.
+
+    Only that thread takes from `items`; its exception is raised in its place in the order. At most
+    `count` finished items wait.
+    """
+    items, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = [pool.submit(next, items, end) for _ in range(max(1, count))]
+        while (item := waiting.pop(0).result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item
+    finally:  # also when the caller stops early: nothing further is begun
+        pool.shutdown(cancel_futures=True)
+        if hasattr(items, "close"):
+            items.close()

@@ -160,35 +160,33 @@ class CaseTable:
     """
 
     def __init__(self, cases: Iterable[CaseScore] = ()) -> None:
-        self._cases: list[CaseScore] = []
-        self._names: set[str] = set()
+        self._cases: dict[str, CaseScore] = {}
         for case in cases:
             self.add(case)
 
     def add(self, case: CaseScore) -> None:
         """Add one image; refuse a name that is there already, and distances of two units."""
-        if case.name in self._names:
+        if case.name in self._cases:
             raise ValueError(f"{case.name} is in the table twice; each image counts once")
         if self._cases and case.unit != self.unit:
-            units = {self.unit: self._cases[-1].name, case.unit: case.name}
+            units = {self.unit: next(iter(self._cases)), case.unit: case.name}
             raise ValueError(
                 f"the size of a pixel is known for {units['mm']} and not for {units['px']}; "
                 "distances in mm and in pixels cannot share a table: give it for all or for none"
             )
-        self._names.add(case.name)
-        self._cases.append(case)
+        self._cases[case.name] = case
 
     def __len__(self) -> int:
         return len(self._cases)
 
     def __iter__(self) -> Iterator[CaseScore]:
-        return iter(self._cases)
+        return iter(self._cases.values())
 
     def __getitem__(self, index: int) -> CaseScore:
-        return self._cases[index]
+        return list(self)[index]
 
     def __eq__(self, other: object) -> bool:
-        return self._cases == other._cases if isinstance(other, CaseTable) else NotImplemented
+        return list(self) == list(other) if isinstance(other, CaseTable) else NotImplemented
 
     lesion_cases = property(
         lambda t: t.subset(lambda case: case.has_lesion), doc="Images whose truth holds a lesion."
@@ -197,7 +195,9 @@ class CaseTable:
         lambda t: t.subset(lambda case: not case.has_lesion), doc="Images whose truth holds none."
     )
     labels = property(lambda t: tuple(sorted({case.label for case in t})), doc="Labels, sorted.")
-    unit = property(lambda t: t[0].unit if len(t) else "px", doc="Unit of the distances: mm or px.")
+    unit = property(
+        lambda t: next((case.unit for case in t), "px"), doc="Unit of the distances: mm or px."
+    )
 
     @property
     def groups(self) -> np.ndarray:

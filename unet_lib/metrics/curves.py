@@ -137,10 +137,6 @@ class ProbabilityHistogram:
         counts = (c.view(np.uint64) for c in counts)
         return cls(*counts, *(Calibration.of(*pair).sums for pair in pairs))
 
-    def add(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
-        """Add the pixels of one image, as `of` takes it; nothing is added when it is refused."""
-        self += ProbabilityHistogram.of(truth, probabilities)
-
     def __iadd__(self, other: ProbabilityHistogram) -> ProbabilityHistogram:
         """Add the pixels of another one to this."""
         self.lesion += other.lesion

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib.files import atomic_path, write_atomic
+from unet_lib.files import atomic_path, read_json, write_atomic, write_json
 from unet_lib.metrics.cases import CaseScore, CaseTable, score_case
 from unet_lib.metrics.curves import ARRAYS, ProbabilityHistogram
 from unet_lib.provenance import Provenance
@@ -170,7 +170,7 @@ class Evaluation:
         write_atomic(folder / ABOUT, about + "\n")
         (folder / FOLDS).unlink(missing_ok=True)
         if self.folds:
-            write_atomic(folder / FOLDS, json.dumps(self.folds, indent=2) + "\n")
+            write_json(folder / FOLDS, self.folds)
         return folder
 
     @classmethod
@@ -194,8 +194,8 @@ class Evaluation:
                 label: ProbabilityHistogram(*(arrays[f"{key}_{i}"] for key in ARRAYS))
                 for i, label in enumerate(labels)
             }
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        folds = json.loads((folder / FOLDS).read_text()) if (folder / FOLDS).is_file() else ()
+        folds = read_json(folder / FOLDS) if (folder / FOLDS).is_file() else ()
+        about = read_json(folder / ABOUT)
         return cls(CaseTable.read_csv(folder / CASES), histograms, about, tuple(folds))
 
 

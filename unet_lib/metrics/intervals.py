@@ -15,10 +15,13 @@ MIN_GROUPS = 20
 MIN_GROUPS_SHARE = 10
 """The same for a share."""
 
+LEVEL = 0.95
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean (or median) over images, nan without any, and its confidence interval."""
+    """A mean over images, nan without any, and its confidence interval."""
 
     mean: float
     low: float  # nan, as `high`, when there are too few groups to tell
@@ -36,7 +39,6 @@ def group_bootstrap(
     values: Sequence[float] | np.ndarray,
     groups: Sequence[str] | np.ndarray,
     *,
-    level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
@@ -49,7 +51,7 @@ def group_bootstrap(
     instead of 95 %, this one in 94 to 97 %. It is cut at the lowest and highest value. There
     are no limits for fewer than 20 groups, or when all agree: nothing is known of the spread then.
     """
-    values, sums, sizes = _by_group(values, groups, level)
+    values, sums, sizes = _by_group(values, groups)
     count = len(sums)
     mean = float(values.mean()) if len(values) else math.nan
     error = _standard_error(sums, sizes) if count >= MIN_GROUPS else 0.0
@@ -62,34 +64,13 @@ def group_bootstrap(
     squares = drawn @ sums**2 - 2 * means * (drawn @ (sums * sizes)) + means**2 * (drawn @ sizes**2)
     # a draw of equal groups alone has no spread: far out, on its side
     errors = np.sqrt(np.maximum(squares * count / (count - 1), 1e-18)) / (drawn @ sizes)
-    low, high = np.quantile((means - mean) / errors, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile((means - mean) / errors, TAILS)
     limits = np.clip([mean - high * error, mean - low * error], values.min(), values.max())
     return Interval(mean, *limits.tolist(), len(values), count)
 
 
-def group_median(
-    values: np.ndarray, groups: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> Interval:
-    """Bootstrap the median over groups (percentiles); no limits for fewer than 20 groups."""
-    values, sums, _ = _by_group(values, groups, level)
-    count, n = len(sums), len(values)
-    middle = float(np.median(values)) if n else math.nan
-    if count < MIN_GROUPS:
-        return Interval(middle, math.nan, math.nan, n, count)
-    order, (_, index) = np.argsort(values), np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-    ranks = drawn[:, index[order]].cumsum(axis=1)  # of the images drawn, by value
-    medians = values[order][np.argmax(2 * ranks >= ranks[:, -1:], axis=1)]
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(middle, float(low), float(high), n, count)
-
-
 def share_interval(
-    hits: Sequence[bool] | np.ndarray,
-    groups: Sequence[str] | np.ndarray,
-    *,
-    level: float = 0.95,
+    hits: Sequence[bool] | np.ndarray, groups: Sequence[str] | np.ndarray
 ) -> Interval:
     """Give the interval of a share, also where every image agrees.
 
@@ -100,20 +81,19 @@ def share_interval(
     (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404); it needs no minimum of groups. There
     are no limits for fewer than 10 groups that do not all agree.
     """
-    values, sums, sizes = _by_group(hits, groups, level)
+    values, sums, sizes = _by_group(hits, groups)
     n, count = len(values), len(sums)
     share = float(values.mean()) if n else math.nan
     if share in (0.0, 1.0):
-        limits = binomtest(round(share * count), count).proportion_ci(level, method="exact")
+        limits = binomtest(round(share * count), count).proportion_ci(LEVEL, method="exact")
         return Interval(share, float(limits.low), float(limits.high), n, count)
     if count < MIN_GROUPS_SHARE:
         return Interval(share, math.nan, math.nan, n, count)
     error = _standard_error(sums, sizes)
     plain = np.sqrt(share * (1 - share) / n)
-    tail = (1 + level) / 2
     effective = n * min(1.0, (plain / max(error, 1e-12)) ** 2)
-    effective *= (t.ppf(tail, n - 1) / t.ppf(tail, count - 1)) ** 2
-    z2 = norm.ppf(tail) ** 2
+    effective *= (t.ppf(TAILS[1], n - 1) / t.ppf(TAILS[1], count - 1)) ** 2
+    z2 = norm.ppf(TAILS[1]) ** 2
     centre = (share + z2 / effective / 2) / (1 + z2 / effective)
     half = np.sqrt(z2 * (share * (1 - share) + z2 / effective / 4) / effective)
     half /= 1 + z2 / effective
@@ -121,7 +101,7 @@ def share_interval(
 
 
 def _by_group(
-    values: Sequence[float] | np.ndarray, groups: Sequence[str] | np.ndarray, level: float
+    values: Sequence[float] | np.ndarray, groups: Sequence[str] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check and return the values, the sum of those of each group, and its number of images."""
     values, groups = np.asarray(values, dtype=float), np.asarray(groups)
@@ -133,8 +113,6 @@ def _by_group(
         raise ValueError(
             "a score is nan or infinite; leave such images out before, and say how many they are"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, for example 0.95, got {level}")
     names, index = np.unique(groups, return_inverse=True)
     sums, sizes = (np.bincount(index, w, len(names)).astype(float) for w in (values, None))
     return values, sums, sizes

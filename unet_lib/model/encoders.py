@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from unet_lib.backend import BatchNormalization
-from unet_lib.folders import WEIGHTS_FOLDER
+from unet_lib.files import WEIGHTS_FOLDER
 
 
 class PretrainedError(RuntimeError):

@@ -22,7 +22,7 @@ from unet_lib.metrics import (
     number,
 )
 from unet_lib.metrics.curves import BINS
-from unet_lib.metrics.intervals import group_median
+from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.plots.figure import (
     BLUE,
     DOTTED,
@@ -38,7 +38,7 @@ from unet_lib.plots.figure import (
 # Marker and colour both differ; other classes share the last one.
 CLASSES = {"benign": (BLUE, "o"), "malignant": (VERMILION, "^")}
 OTHER = (GREEN, "s")
-MEDIAN = {"fmt": "D", "color": "black", "capsize": 5, "linewidth": 1.5, "zorder": 3}
+MEAN = {"fmt": "D", "color": "black", "capsize": 5, "linewidth": 1.5, "zorder": 3}
 FOUND = "recall (share of lesion pixels)"
 MARK = "dot: the final masks"
 
@@ -55,7 +55,7 @@ def plot_roc(evaluation: Evaluation) -> Figure:
         for (images, label), style in zip(pools.items(), STYLES, strict=False):
             curve, counts = evaluation.histogram(images).roc(), evaluation.cases_of(images).pooled()
             area = number(evaluation.areas(images)[0], 4)
-            axes.plot(*_thin(curve.x, curve.y), label=f"{label} AUC {area}", **style)
+            axes.plot(curve.x, curve.y, label=f"{label} AUC {area}", **style)
             _mark(axes, counts.false_positive_rate, counts.recall, style)
         axes.plot([0, 1], [0, 1], label="chance: AUC 0.5", **DOTTED)
         score_axes(axes, "false-positive rate (share of background)", FOUND, xlim=limits)
@@ -75,7 +75,7 @@ def plot_precision_recall(evaluation: Evaluation) -> Figure:
     for (images, label), style in zip(pools.items(), STYLES, strict=False):
         curve = evaluation.histogram(images).precision_recall()
         counts, area = evaluation.cases_of(images).pooled(), number(evaluation.areas(images)[1])
-        axes.plot(*_thin(curve.x, curve.y), label=f"{label} average precision {area}", **style)
+        axes.plot(curve.x, curve.y, label=f"{label} average precision {area}", **style)
         guess = f"guessing: {number(counts.prevalence)} (lesion share)"
         axes.axhline(counts.prevalence, label=guess, color=style["color"], linestyle=":")
         _mark(axes, counts.recall, counts.precision, style)
@@ -114,16 +114,11 @@ def plot_image_roc(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def plot_confusion_matrix(evaluation: Evaluation, *, lesion_only: bool = False) -> Figure:
-    """Show the pooled confusion matrix of pixels: counts, and shares of each row.
-
-    `lesion_only` leaves out the images without a lesion; probabilities are not needed.
-    """
-    images = LESION_IMAGES if lesion_only else ALL_IMAGES
-    table = evaluation.cases_of(images)
-    counts = table.pooled()
+def plot_confusion_matrix(evaluation: Evaluation) -> Figure:
+    """Show the pooled confusion matrix of pixels: counts, and shares of each row."""
+    counts = evaluation.table.pooled()
     scores = [f"{SCORES[name].title} {number(getattr(counts, name))}" for name in CONFUSION]
-    title = f"Confusion matrix, pixels of {len(table)} {images.removeprefix('all ')} pooled"
+    title = f"Confusion matrix, pixels of {len(evaluation.table)} images pooled"
     words = (f"{counts.n:,} pixels", *scores)
     figure, panels = new_figure(NARROW, 2.6, title, evaluation.provenance, *words)
     axes = panels.subplots()
@@ -168,7 +163,7 @@ def plot_calibration(evaluation: Evaluation) -> Figure:
 
 
 def plot_dice_by_size(evaluation: Evaluation) -> Figure:
-    """Show the Dice of every lesion image by the size of its lesion, and the medians of `SIZES`.
+    """Show the Dice of every lesion image by the size of its lesion, and the means of `SIZES`.
 
     ValueError: no image has a lesion.
     """
@@ -187,14 +182,13 @@ def plot_dice_by_size(evaluation: Evaluation) -> Figure:
         look = {"color": colour, "marker": marker, "alpha": 0.4}
         name = f"{label or 'no class'} ({chosen.sum()})"
         axes.scatter(share[chosen], dice[chosen], s=14, label=name, **look)
-    name = "median of a size, 95 % interval where it is known"
+    name = "mean of a size, 95 % interval where it is known"
     for low, high in zip(SIZES[:-1], SIZES[1:], strict=True):
         inside = (100 * low <= share) & (share < 100 * high)
         if inside.any():
-            median = group_median(dice[inside], lesions.groups[inside])
-            middle, ends = np.median(share[inside]), [[median.low], [median.high]]
-            error = np.abs(np.subtract(ends, median.mean))
-            axes.errorbar(middle, median.mean, error, label=name, **MEDIAN)
+            mean = group_bootstrap(dice[inside], lesions.groups[inside])
+            error = [[mean.mean - mean.low], [mean.high - mean.mean]]
+            axes.errorbar(np.median(share[inside]), mean.mean, error, label=name, **MEAN)
             name = ""
     axes.set(xscale="log", xlabel="lesion, % of the image (true mask)", ylabel="Dice")
     for low in SIZES[1:-1]:
@@ -239,11 +233,3 @@ def _pools(evaluation: Evaluation) -> dict[str, str]:
 
 def _mark(axes: Axes, x: float, y: float, style: Mapping[str, Any]) -> None:
     axes.plot([x], [y], marker="o", markersize=7, color=style["color"], markeredgecolor="white")
-
-
-def _thin(x: np.ndarray, y: np.ndarray, steps: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out points that fall on the same spot of the figure."""
-    spot = np.stack([np.floor(x * steps), np.floor(y * steps)])
-    keep = np.any(np.diff(spot, axis=1, prepend=np.inf) != 0, axis=0)
-    keep[-1:] = True
-    return x[keep], y[keep]

@@ -51,7 +51,9 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["digest"] = _digest
+    environment.filters["digest"] = lambda script: (
+        f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}"
+    )
     return environment.get_template("page.html").render(
         title=markdown.title(provenance),
         scored=provenance.describe(f"{len(table)} images"),
@@ -69,10 +71,6 @@ def render_page(
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _digest(script: str) -> str:
-    return f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}"
 
 
 def _html(text: str, title: str) -> Markup:
@@ -121,9 +119,9 @@ def kinds_of_cases(table: CaseTable, seed: int = 0) -> dict[str, list[CaseScore]
     worst = lesions.subset(lambda case: not case.missed).sorted("dice")
     alarms = table.normal_cases.subset(lambda case: not case.predicted_empty)
     alarms = alarms.sorted("false_positive_area", descending=True)
-    drawn = np.random.default_rng(seed).permutation(len(table))
+    every, drawn = list(table), np.random.default_rng(seed).permutation(len(table))
     kinds = {
-        f"Drawn at random, with seed {seed}": [table[i] for i in drawn],
+        f"Drawn at random, with seed {seed}": [every[i] for i in drawn],
         "Found lesions with the lowest Dice": list(worst),
         "Missed lesions, largest first": missed,
         "False alarms: images without a lesion that are marked": list(alarms),

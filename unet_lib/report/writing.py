@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from unet_lib import plots
 from unet_lib.files import draft_folder, folder_lock, write_atomic
 from unet_lib.metrics import Evaluation
 from unet_lib.metrics.evaluation import CASES, FOLDS
-from unet_lib.plots import (
-    plot_calibration,
-    plot_confusion_matrix,
-    plot_dice_by_size,
-    plot_image_roc,
-    plot_precision_recall,
-    plot_roc,
-)
 from unet_lib.plots.figure import png, said
 from unet_lib.report.comparison import COMPARED, COMPARISON
 from unet_lib.report.page import Show, render_page
 from unet_lib.report.summary import Summary, summarise, write_json
 
 REPORT, SUMMARY, PAGE = "report.md", "summary.json", "report.html"
-CURVES = {
-    "roc.png": plot_roc,
-    "precision_recall.png": plot_precision_recall,
-    "calibration.png": plot_calibration,
+FIGURES = {  # each with what it needs
+    "dice_by_size.png": (plots.plot_dice_by_size, lambda e: len(e.table.lesion_cases) > 0),
+    "image_roc.png": (plots.plot_image_roc, lambda e: not math.isnan(e.image_auc)),
+    "roc.png": (plots.plot_roc, lambda e: e.histograms),
+    "precision_recall.png": (plots.plot_precision_recall, lambda e: e.histograms),
+    "calibration.png": (plots.plot_calibration, lambda e: e.histograms),
+    "confusion_matrix.png": (plots.plot_confusion_matrix, lambda e: True),
 }
-FIGURES = ("dice_by_size.png", "image_roc.png", *CURVES, "confusion_matrix.png")
 # A report may lack these; those of an earlier one must not stay beside it.
 OPTIONAL = (REPORT, PAGE, COMPARISON, COMPARED, FOLDS, *FIGURES)
 
@@ -89,7 +81,9 @@ def _write_all(
     evaluation.save(folder)
     write_json(folder / SUMMARY, summary.to_dict())
     text, charts = summary.to_markdown() + "\n## Figures\n", []
-    for name, plot in _plots(evaluation).items():
+    for name, (plot, has_numbers) in FIGURES.items():
+        if not has_numbers(evaluation):
+            continue
         figure = plot(evaluation)
         write_atomic(folder / name, png(figure))
         text += f"\n![{figure.subfigs[0].get_suptitle()}]({name})\n"
@@ -101,14 +95,6 @@ def _write_all(
         text += f"The same as one page: [{PAGE}]({PAGE}).\n"
         _write_text(folder / PAGE, render_page(evaluation, summary, charts, show, seed))
     _write_text(folder / REPORT, text)
-
-
-def _plots(evaluation: Evaluation) -> dict[str, Callable[[Evaluation], Figure]]:
-    """Name the figures that there are numbers for."""
-    plots = {"dice_by_size.png": plot_dice_by_size} if len(evaluation.table.lesion_cases) else {}
-    if not math.isnan(evaluation.image_auc):
-        plots["image_roc.png"] = plot_image_roc
-    return plots | (CURVES if evaluation.histograms else {}) | {FIGURES[-1]: plot_confusion_matrix}
 
 
 def _write_text(path: Path, text: str) -> None:

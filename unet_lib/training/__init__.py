@@ -4,7 +4,6 @@ from unet_lib.training.folds import (
     CrossValidation,
     crossvalidate,
     load_crossvalidation,
-    recipe_digest,
     train_on_all,
 )
 from unet_lib.training.loop import compile_network, fit
@@ -26,7 +25,6 @@ __all__ = [
     "fit",
     "load_crossvalidation",
     "load_run",
-    "recipe_digest",
     "train",
     "train_on_all",
     "tune_threshold",

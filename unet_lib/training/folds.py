@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unet_lib.dataset import Case, Folds, Split
-from unet_lib.files import folder_lock, read_json
+from unet_lib.files import folder_lock, read_json, write_json
 from unet_lib.inference import Cleaning, evaluate_cases
 from unet_lib.metrics import Evaluation
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.result import RESULT, SETTINGS, Run, read_settings, write_json
+from unet_lib.training.result import RESULT, SETTINGS, Run
 from unet_lib.training.run import train
-
-__all__ = [
-    "CrossValidation",
-    "FoldScores",
-    "crossvalidate",
-    "load_crossvalidation",
-    "recipe_digest",
-    "train_on_all",
-]
 
 DESCRIPTION = "crossvalidation.json"
 PARTS = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class FoldScores:
-    """One trained fold and its scores; `test` is None until the recipe is final."""
-
-    fold: int
-    result: dict[str, Any]  # of the run: best epoch, threshold, cleaning, hours
-    validation: Evaluation
-    test: Evaluation | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +30,8 @@ class CrossValidation:
     folder: Path
     recipe: Recipe
     provenance: Provenance  # data, kind of data, split, number of folds, whether normals trained
-    folds: tuple[FoldScores, ...]
+    results: dict[int, dict[str, Any]]  # by fold: best epoch, threshold, cleaning, hours
+    scores: dict[str, dict[int, Evaluation]]  # by part and fold; of the test when it is final
     environment: dict[str, Any]  # of the first fold: hardware, versions, commit
 
     @property
@@ -59,33 +39,11 @@ class CrossValidation:
         """Name of the folder."""
         return self.folder.name
 
-    @property
-    def digest(self) -> str:
-        """The `recipe_digest`."""
-        data = self.provenance
-        return recipe_digest(self.recipe, data.data, data.split, data.normals)
-
-    def evaluations(self, part: str) -> dict[int, Evaluation]:
-        """Return the scores of one part by fold; folds that were not scored are left out."""
-        scored = {fold.fold: getattr(fold, part) for fold in self.folds}
-        return {fold: scores for fold, scores in scored.items() if scores is not None}
-
     def operating_point(self) -> tuple[float, Cleaning]:
         """Return the median threshold of the folds and their commonest cleaning."""
-        threshold = float(np.median([fold.result["threshold"] for fold in self.folds]))
-        cleanings = [json.dumps(fold.result["cleaning"], sort_keys=True) for fold in self.folds]
-        commonest = max(sorted(set(cleanings)), key=cleanings.count)
-        return threshold, Cleaning.from_dict(json.loads(commonest))
-
-
-def recipe_digest(recipe: Recipe, data: str, split: str, normals: bool) -> str:
-    """Tell a recipe on a split from any other: 12 hexadecimal digits.
-
-    Only settings that differ from the default count, so that a setting added to the library later
-    leaves the digits of earlier recipes as they were.
-    """
-    identity = {"recipe": recipe.changes(), "data": data, "split": split, "normals": normals}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        threshold = float(np.median([result["threshold"] for result in self.results.values()]))
+        cleanings = [Cleaning.from_dict(result["cleaning"]) for result in self.results.values()]
+        return threshold, max(sorted(set(cleanings), key=astuple), key=cleanings.count)
 
 
 def load_crossvalidation(folder: str | Path) -> CrossValidation:
@@ -94,20 +52,21 @@ def load_crossvalidation(folder: str | Path) -> CrossValidation:
     try:
         stored = read_json(folder / DESCRIPTION)
         recipe, count = Recipe.from_dict(stored.pop("recipe")), int(stored["folds"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder / DESCRIPTION}: cannot be read ({error}); expected a folder of crossvalidate."
         ) from error
-    folds = []
-    for fold in range(count):
-        place = folder / f"fold{fold}"
-        scores = [Evaluation.load(place / p) if _is_scored(place / p) else None for p in PARTS]
-        if scores[0]:
-            folds.append(FoldScores(fold, read_settings(place / RESULT), *scores))
-    if not folds:
+    places = {fold: folder / f"fold{fold}" for fold in range(count)}
+    places = {fold: place for fold, place in places.items() if _is_scored(place / PARTS[0])}
+    if not places:
         raise ValueError(f"{folder}: no fold is finished yet; give the same command again.")
-    environment = read_settings(folder / f"fold{folds[0].fold}" / SETTINGS)
-    return CrossValidation(folder, recipe, Provenance.of(stored), tuple(folds), environment)
+    scores = {
+        part: {k: Evaluation.load(p / part) for k, p in places.items() if _is_scored(p / part)}
+        for part in PARTS
+    }
+    results = {fold: read_json(place / RESULT) for fold, place in places.items()}
+    environment = read_json(places[min(places)] / SETTINGS)
+    return CrossValidation(folder, recipe, Provenance.of(stored), results, scores, environment)
 
 
 def crossvalidate(
@@ -176,9 +135,9 @@ def train_on_all(
     interrupted run goes on.
     """
     data = folds.provenance
-    if len(folds.folds) < data.folds:
+    if len(folds.results) < data.folds:
         raise ValueError(
-            f"{folds.folder}: {len(folds.folds)} of {data.folds} folds are finished; train "
+            f"{folds.folder}: {len(folds.results)} of {data.folds} folds are finished; train "
             "the others before a model on all images."
         )
     taken = tuple(case for case in cases if data.normals or case.label != "normal")
@@ -200,7 +159,7 @@ def _claim(folder: Path, recipe: Recipe, data: Provenance) -> None:
     wanted = {"recipe": recipe.to_dict()} | data.to_dict()
     path = folder / DESCRIPTION
     if path.is_file():
-        stored = read_settings(path)
+        stored = read_json(path)
         # A setting that the library has got since has its default there.
         stored["recipe"] = Recipe.from_dict(stored["recipe"]).to_dict()
         if any(wanted.get(name) != value for name, value in stored.items()):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from unet_lib.augment import Augmentation
@@ -137,19 +137,6 @@ class Recipe(Settings):
                 f"received {self.network.output_channels}."
             )
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the recipe from nested dictionaries, refusing unknown keys at each level."""
-        if not isinstance(values, Mapping):
-            return super().from_dict(values)  # which refuses it
-        parts = {part.name: part.default_factory for part in fields(cls)}
-        return super().from_dict(
-            {
-                name: parts[name].from_dict(part) if name in parts else part
-                for name, part in values.items()
-            }
-        )
-
     def changes(self) -> dict[str, dict[str, Any]]:
         """Return the settings that differ from the default, by part."""
         default = Recipe().to_dict()
@@ -165,17 +152,22 @@ class Recipe(Settings):
         ``"preprocessing.keep_aspect=false"``, ``"network.encoder=EfficientNetLite0"``.
         """
         values = self.to_dict()
-        for change in changes:
-            name, equals, text = change.partition("=")
-            part, dot, setting = name.partition(".")
-            if not (equals and dot):
-                raise ValueError(f"--set {change}: expected PART.SETTING=VALUE.")
-            try:
-                value = json.loads(text)
-            except ValueError:
-                value = text
-            values.setdefault(part, {})[setting] = value
+        change_settings(values, changes)
         return self.from_dict(values)
+
+
+def change_settings(values: dict[str, dict[str, Any]], changes: Iterable[str]) -> None:
+    """Put single settings, as `Recipe.but` takes them, into a recipe's dictionary."""
+    for change in changes:
+        name, equals, text = change.partition("=")
+        part, dot, setting = name.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {change}: expected PART.SETTING=VALUE.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        values.setdefault(part, {})[setting] = value
 
 
 RECIPES = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet_lib.dataset import Case, Split, TrainingImages, content_hash, load_case
-from unet_lib.files import read_json, sha256, write_atomic
+from unet_lib.files import read_json, sha256, write_atomic, write_json
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.inference.lesions import measure_components
 from unet_lib.model import build_unet
@@ -47,7 +46,8 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate, JSON-able (nan becomes None)."""
-        scores = {"dice": self.dice, "specificity": _number(self.specificity)}
+        specificity = None if np.isnan(self.specificity) else self.specificity
+        scores = {"dice": self.dice, "specificity": specificity}
         return {"threshold": self.threshold} | self.cleaning.to_dict() | scores
 
 
@@ -67,15 +67,11 @@ class ThresholdChoice:
             "threshold": self.chosen.threshold,
             "cleaning": self.chosen.cleaning.to_dict(),
             "validation_dice": self.chosen.dice,
-            "validation_specificity": _number(self.chosen.specificity),
+            "validation_specificity": self.chosen.to_dict()["specificity"],
             "lesions": self.lesions,
             "normals": self.normals,
             "constraint_met": self.met,
         }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def tune_threshold(
@@ -122,28 +118,24 @@ def tune_threshold(
     """
     record = TrainingImages.from_provenance(segmenter.provenance)
     hashes: list[str] = []
-    truths: list[np.ndarray] = []
 
-    def images() -> Iterator[np.ndarray]:
-        for case in cases:
-            image, truth = load_case(case)
-            truths.append(truth)
-            hashes.append(content_hash(image))
-            if record is not None and not new_images and hashes[-1] not in record.hashes:
-                raise ValueError(
-                    f"tune_threshold: {case.name} is neither a training nor a validation image of "
-                    "this model. A threshold is never chosen on test images: give "
-                    "split.validation. For a threshold for images of your own, which are no test "
-                    "then, pass new_images=True."
-                )
-            yield image
+    def load(case: Case) -> tuple[np.ndarray, np.ndarray]:
+        image, truth = load_case(case)
+        hashes.append(content_hash(image))
+        if record is not None and not new_images and hashes[-1] not in record.hashes:
+            raise ValueError(
+                f"tune_threshold: {case.name} is neither a training nor a validation image of "
+                "this model. A threshold is never chosen on test images: give split.validation. "
+                "For a threshold for images of your own, which are no test then, pass "
+                "new_images=True."
+            )
+        return truth, image
 
-    maps = segmenter.iter_probabilities(images())
+    maps = segmenter.iter_items(map(load, cases))
     bar = tqdm(maps, "tuning threshold", len(cases), disable=not progress, unit="image")
     lesions: list[np.ndarray] = []
     normals: list[np.ndarray] = []
-    for probabilities in bar:
-        truth = truths.pop(0)
+    for truth, probabilities in bar:
         (lesions if truth.any() else normals).append(
             score_settings(truth, probabilities, thresholds, cleanings)
         )
@@ -224,8 +216,8 @@ def load_run(folder: str | Path) -> Run:
         )
     with open(folder / HISTORY, encoding="utf-8", newline="") as file:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    recipe = Recipe.from_dict(read_settings(folder / SETTINGS)["recipe"])
-    result = read_settings(folder / RESULT)
+    recipe = Recipe.from_dict(read_json(folder / SETTINGS)["recipe"])
+    result = read_json(folder / RESULT)
     return Run(folder, recipe, history, result, load_segmenter(folder / MODEL, runtime="keras"))
 
 
@@ -282,18 +274,3 @@ def finish(
     segmenter.provenance = segmenter.provenance.but(weights_sha256=digest)
     write_json(folder / RESULT, result | candidates)
     return Run(folder, recipe, epochs.history, result | candidates, segmenter)
-
-
-def read_settings(path: Path) -> Any:
-    """Read a JSON file of a run; ValueError names it."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}). Restore it, or train into another folder."
-        ) from error
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write values as indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(values, indent=2) + "\n")

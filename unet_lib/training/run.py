@@ -18,7 +18,7 @@ import keras
 from unet_lib import backend
 from unet_lib.batches import Batches, PreparedCases
 from unet_lib.dataset import Case, Folds, Split, TrainingImages, content_hash, load_case
-from unet_lib.files import folder_lock
+from unet_lib.files import folder_lock, read_json, write_json
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.model import UNetConfig, build_unet
@@ -27,20 +27,9 @@ from unet_lib.provenance import Provenance, package_versions
 from unet_lib.training import distributed
 from unet_lib.training.loop import STATE, compile_network, fit, remove_weights
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.result import (
-    RESULT,
-    SETTINGS,
-    SPLIT,
-    Run,
-    finish,
-    load_run,
-    read_settings,
-    write_json,
-)
+from unet_lib.training.result import RESULT, SETTINGS, SPLIT, Run, finish, load_run
 from unet_lib.weights import load_segmenter
-from unet_lib.weights.folder import SETTINGS as MODEL_SETTINGS
-from unet_lib.weights.folder import find_folder
-from unet_lib.weights.folder import read_settings as read_model_settings
+from unet_lib.weights.folder import find_folder, read_settings
 
 
 def train(
@@ -147,7 +136,7 @@ def train(
 
 def settings_of(model: str) -> tuple[UNetConfig, Preprocessing]:
     """Return network and preprocessing of a model, for a recipe that starts from it."""
-    stored = read_model_settings(find_folder(model) / MODEL_SETTINGS)
+    stored = read_settings(find_folder(model))
     network = UNetConfig.from_dict(stored["network"])
     return replace(network, encoder_weights=None), Preprocessing.from_dict(stored["preprocessing"])
 
@@ -198,7 +187,7 @@ def _check_folder(
                 "choose another folder."
             )
         return
-    settings = read_settings(folder / SETTINGS)
+    settings = read_json(folder / SETTINGS)
     # A setting that the library has got since has its default there.
     stored = Recipe.from_dict(settings["recipe"]).to_dict()
     differ = [

@@ -15,14 +15,13 @@ from unet_lib.weights.folder import (
     save_weights_file,
     verify_model,
 )
-from unet_lib.weights.hdf5 import WeightsError, check_weights, load_weights_file
+from unet_lib.weights.hdf5 import WeightsError, load_weights_file
 
 __all__ = [
     "EXPORT_FORMATS",
     "ExportError",
     "ExportFormat",
     "WeightsError",
-    "check_weights",
     "choose_model",
     "export_into_model",
     "export_segmenter",

@@ -24,8 +24,6 @@ from unet_lib.weights.hdf5 import WeightsError, load_weights_file
 if TYPE_CHECKING:
     from unet_lib.model import UNetConfig
 
-__all__ = ["choose_model"]
-
 
 def choose_model(
     model: str | Path = "auto",
@@ -96,7 +94,7 @@ def names_file(model: str | Path) -> bool:
 
 def _left_out(name: str, data: str, fold: int) -> bool:
     """Whether a registered model was trained without this fold of these data."""
-    about = read_settings(find_folder(name) / SETTINGS)["about"]
+    about = read_settings(find_folder(name))["about"]
     return data in str(about.get("data")).split(" + ") and about.get("fold") == fold
 
 
@@ -126,7 +124,7 @@ def _newest(root: Path, data: str, fold: int) -> tuple[str | Path, str]:
     paths = (root / "runs").glob(f"**/model/{SETTINGS}")
     for _, path in sorted(((path.stat().st_mtime, path) for path in paths), reverse=True):
         try:
-            about = read_settings(path)["about"]
+            about = read_settings(path.parent)["about"]
         except WeightsError as error:
             damaged += f". Passed over: {error}".removesuffix(".")
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_lib.files import draft_folder, folder_lock, sha256, write_atomic
+from unet_lib.files import draft_folder, folder_lock, sha256, write_json
 from unet_lib.images import Preprocessing, as_image
 from unet_lib.inference import Segmenter
 from unet_lib.phantoms import make_phantom
@@ -31,14 +30,6 @@ from unet_lib.weights.runtime import ONNX, TOLERANCE, OnnxNetwork, leave_out_wei
 
 if TYPE_CHECKING:
     import keras
-
-__all__ = [
-    "EXPORT_FORMATS",
-    "ExportError",
-    "ExportFormat",
-    "export_into_model",
-    "export_segmenter",
-]
 
 _HIDDEN = ("trained_on", "validated_on", "training_images", "tuned_on")  # hundreds of entries
 
@@ -110,7 +101,7 @@ def export_segmenter(segmenter: Segmenter, folder: str | Path, format: str) -> P
             for file in drafts:
                 os.replace(file, folder / file.name)
         model = folder / kind.files[0]
-        write_atomic(f"{model}.json", json.dumps(description, indent=2) + "\n")
+        write_json(f"{model}.json", description)
     finally:
         with suppress(OSError):
             folder.rmdir()  # where nothing could be written: only an empty folder goes
@@ -137,10 +128,10 @@ def export_into_model(model: str | Path) -> Path:
     kind = replace(EXPORT_FORMATS["onnx"], open=open_file, write=write)
     with folder_lock(folder), draft_folder(folder, ONNX) as draft:
         _convert(segmenter, "onnx", kind, draft / ONNX)
-        settings = read_settings(folder / SETTINGS)
+        settings = read_settings(folder)
         settings[IN_ONNX] = {"sha256": sha256(draft / ONNX), "arrays": names}
         os.replace(draft / ONNX, folder / ONNX)
-        write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        write_json(folder / SETTINGS, settings)
     return folder / ONNX
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic
-from unet_lib.folders import WEIGHTS_FOLDER as REGISTRY
+from unet_lib.files import WEIGHTS_FOLDER as REGISTRY
+from unet_lib.files import atomic_path, folder_lock, read_json, sha256, write_atomic, write_json
 from unet_lib.images import Preprocessing, as_image
 from unet_lib.inference import Cleaning, Segmenter
 from unet_lib.phantoms import make_phantom
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     import keras
 
     from unet_lib.model import UNetConfig
-
-__all__ = [
-    "load_segmenter",
-    "registered_models",
-    "save_segmenter",
-    "save_weights_file",
-    "verify_model",
-]
 
 WEIGHTS, SETTINGS, CARD = "model.weights.h5", "segmenter.json", "CARD.md"
 MONITOR = "shift.json"  # absent in older folders
@@ -80,7 +72,7 @@ def save_segmenter(segmenter: Segmenter, config: UNetConfig, folder: str | Path)
             (folder / name).unlink(missing_ok=True)
         if segmenter.monitor:
             write_atomic(folder / MONITOR, json.dumps(segmenter.monitor.to_dict()) + "\n")
-        write_atomic(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        write_json(folder / SETTINGS, settings)
     return folder
 
 
@@ -121,7 +113,7 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, runtime: str = "au
     if runtime not in ("auto", "keras"):
         raise ValueError(f"runtime {runtime!r}: expected auto or keras.")
     folder = find_folder(model)
-    path, settings = folder / WEIGHTS, read_settings(folder / SETTINGS)
+    path, settings = folder / WEIGHTS, read_settings(folder)
     if not path.is_file():
         raise WeightsError(f"{path}: missing; {folder / SETTINGS} belongs to it.")
     digest = sha256(path)
@@ -135,8 +127,14 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, runtime: str = "au
         cleaning = Cleaning.from_dict(settings["cleaning"])
         provenance = Provenance.of({"name": folder.name, **settings["about"]})
         network = _in_onnx(folder, settings) if runtime == "auto" else None
+        if network is None:
+            from unet_lib.model import UNetConfig, build_unet
+
+            config = UNetConfig.from_dict(settings["network"])
+            network = build_unet(config, preprocessing.size, pretrained=False)
+            load_weights_file(network, path)
         return Segmenter(
-            network or _in_keras(path, settings["network"], preprocessing.size),
+            network,
             preprocessing,
             settings["threshold"],
             cleaning,
@@ -150,36 +148,26 @@ def load_segmenter(model: str | Path, *, batch_size: int = 8, runtime: str = "au
         raise WeightsError(f"{folder / SETTINGS}: {error}") from error
 
 
-def _in_keras(path: Path, settings: Mapping[str, Any], size: int) -> keras.Model:
-    from unet_lib.model import UNetConfig, build_unet
-
-    network = build_unet(UNetConfig.from_dict(settings), size, pretrained=False)
-    load_weights_file(network, path)
-    return network
-
-
 def _in_onnx(folder: Path, settings: Mapping[str, Any]) -> OnnxNetwork | None:
     """Open the folder's file for ONNX Runtime; None where there is no file or no ONNX Runtime."""
     path, entry = folder / ONNX, settings.get(IN_ONNX)
     if not (entry or path.exists()) or importlib.util.find_spec("onnxruntime") is None:
         return None
-    reason = "missing" if entry else f"{SETTINGS} does not name it"
-    if entry and path.is_file():
-        reason = f"not the file that {SETTINGS} names: damaged, or of another model"
-        if sha256(path) == dict(entry).get("sha256"):
-            arrays = read_hdf5(folder / WEIGHTS).arrays
-            try:
-                network = OnnxNetwork(path, {name: arrays[name] for name in entry["arrays"]})
-            except Exception as error:  # of a runtime, which raises whatever it likes
-                reason = f"cannot be run ({next(iter(str(error).splitlines()), '')[:300]})"
-            else:
-                if network.weights_sha256 == settings["weights_sha256"]:
-                    return network
-                reason = f"made for other weights than {WEIGHTS}"
-    raise WeightsError(
-        f"{path}: {reason}. Write it again (python -m unet_lib export --model {folder} --format "
-        'onnx), or load the model with runtime="keras".'
-    )
+    try:
+        if sha256(path) != dict(entry or {}).get("sha256"):
+            raise ValueError(f"is not the file that {SETTINGS} names")
+        arrays = read_hdf5(folder / WEIGHTS).arrays
+        network = OnnxNetwork(path, {name: arrays[name] for name in entry["arrays"]})
+        if network.weights_sha256 != settings["weights_sha256"]:
+            raise ValueError(f"made for other weights than {WEIGHTS}")
+    except Exception as error:  # of a runtime, which raises whatever it likes
+        reason = next(iter(str(error).splitlines()), "")[:300]
+        raise WeightsError(
+            f"{path}: missing, damaged or of another model ({reason}). Write it again (python -m "
+            f"unet_lib export --model {folder} --format onnx), or load the model with "
+            'runtime="keras".'
+        ) from error
+    return network
 
 
 def read_monitor(folder: Path) -> ShiftMonitor | None:
@@ -194,9 +182,6 @@ def read_monitor(folder: Path) -> ShiftMonitor | None:
         ) from error
 
 
-RENAMED = {"busi-best": "bus-best", "busi-small": "bus-small"}
-
-
 def registered_models() -> list[str]:
     """Return the names of the models that come with the repository, sorted."""
     return sorted(path.parent.name for path in REGISTRY.glob(f"*/{SETTINGS}"))
@@ -207,11 +192,6 @@ def find_folder(model: str | Path) -> Path:
     for folder in (Path(model), Path(model) / "model", REGISTRY / str(model)):
         if (folder / SETTINGS).is_file():
             return folder
-    if str(model) in RENAMED:
-        raise WeightsError(
-            f"{model}: is not shipped any more; take {RENAMED[str(model)]}, which was trained on "
-            "BUS-BRA as well."
-        )
     raise WeightsError(
         f"{model}: neither a model folder (with {SETTINGS} and {WEIGHTS}), nor a finished run "
         f"(with model/), nor a registered name. Registered: "
@@ -219,12 +199,13 @@ def find_folder(model: str | Path) -> Path:
     )
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read ``segmenter.json``; WeightsError where it is damaged or was changed."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read the ``segmenter.json`` of a folder; WeightsError where it is damaged or was changed."""
+    path = folder / SETTINGS
     try:
         settings = read_json(path)
     except ValueError as error:
-        raise WeightsError(f"{path}: cannot be read ({error}).") from error
+        raise WeightsError(str(error)) from error
     expected = {"format", "weights_sha256", "about", *_SEALED}
     keys = set(settings) if isinstance(settings, dict) else set()
     plain = keys - {_SEAL, IN_ONNX} == expected and isinstance(settings["about"], dict)

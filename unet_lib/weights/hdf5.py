@@ -15,15 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = [
-    "MOST_BYTES",
-    "Contents",
-    "WeightsError",
-    "check_weights",
-    "load_weights_file",
-    "read_hdf5",
-]
-
 MOST_BYTES = 1 << 30
 """Bound of all arrays of a file together, in bytes: 268 million float32 parameters."""
 
@@ -171,26 +162,15 @@ def _texts(name: str, group: h5py.Group) -> dict[str, tuple[str, ...]]:
 
 
 def load_weights_file(network: keras.Model, path: str | Path) -> None:
-    """Load a ``.weights.h5`` file if, and only if, `check_weights` finds this network's arrays.
+    """Load a ``.weights.h5`` file if, and only if, it holds this network's arrays; WeightsError.
 
-    The values come from `read_hdf5`, so that no second reader opens the file.
+    The values come from `read_hdf5`, so that no second reader opens the file. Keras itself loads
+    one with more layers than the network without a word.
     """
-    arrays = check_weights(network, path)
-    for group, layer in _groups(network).items():
-        own = {name.removeprefix(group): name for name in arrays if name.startswith(group)}
-        if own:
-            layer.load_own_variables({key: arrays[name] for key, name in own.items()})
-
-
-def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarray]:
-    """Return a file's arrays by path, or raise WeightsError: missing, left over, of other shape.
-
-    Keras itself loads a file with more layers than the network without a word.
-    """
-    arrays = read_hdf5(path).arrays
+    arrays, groups = read_hdf5(path).arrays, _groups(network)
     stored = {f"{name} {values.shape}" for name, values in arrays.items()}
     expected = set()
-    for group, layer in _groups(network).items():
+    for group, layer in groups.items():
         store: dict[str, np.ndarray] = {}
         layer.save_own_variables(store)
         expected |= {f"{group}{key} {tuple(value.shape)}" for key, value in store.items()}
@@ -201,7 +181,10 @@ def check_weights(network: keras.Model, path: str | Path) -> dict[str, np.ndarra
             f"{_first(expected - stored)}. In the file but not expected: "
             f"{_first(stored - expected)}. Configure the network that the file was trained with."
         )
-    return arrays
+    for group, layer in groups.items():
+        own = {name.removeprefix(group): name for name in arrays if name.startswith(group)}
+        if own:
+            layer.load_own_variables({key: arrays[name] for key, name in own.items()})
 
 
 def _first(arrays: set[str]) -> str:

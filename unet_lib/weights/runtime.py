@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ONNX", "TOLERANCE", "OnnxNetwork", "leave_out_weights"]
-
 ONNX = "model.onnx"
 TOLERANCE = 5e-5
 """Largest accepted difference of a probability between Keras and a runtime, in float32."""
