@@ -133,7 +133,7 @@ def test_what_is_no_weights_file_is_named(path):
     whole = path.read_bytes()
     for data, message in (
         (b"<!DOCTYPE html><html>Quota exceeded</html>", "this is a web page"),
-        (b"PK\x03\x04 zip", "not an HDF5 file"),
+        (b"PK\x03\x04 zip", "this is a zip archive"),
         (whole[: len(whole) // 2], "damaged HDF5 file"),
     ):
         path.write_bytes(data)

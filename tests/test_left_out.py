@@ -6,8 +6,9 @@ from conftest import write_png
 from PIL import Image
 
 from unet_lib.cli import main
-from unet_lib.dataset import DatasetError, find_cases
+from unet_lib.dataset import DatasetError, find_cases, load_case
 from unet_lib.dataset.reading import of_folder
+from unet_lib.images import ImageError
 from unet_lib.source import open_dataset
 
 LAYOUTS = {  # image and mask of a number, of a class
@@ -63,9 +64,15 @@ def twice(root, image, _):
     return image.with_suffix(".webp").name
 
 
+def as_another(path, ending):
+    """Put a file of a kind that is not read into a picture's place."""
+    path.rename(path.with_suffix(ending)).write_bytes(b"of a kind that is not read")
+    return ending
+
+
 SPOILT = {  # what is done to a tree and what has to be said of it
-    "heic": lambda root, image, mask: image.rename(image.with_suffix(".heic")).suffix,
-    "svg masks": lambda root, image, mask: mask.rename(mask.with_suffix(".svg")).suffix,
+    "heic": lambda root, image, mask: as_another(image, ".heic"),
+    "svg masks": lambda root, image, mask: as_another(mask, ".svg"),
     "one deeper": deeper,
     "folder deeper": folder_deeper,
     "misspelt": misspelt,
@@ -98,6 +105,33 @@ def test_what_is_left_out_is_told_by_name(tmp_path, layout):
     assert said_of(root) == ""
     tree(root / root.name, layout, 3)  # within itself
     assert root.name in said_of(root)
+
+
+@pytest.mark.parametrize("ending", ["", ".img", ".json", ".txt", ".png_"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pictures_are_known_by_their_content(tmp_path, layout, ending):
+    written = tree(tmp_path, layout)
+    before = [load_case(case) for case in find_cases(tmp_path)]
+    for path in (path for pair in written for path in pair):
+        path.rename(path.with_suffix(ending))
+    assert said_of(tmp_path) == ""
+    for case, pair in zip(find_cases(tmp_path), before, strict=True):
+        np.testing.assert_array_equal(np.dstack(load_case(case)), np.dstack(pair))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><p>404", "a web page"),
+        (b"PK\x03\x04data", "a zip archive"),
+    ],
+)
+def test_what_is_no_picture_is_named_as_what_it_is(tmp_path, content, words):
+    image, _ = tree(tmp_path)[0]
+    image.write_bytes(content)
+    with pytest.raises(ImageError, match=f"{words}.* not an image that can be read"):
+        load_case(find_cases(tmp_path)[0])
 
 
 def test_half_a_data_set_left_out_is_an_error(tmp_path, capsys):

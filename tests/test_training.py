@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from dataclasses import replace
 
 import cv2
@@ -35,7 +36,7 @@ from unet_lib.training import (
     train,
     tune_threshold,
 )
-from unet_lib.training.result import CLEANINGS, THRESHOLDS, _choose, score_settings
+from unet_lib.training.result import CLEANINGS, THRESHOLDS, _choose, check_lesions, score_settings
 from unet_lib.weights import WeightsError, save_segmenter
 
 pytestmark = pytest.mark.keras
@@ -107,9 +108,16 @@ def test_what_would_fail_at_the_end_is_refused_before_the_first_epoch(split, tmp
     for part in ("train", "validation"):
         bare = tuple(replace(case, **first) for case in getattr(split, part))
         without = replace(split, **{part: bare})
-        with pytest.raises(ValueError, match=f"the {part} part of .* has a lesion.*another fold"):
+        with pytest.raises(ValueError, match=f"the {part} part of .* have a lesion.*another fold"):
             train(without, tmp_path / part, small_recipe())
         assert not (tmp_path / part / "state.npz").exists()
+
+
+def test_few_lesions_are_said_before_the_first_epoch():
+    with pytest.warns(UserWarning, match="only 2 of the 9 images of the validation part.*--split"):
+        check_lesions([True, True] + [False] * 7, "validation part of x")
+    with warnings.catch_warnings(action="error"):
+        check_lesions([True] * 5, "validation part of x")
 
 
 def test_masks_that_cover_much_are_named_again_before_training(split, tmp_path):
@@ -118,7 +126,7 @@ def test_masks_that_cover_much_are_named_again_before_training(split, tmp_path):
     white[20:40, 20:40] = 0
     cv2.imwrite(str(tmp_path / "negative.png"), white)
     covered = replace(case, mask_paths=(tmp_path / "negative.png",))
-    with pytest.warns(UserWarning, match=f"1 masks cover much, first: .*{re.escape(case.name)}"):
+    with pytest.warns(UserWarning, match=f"1 masks are odd, first: .*{re.escape(case.name)}"):
         PreparedCases([covered], Preprocessing(size=32))
 
 

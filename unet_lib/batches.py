@@ -17,7 +17,7 @@ from tqdm import tqdm
 from unet_lib.augment import Augmentation
 from unet_lib.dataset import Case, content_hash, load_case
 from unet_lib.files import write_errors
-from unet_lib.images import Preprocessing, covers_most
+from unet_lib.images import Preprocessing, oddity_of
 
 
 class PreparedCases:
@@ -53,13 +53,13 @@ class PreparedCases:
         with ThreadPoolExecutor(max(1, workers)) as pool:
             decoded = pool.map(self._decode, range(len(self.cases)))
             bar = tqdm(decoded, "reading", len(self.cases), disable=not progress, unit="image")
-            self.hashes, masks, self.lesions, covered = zip(*bar, strict=True)
+            self.hashes, masks, self.lesions, odd = zip(*bar, strict=True)
         both = zip(self.cases, self.hashes, masks, strict=True)
         self.fingerprints = {case.name: image + mask for case, image, mask in both}
-        much = [f"{c.name} {text}" for c, text in zip(self.cases, covered, strict=True) if text]
+        much = [f"{c.name} {text}" for c, text in zip(self.cases, odd, strict=True) if text]
         if much:
             warnings.warn(
-                f"{len(much)} masks cover much, first: {min(much)}. Are they negatives? The "
+                f"{len(much)} masks are odd, first: {min(much)}. Are they negatives, outlines? The "
                 "command check lists them.",
                 stacklevel=2,
             )
@@ -79,7 +79,7 @@ class PreparedCases:
         return image.reshape(side, side, 1), mask.reshape(side, side)
 
     def _decode(self, index: int) -> tuple[str, str, bool, str]:
-        """Keep a case at the network's size; return hashes, whether a lesion, what covers much."""
+        """Keep a case at the network's size; return hashes, whether a lesion, what is odd of it."""
         image, mask = load_case(self.cases[index])
         prepared = self.preprocessing.apply(image, mask)
         if self.on_disk:
@@ -90,7 +90,7 @@ class PreparedCases:
         else:
             self._kept[index] = prepared.image, prepared.mask
         hashes = content_hash(image), content_hash(mask[..., None])
-        return *hashes, bool(mask.any()), covers_most(mask)
+        return *hashes, bool(mask.any()), oddity_of(mask)
 
     def __len__(self) -> int:
         """Return the number of cases."""

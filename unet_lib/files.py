@@ -38,6 +38,14 @@ WEIGHTS_FOLDER = SHIPPED_FOLDER / "weights"
 _DRAFT = ".draft-"
 _CELL = 1000  # characters
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held folders", default=frozenset())
+_KINDS = {
+    b"version https://git-lfs.": "a Git LFS pointer (fetch the file itself by `git lfs pull`)",
+    b"<": "a web page",
+    b"{": "a JSON text",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89HDF": "an HDF5 file",
+    b"\x80": "a pickle of Python, such as PyTorch writes",
+}
 
 
 class FolderInUse(OSError):
@@ -215,6 +223,12 @@ def read_json(path: str | Path) -> Any:
 def write_json(path: str | Path, values: Any) -> Path:
     """Write values as indented JSON, whole or not at all."""
     return write_atomic(path, json.dumps(values, indent=2) + "\n")
+
+
+def kind_of(start: bytes) -> str:
+    """Say what a file is that often lies under another's name, by its first bytes."""
+    kinds = (kind for begins, kind in _KINDS.items() if start.lstrip().startswith(begins))
+    return next(kinds, "a file of another kind")
 
 
 def sha256(path: str | Path) -> str:

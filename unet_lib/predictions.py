@@ -36,11 +36,12 @@ class Predictions:
     masks: dict[str, Path]  # by the name of the case
     probabilities: dict[str, Path]  # of all cases or of none
     resize: bool = False
+    mask_rule: str | None = None
 
     @cached_property
     def mask_set(self) -> MaskSet:
         """The masks, which are judged together."""
-        return MaskSet(self.masks.values())
+        return MaskSet(self.masks.values(), self.mask_rule)
 
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """Return image, truth and mask bool (H, W), and probabilities float32 (H, W) or None."""
@@ -106,6 +107,7 @@ def find_predictions(
     *,
     unscored: Sequence[Case] = (),
     resize: bool = False,
+    mask_rule: str | None = None,
 ) -> Predictions:
     """Match the files of a folder, and of folders in it, with cases by name.
 
@@ -124,6 +126,8 @@ def find_predictions(
     resize : bool
         Bring predictions of another size to the size of their image: masks by the nearest pixel,
         probabilities bilinearly. False: another size is an error. The truth is never resized.
+    mask_rule : str, optional
+        How predicted masks are read, where the library refuses; see `find_cases`.
 
     Returns
     -------
@@ -169,7 +173,7 @@ def find_predictions(
                 "needs a black mask), or score the part that you predicted with --split, --fold. "
                 f"{left_out(folder, files).text}".rstrip()
             )
-    return Predictions(tuple(cases), masks, maps, resize)
+    return Predictions(tuple(cases), masks, maps, resize, mask_rule)
 
 
 def _files(folder: Path) -> list[Path]:

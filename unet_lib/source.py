@@ -66,6 +66,8 @@ class DataSource:
             what += f" The data set's own split: {of.own_split} ({of.groups})."
         else:
             what += f" Kept together: {of.groups}."
+        if of.mask_rule:
+            what += f" Masks are read as background:lesion {of.mask_rule}."
         if of.is_phantoms:
             what += (
                 " These are PHANTOMS, synthetic images: nothing here is a clinical result. For "
@@ -92,6 +94,7 @@ def open_dataset(
     split: Places | None = None,
     seed: int = 0,
     normals: bool = True,
+    mask_rule: str | None = None,
     progress: bool = True,
 ) -> DataSource:
     """Find the data, its cases, what belongs together, and the parts of one fold.
@@ -113,6 +116,8 @@ def open_dataset(
         Of phantoms and of a split that is made.
     normals : bool
         False leaves the images of class normal out.
+    mask_rule : str, optional
+        How masks of one data set are read, where the library refuses; see `find_cases`.
     progress : bool
         Show progress bars while phantoms are made or near-duplicates searched.
 
@@ -134,8 +139,10 @@ def open_dataset(
             f"{len(splits)} splits for {len(places)} data sets ({', '.join(map(str, places))}). "
             "Give one for each, in the order of the folders, or none."
         )
+    if mask_rule and len(places) > 1:
+        raise DatasetError("A mask rule is for one data set: save the masks of it as 0 and 255.")
     pairs = zip(places, splits or [None] * len(places), strict=True)
-    opened = [_Opened.of(place, own, seed, progress) for place, own in pairs]
+    opened = [_Opened.of(place, own, seed, mask_rule, progress) for place, own in pairs]
     one = opened[0] if len(opened) == 1 else _join(opened, seed, progress)
     folds = one.folds or make_folds(one.cases, seed=seed)
     chosen = folds.split(one.cases, fold, normals=normals)
@@ -149,11 +156,11 @@ def open_dataset(
 
 
 def open_folder(
-    folder: str | os.PathLike, *, progress: bool = True
+    folder: str | os.PathLike, mask_rule: str | None = None, *, progress: bool = True
 ) -> tuple[Sequence[Case], Provenance]:
     """Return the cases of a folder with their groups, undivided, and what is known of them."""
     root = find_root(Path(folder))
-    cases = read_folder(root)
+    cases = read_folder(root, mask_rule=mask_rule)
     committed = committed_folds(cases)
     # The search over BUS-BRA takes minutes, and its committed folds hold what was found.
     whole = committed and committed[0] == "BUSBRA" and not (root / GROUPS_FILE).is_file()
@@ -162,7 +169,7 @@ def open_folder(
     if any(is_phantoms(case.image_path) for case in cases):
         return cases, Provenance(data="phantoms", data_kind="phantoms", groups=groups)
     name = committed[0] if committed else _name(root)
-    return cases, Provenance(data=name, data_kind="clinical", groups=groups)
+    return cases, Provenance(data=name, data_kind="clinical", groups=groups, mask_rule=mask_rule)
 
 
 def _name(folder: Path) -> str:
@@ -185,12 +192,17 @@ class _Opened:
 
     @classmethod
     def of(
-        cls, place: str | os.PathLike, split: str | os.PathLike | None, seed: int, progress: bool
+        cls,
+        place: str | os.PathLike,
+        split: str | os.PathLike | None,
+        seed: int,
+        mask_rule: str | None,
+        progress: bool,
     ) -> _Opened:
         folder = locate_dataset(place)
         if folder is None:
             folder = make_phantoms(DATA_FOLDER / "phantoms", PHANTOM_COUNT, seed, progress)
-        cases, provenance = open_folder(folder, progress=progress)
+        cases, provenance = open_folder(folder, mask_rule, progress=progress)
         folds = None
         if str(split) == "own":
             cases, folds = own_split(folder, cases)

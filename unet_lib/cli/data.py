@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-from unet_lib.cli.models import check_out
+from unet_lib.cli.models import add_mask_rule, check_out
 
 _DUPLICATES = """\
 Search a data folder for near-duplicates (the same view cut, scaled, brightened, written on, saved
@@ -51,6 +51,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (0)")
     sub = command("check", _check, "Read every file of a data folder and report what is wrong.")
     sub.add_argument("folder", help="BUSI or a folder with images/ and masks/")
+    add_mask_rule(sub)
     sub = command("duplicates", _duplicates, "List near-duplicates of a data folder.", _DUPLICATES)
     sub.add_argument("folder", type=Path, help="data folder; masks are not needed")
     sub.add_argument("--out", type=Path, help="CSV with the columns image,group; must not exist")
@@ -86,7 +87,9 @@ def _phantoms(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> int:
     from unet_lib.dataset import check_cases, find_cases, of_folder
 
-    cases = find_cases(options.folder, require_masks=False)  # a missing mask is a finding here
+    cases = find_cases(  # a missing mask is a finding here
+        options.folder, require_masks=False, mask_rule=options.mask_rule
+    )
     report = check_cases(cases, progress=True)
     print(report.to_markdown())
     print(of_folder(Path(options.folder), cases))

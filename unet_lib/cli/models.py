@@ -103,8 +103,19 @@ def add_data(sub: argparse.ArgumentParser, *, fold: bool = True) -> None:
         help="split CSV, given once for each folder; 'own': that of the data set's authors, which "
         "may leak; left out: BUSI's committed folds, else five new ones",
     )
+    add_mask_rule(sub)
     if fold:
         sub.add_argument("--fold", type=int, default=0, help="fold of the split, from 0 (0)")
+
+
+def add_mask_rule(sub: argparse.ArgumentParser, whose: str = "mask") -> None:
+    """Add how masks are read that the library refuses."""
+    sub.add_argument(
+        f"--{whose}-rule",
+        metavar="BACKGROUND:LESION",
+        help=f"grey values of {whose}s that are refused without it: 255:0 (negatives), 0,1:2 "
+        "(labels), 0-127:128-255 (soft maps)",
+    )
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
@@ -168,7 +179,7 @@ def open_data(options: argparse.Namespace, **more: Any) -> Any:
     """Open the data that the options name, and say what was taken."""
     from unet_lib.source import open_dataset
 
-    source = open_dataset(options.folder, split=options.split, **more)
+    source = open_dataset(options.folder, split=options.split, mask_rule=options.mask_rule, **more)
     print(source, flush=True)
     return source
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet_lib.cli.models import add_data, add_model, check_out, load_model, open_data
+from unet_lib.cli.models import add_data, add_mask_rule, add_model, check_out, load_model, open_data
 
 _EVALUATE = """\
 Score a model on one part of a fold, each image at its original size. --out gets report.md (also
@@ -40,6 +40,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("predictions", type=Path, help="folder with the predicted masks")
     sub.add_argument("folder", type=Path, help="data folder with images and true masks")
     sub.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
+    add_mask_rule(sub)
+    add_mask_rule(sub, "prediction")
     sub.add_argument("--split", type=Path, help="split CSV; left out: BUSI's committed folds")
     sub.add_argument("--fold", type=int, help="fold of the split; left out: 0 with --split")
     parts = ("test", "validation", "train")
@@ -79,7 +81,11 @@ def _score(options: argparse.Namespace) -> None:
 
     provenance, cases, everything = _data(options)
     predictions = find_predictions(
-        options.predictions, cases, unscored=everything, resize=options.resize
+        options.predictions,
+        cases,
+        unscored=everything,
+        resize=options.resize,
+        mask_rule=options.prediction_rule,
     )
     inputs = [case.image_path for case in everything]
     check_out(options.out, [*inputs, *predictions.masks.values()])
@@ -105,7 +111,7 @@ def _data(options: argparse.Namespace) -> tuple[Any, Sequence[Any], Sequence[Any
     from unet_lib.source import open_folder
 
     if options.split is None and options.fold is None:
-        cases, data = open_folder(options.folder)
+        cases, data = open_folder(options.folder, options.mask_rule)
         print(f"Data: {data.data}, all {len(cases)} images. Groups: {data.groups}.", flush=True)
         print(of_folder(Path(options.folder), cases))
         return data.but(split="none", part="all images"), cases, cases

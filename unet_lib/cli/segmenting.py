@@ -165,8 +165,8 @@ def _images_of(item: Path) -> list[Path]:
     if not chosen:
         raise ValueError(
             f"{item}: holds no image; expected files ending with "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} (DICOM also without) that are no masks or "
-            f"results; folders within are not searched. {left.text}".rstrip()
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} (or pictures by their content) that are "
+            f"no masks or results; folders within are not searched. {left.text}".rstrip()
         )
     replace(left, lost=[path for path in left.lost if path.parent == item]).refuse_half()
     print(left)

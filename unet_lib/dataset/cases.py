@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Keys are the names in `columns`, compared without case.
     """
     try:
-        lines = _excel(path) if path.suffix.lower() == ".xlsx" else read_rows(path)
+        lines = _excel(path) if is_zipfile(path) else read_rows(path)
     except Exception as error:  # a damaged Excel file makes openpyxl raise many unrelated types
         raise DatasetError(f"{path}: cannot be read as a table ({error}).") from error
     header, *lines = lines or [[]]

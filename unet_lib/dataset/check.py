@@ -20,8 +20,9 @@ from unet_lib.images import (
     as_colour_mask,
     as_grey,
     as_image,
-    covers_most,
+    is_outline,
     is_turned,
+    oddity_of,
     read_mask_pixels,
     read_pixels,
 )
@@ -32,11 +33,17 @@ KINDS = {
     "mask_values": ("error", "masks with other values or colours than expected"),
     "no_mask": ("error", "lesion images without a mask"),
     "no_lesion": ("error", "only empty masks in the whole data set"),
-    "mask_covers_most": ("warning", "masks of most of the picture or of its border"),
+    "mask_covers_most": (
+        "warning",
+        "masks of most of the picture or its border, or with large holes",
+    ),
     "empty_lesion_mask": ("warning", "empty masks on lesion images"),
     "lesion_on_normal": ("warning", "normal images with a lesion in the mask"),
     "exact_duplicate": ("warning", "pictures stored more than once, pixel for pixel"),
-    "turned": ("warning", "pictures that their orientation tag turns, but not their masks"),
+    "turned": (
+        "warning",
+        "pictures that their orientation tag turns, but not their masks, or the other way",
+    ),
     "dark": ("warning", "images that are nearly black"),
     "smoothed_mask": ("note", "masks with blurred edges, cut at half"),
     "colour_overlay": ("note", "images with coloured marks"),
@@ -211,10 +218,10 @@ class _Examined:
         except ImageError as error:
             return self._note("mask_values", str(error))
         self.marked.append(bool(mask.any()))
-        if self.size and path.suffix != ".json" and is_turned(case.image_path) > is_turned(path):
+        if self.size and not is_outline(path) and is_turned(case.image_path) != is_turned(path):
             text = f"{case.image_path}: is {path.name} drawn on the picture as it is shown?"
             self._note("turned", text)
-        if much := covers_most(mask):
+        if much := oddity_of(mask):
             self._note("mask_covers_most", f"{path}: {much}")
         if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
             self._note("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")

@@ -21,7 +21,7 @@ _CLASSES = LABELS[:3]
 _BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
 _MASK = re.compile(r"(?P<image>.+)_(?:masks?|segmentation)(?:_\d+)?$", re.IGNORECASE)
 _IMAGES = ("images", "image", "imgs", "jpegimages")  # also as of VOC, CVAT and labelme2voc
-_MASKS = ("masks", "mask", "segmentationclass", "segmentationclasspng")
+_MASKS = ("masks", "mask", "labels", "label", "gt", "segmentationclass", "segmentationclasspng")
 _MANY = 5  # names shown in one message
 
 

@@ -48,6 +48,7 @@ def find_cases(
     *,
     audit: str | os.PathLike | None = "auto",
     require_masks: bool = True,
+    mask_rule: str | None = None,
 ) -> list[Case]:
     """List the cases of a folder, in a fixed order.
 
@@ -64,6 +65,10 @@ def find_cases(
         with either. None: no groups. Near-duplicates are searched by `group_cases`.
     require_masks : bool
         Whether a lesion image without mask is an error. A normal image never needs one.
+    mask_rule : str, optional
+        Which grey values of the masks are background and which lesion, only where the library
+        refuses to tell: ``255:0`` (negatives), ``0,1:2`` (labels), ``0-127:128-255`` (soft maps).
+        Refused where a mask holds other values or contradicts it.
 
     Returns
     -------
@@ -77,10 +82,10 @@ def find_cases(
         images and table of a published set that do not fit, marks of two sets in one folder.
     """
     root = find_root(Path(folder))
-    return group_cases(read_folder(root, require_masks), root, audit, search=False)[0]
+    return group_cases(read_folder(root, require_masks, mask_rule), root, audit, search=False)[0]
 
 
-def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
+def read_folder(root: Path, require_masks: bool = True, mask_rule: str | None = None) -> list[Case]:
     """List the cases of a folder that `find_root` gave, each in a group of its own."""
     layout = recognised(root)
     if layout is None:
@@ -103,7 +108,10 @@ def read_folder(root: Path, require_masks: bool = True) -> list[Case]:
     cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
     if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
         cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
-    together = MaskSet(path for case in cases for path in case.mask_paths if path.is_file())
+    if mask_rule and any(case.colour_coded for case in cases):
+        raise DatasetError(f"{root}: its masks tell classes by colour; leave the mask rule out.")
+    paths = (path for case in cases for path in case.mask_paths if path.is_file())
+    together = MaskSet(paths, mask_rule)
     cases = [replace(case, mask_set=together) for case in cases]
     return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
 

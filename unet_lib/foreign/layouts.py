@@ -85,12 +85,7 @@ def read_file(path: str | Path) -> tuple[Contents, dict[str, Any] | None]:
     """Read a file's arrays, and the topology that it brings along (None: weights alone)."""
     try:
         with open(path, "rb") as file:
-            start = file.read(24)
-        packed = start.startswith(b"PK\x03\x04")
-        if start == b"version https://git-lfs.":
-            raise UnknownNetwork(
-                "it is a Git LFS pointer, not the file itself; fetch that by `git lfs pull`"
-            )
+            packed = file.read(4) == b"PK\x03\x04"
         if not packed:
             contents = read_hdf5(path)
             text = contents.texts.get("@model_config")

@@ -29,12 +29,11 @@ from unet_lib.images.frames import (
 from unet_lib.images.masks import (
     MaskSet,
     as_colour_mask,
-    covers_most,
-    is_outline,
-    outlines_in,
+    oddity_of,
     read_mask_pixels,
     read_masks,
 )
+from unet_lib.images.outlines import is_outline, outlines_in
 from unet_lib.images.preprocessing import Geometry, Prepared, Preprocessing
 
 __all__ = [
@@ -49,12 +48,12 @@ __all__ = [
     "as_colour_mask",
     "as_grey",
     "as_image",
-    "covers_most",
     "is_dicom",
     "is_outline",
     "is_picture",
     "is_turned",
     "name_of",
+    "oddity_of",
     "outlines_in",
     "picture_name",
     "pixel_size",

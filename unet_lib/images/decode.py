@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from unet_lib.files import kind_of
 from unet_lib.images.frames import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -171,9 +172,9 @@ def _decode(name: str, source: bytes | Image.Image) -> Iterator[Frame]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{name}: not an image that can be read; expected PNG, JPEG, BMP, TIFF, WebP, "
-            "GIF or DICOM. Colours in floating point are not read. If it opens elsewhere, save it "
-            "as PNG."
+            f"{name}: {kind_of(data or b'')} and not an image that can be read; expected PNG, "
+            "JPEG, BMP, TIFF, WebP, GIF or DICOM. Colours in floating point are not read. If it "
+            "opens elsewhere, save it as PNG."
         ) from error
     except Exception as error:  # a damaged file makes Pillow raise many unrelated types
         raise ImageError(
@@ -301,11 +302,14 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file counts as a picture: by its ending, DICOM also without (``IM000001``)."""
+    """Whether a file counts as a picture: by its ending, or else by its content (``IM000001``)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    bare = not path.suffix or path.suffix[1:].isdecimal()  # 1.2.840.113 has no ending either
-    return bare and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path)
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with suppress(OSError), Image.open(path, formats=_FORMATS):
+        return True
+    return is_dicom(path)
 
 
 def is_dicom(path: PathLike) -> bool:

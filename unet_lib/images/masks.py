@@ -1,4 +1,4 @@
-"""The one rule by which masks are read, truths and predictions alike; outlines of LabelMe too.
+"""The one rule by which masks are read, truths and predictions alike.
 
 1. Black (0) is background and the one other value or colour is lesion, whatever it is, also where
    its luminance is lost (a label 1 in the blue channel). Black alone is an empty mask.
@@ -8,37 +8,41 @@
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
 4. A mask is doubtful that has one value other than black, or marks more than half of the border or
-   three quarters of the picture: it may be a negative, or an empty one in colours. It is read as
-   the others of its set that hold the same values, where fewer are doubtful than clear.
-5. All else is refused: several labels, soft maps, pictures, what stays in doubt.
+   three quarters of the picture, or has large holes: it may be a negative, an empty one in colours,
+   or an outline. It is read as the others of its set that hold the same values, where fewer are
+   doubtful than clear.
+5. All else is refused: several labels, soft maps, pictures, what stays in doubt. There the user can
+   say which values are lesion (`MaskSet`).
 """
 
 from __future__ import annotations
 
-import base64
 import os
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
-from math import dist
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 
-from unet_lib.files import read_json
 from unet_lib.images.decode import read_pixels
-from unet_lib.images.frames import MAX_PIXELS, ImageError, PathLike, as_grey, picture_name
+from unet_lib.images.frames import ImageError, PathLike, as_grey
+from unet_lib.images.outlines import draw_outline, is_outline
 
 _NEAR, _EDGE = 0.2, 3  # of the maximum, from 0 or from it; pixels from an edge, of values between
 _MOST_BETWEEN = 0.25  # of the pixels; more of them are a picture
 _MIN_MAXIMUM = 0.8, 0.25  # of full scale: of many values, of two colours; below: map or labels
 _MOST_OF_BORDER, _MOST_OF_PICTURE = 0.5, 0.75  # BUSI and BUS-BRA: at most .033 and .575
+_MOST_HOLES, _MOST_WITH_HOLES = (0.5, 0.01), 0.5  # of marked (BUSI: at most .0004), of picture
 _FEW_VALUES, _PLATEAU = 8, 5  # values drawn by hand or program; side in pixels of a label's inside
 _SAME = 16 / 255  # of full scale: one colour, saved as JPEG or not
+_BY_RULE = " with a mask rule such as 0,1:2 (mask_rule, --mask-rule)"
+_SIDE = r"\d+(\.\d+)?(-\d+(\.\d+)?)?"
+_RULE = re.compile(rf"{_SIDE}(,{_SIDE})*:{_SIDE}(,{_SIDE})*")
 _ONE_AT_A_TIME = threading.Lock()  # of all sets: a set can be copied
 
 
@@ -96,11 +100,16 @@ def read_masks(
     return joined
 
 
-def covers_most(mask: np.ndarray) -> str:
-    """Say what a mask, bool (H, W), marks too much of; empty: of nothing."""
+def oddity_of(mask: np.ndarray) -> str:
+    """Say what of a mask, bool (H, W), is unlike lesions: much border or picture, large holes."""
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     if border <= _MOST_OF_BORDER and mask.mean() <= _MOST_OF_PICTURE:
-        return ""
+        holes = np.pad(np.uint8(~mask), 1, constant_values=1)
+        cv2.floodFill(holes, None, (0, 0), 0)
+        share = np.count_nonzero(holes) / max(1, np.count_nonzero(mask))
+        large = mask.mean() * (1 + share) > _MOST_WITH_HOLES  # a negative in a frame, or a contour
+        odd = share > (_MOST_HOLES[1] if large else _MOST_HOLES[0])
+        return f"has holes of {100 * share:.0f} % of what it marks" if odd else ""
     return f"marks {100 * border:.0f} % of the border and {100 * mask.mean():.0f} % of the picture"
 
 
@@ -142,14 +151,21 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 class MaskSet:
-    """The masks that are judged together: of a data set, or of a folder of predictions."""
+    """The masks that are judged together: of a data set, or of a folder of predictions.
 
-    def __init__(self, paths: Iterable[PathLike]) -> None:
+    `rule` says which grey values are background and which are lesion, where the files do not tell:
+    ``255:0`` for negatives, ``0,1:2`` for labels, ``0-127:128-255`` for soft maps.
+    """
+
+    def __init__(self, paths: Iterable[PathLike], rule: str | None = None) -> None:
         self.paths = tuple(Path(path) for path in paths)
+        self.rule, self._sides = rule, _sides_of(rule) if rule else []
         self._looked: list[_Colours] = []
 
     def mask(self, pixels: np.ndarray, path: PathLike) -> np.ndarray:
         """Turn stored pixels, (H, W) or (H, W, 3), to a mask, bool (H, W); see the module."""
+        if self._sides and not is_outline(Path(path)):
+            return self._by_rule(pixels, path)
         mask, doubt = _read(pixels, path)
         if not doubt:
             return mask
@@ -164,8 +180,32 @@ class MaskSet:
             f"{path}: {doubt}. Whether that is a lesion, a negative or an empty mask in colours, "
             f"its set does not say: of {len(self.paths)} masks {len(clear)} are clear, {doubtful} "
             "doubtful. Save the masks with a black background and one other value for the lesion "
-            "(a negative: 255 less the mask; an empty mask: all black), or take this one out."
+            "(a negative: 255 less the mask; an empty mask: all black; an outline: filled), or say "
+            f"which values are background and which lesion{_BY_RULE}, or take this one out."
         )
+
+    def _by_rule(self, pixels: np.ndarray, path: PathLike) -> np.ndarray:
+        """Read a mask as the user says; what its own pixels contradict is refused."""
+        values = pixels if pixels.ndim == 2 else pixels.max(axis=2)  # no channel's label is lost
+        background, lesion = (
+            np.any([(values >= part[0]) & (values <= part[-1]) for part in side], axis=0)
+            for side in self._sides
+        )
+        clear, wrong = False, ""
+        with suppress(ImageError):
+            clear = not _read(pixels, path)[1]
+        if len(rest := values[~(background | lesion)]):
+            wrong = f"{len(rest)} pixels have a value that it does not name, {rest[0]}"
+        elif len(_first_colours(pixels)) > len(np.unique(values)):
+            wrong = "several colours have one brightness"
+        elif clear and (odd := oddity_of(lesion)):
+            wrong = f"read so it {odd}, and it is clear without a rule"
+        if wrong:
+            raise ImageError(
+                f"{path}: the mask rule {self.rule} contradicts this mask: {wrong}. Mend the rule, "
+                "or save this mask with 0 and 255."
+            )
+        return lesion
 
     def _every(self) -> list[_Colours]:
         """Look at every mask of the set, once, for what it says of a doubtful one."""
@@ -174,6 +214,20 @@ class MaskSet:
                 with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
                     self._looked = [colours for colours in pool.map(_look, self.paths) if colours]
             return self._looked
+
+
+def _sides_of(rule: str) -> list[list[list[float]]]:
+    """Return the ranges of background and of lesion that a rule names."""
+    sides = [
+        [[float(end) for end in part.split("-")] for part in side.split(",")]
+        for side in (rule.split(":") if _RULE.fullmatch(rule) else "")
+    ]
+    if not sides or any(max(b[0], w[0]) <= min(b[-1], w[-1]) for b in sides[0] for w in sides[1]):
+        raise ValueError(
+            f"mask rule {rule!r}: expected BACKGROUND:LESION in grey values or ranges that share "
+            "none: 255:0 (negatives), 0,1:2 (labels), 0-127:128-255 (soft maps)."
+        )
+    return sides
 
 
 def _look(path: Path) -> _Colours | None:
@@ -191,20 +245,20 @@ def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
     if len(colours) == 1 and marked.all():
         return marked, f"is of one single value, {colours[0].tolist()}"
     if len(colours) == 1 or (len(colours) == 2 and not marked.all()):
-        return marked, covers_most(marked)
+        return marked, oddity_of(marked)
     if colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
         held = f"3 colours or more: {colours.tolist()}"
     elif grey.dtype != bool and _is_smoothed(grey, len(colours)) and not _has_labels(grey):
         mask = grey > float(grey.max()) / 2
-        return mask, covers_most(mask)
+        return mask, oddity_of(mask)
     else:
         values, counts = np.unique(grey, return_counts=True)
         shown = ", ".join(f"{v} ({c} px)" for v, c in zip(values[:8], counts[:8], strict=True))
         held = f"{len(values)} grey values: {shown}{', ...' if len(values) > 8 else ''}"
     raise ImageError(
         f"{path}: not a mask: it holds {held}. Expected two, 0 for background and one other value "
-        "for the lesion. Save it as PNG with 0 and 255; if it holds several labels, save one mask "
-        "file per label."
+        "for the lesion. Save it as PNG with 0 and 255, or say which values are background and "
+        f"which lesion{_BY_RULE}; if it holds several labels, save one mask file per label."
     )
 
 
@@ -251,80 +305,26 @@ def _is_smoothed(grey: np.ndarray, colours: int) -> bool:
 
 
 def _has_labels(grey: np.ndarray) -> bool:
-    """Whether a value in between stands in a plateau, of few values: labels, not smoothed edges."""
+    """Whether few values in between stand in a plateau, or are one: labels, not smoothed edges."""
     values = np.unique(grey)
     side = np.ones((_PLATEAU, _PLATEAU), np.uint8)
-    return len(values) <= _FEW_VALUES and any(
-        cv2.erode((grey == value).astype(np.uint8), side).any() for value in values[1:-1]
+    return (
+        len(values) == 3
+        or len(values) <= _FEW_VALUES
+        and any(cv2.erode((grey == value).astype(np.uint8), side).any() for value in values[1:-1])
     )
-
-
-def is_outline(path: Path) -> bool:
-    """Whether a file is of LabelMe (https://github.com/wkentaro/labelme), by its content."""
-    if path.suffix.lower() != ".json" or path.name.startswith(".") or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b'"shapes"' in file.read(4096)  # the picture may stand behind them
-
-
-def outlines_in(folder: Path) -> dict[str, Path]:
-    """Files of LabelMe in a folder, by stem; ImageError where not all outline the same."""
-    files = {picture_name(path): path for path in sorted(folder.iterdir()) if is_outline(path)}
-    labels = {str(s.get("label")).lower() for path in files.values() for s in _outline(path)[1]}
-    if len(labels) > 1 and labels != {"benign", "malignant"}:
-        raise ImageError(
-            f"{folder}: the outlines have several labels, {', '.join(sorted(labels)[:5])}; which "
-            "are lesions cannot be known. Keep those of lesions, under one label."
-        )
-    return files
 
 
 def read_mask_pixels(path: PathLike) -> np.ndarray:
     """Decode a mask as `read_pixels`, or draw LabelMe's outlines: uint8 (H, W), 0 and 255."""
-    if Path(path).suffix.lower() != ".json":
-        return read_pixels(path)
-    size, shapes = _outline(Path(path))
-    mask = Image.new("L", size)
-    for shape in shapes:
-        try:
-            _fill(mask, shape)
-        except Exception as error:  # Pillow raises many unrelated types
-            raise ImageError(
-                f"{path}: a shape of type {shape.get('shape_type')!r} cannot be filled ({error}). "
-                "Draw lesions as polygons of three points or more, rectangles, circles or masks."
-            ) from error
-    return np.asarray(mask)
-
-
-def _outline(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """Return width and height of the picture, and the shapes."""
-    try:
-        data = read_json(path)
-        size, shapes = (int(data["imageWidth"]), int(data["imageHeight"])), data["shapes"]
-        if not 0 < size[0] * size[1] <= MAX_PIXELS or min(size) < 0:
-            raise ValueError(f"a picture of {size[1]} x {size[0]} pixels")
-        return size, [dict(shape) for shape in shapes]
-    except (LookupError, TypeError, ValueError) as error:
+    if is_outline(Path(path)):
+        return draw_outline(Path(path))
+    pixels = read_pixels(path)
+    with open(path, "rb") as file:
+        jpeg = file.read(3) == b"\xff\xd8\xff"
+    if jpeg and 0 < pixels.max() < 255 * _MIN_MAXIMUM[1]:
         raise ImageError(
-            f"{path}: no outlines of LabelMe ({error}); expected shapes, imageHeight, imageWidth. "
-            "Save it again with LabelMe, or save the mask as PNG."
-        ) from error
-
-
-def _fill(mask: Image.Image, shape: dict[str, Any]) -> None:
-    """Fill one shape as LabelMe's own export does, so that both give the same mask."""
-    points = [(float(x), float(y)) for x, y in shape["points"]]
-    kind, draw = shape.get("shape_type") or "polygon", ImageDraw.Draw(mask)
-    if kind == "polygon" and len(points) > 2:
-        draw.polygon(points, 255, 255)
-    elif kind == "rectangle":
-        corners = np.sort(points, axis=0)  # drawn from any corner
-        draw.rectangle([*corners[0], *corners[1]], 255, 255)
-    elif kind == "circle":
-        draw.circle(points[0], dist(*points), 255, 255)
-    elif kind == "mask":
-        part = Image.open(BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",))
-        marked = part.convert("L").point([0] + [255] * 255)
-        mask.paste(255, [round(side) for side in points[0]], marked)
-    else:
-        raise ValueError(f"{len(points)} points")
+            f"{path}: not a mask: its brightest value is {pixels.max()}, and JPEG, which blurs "
+            "values, spoils labels. Save it as PNG from where it was made."
+        )
+    return pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from unet_lib.weights.folder import WEIGHTS
 
 SETTINGS, SPLIT, HISTORY, RESULT = "settings.json", "split.csv", "history.csv", "result.json"
 MODEL = "model"
+FEW_LESIONS = 5  # images of a part
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 CLEANINGS = tuple(Cleaning(area, peak) for area in (0.0, 0.002, 0.005) for peak in (0.0, 0.7, 0.9))
@@ -157,6 +159,20 @@ def tune_threshold(
     chosen = _choose(candidates)
     met = not chosen.specificity < LEAST_SPECIFICITY
     return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
+
+
+def check_lesions(lesions: Sequence[bool], part: str) -> None:
+    """Refuse, before the first epoch, a part without lesions; warn where they are few."""
+    few = sum(lesions)
+    text = (
+        f"train: only {few} of the {len(lesions)} images of the {part} have a lesion: what is "
+        "learned or chosen on them, such as the threshold, is hardly more than chance. Take "
+        "another fold, divide the images otherwise (--split), or look at the masks (check)."
+    )
+    if not few:
+        raise ValueError(text.replace("only 0", "none"))
+    if few < FEW_LESIONS:
+        warnings.warn(text, stacklevel=2)
 
 
 def score_settings(

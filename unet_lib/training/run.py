@@ -27,7 +27,7 @@ from unet_lib.provenance import Provenance, package_versions
 from unet_lib.training import distributed
 from unet_lib.training.loop import STATE, compile_network, fit, remove_weights
 from unet_lib.training.recipe import Recipe
-from unet_lib.training.result import RESULT, SETTINGS, SPLIT, Run, finish, load_run
+from unet_lib.training.result import RESULT, SETTINGS, SPLIT, Run, check_lesions, finish, load_run
 from unet_lib.weights import load_segmenter
 from unet_lib.weights.folder import find_folder, read_settings
 
@@ -219,13 +219,7 @@ def _prepare(split: Split, recipe: Recipe, progress: bool) -> list[PreparedCases
             memory_mb=config.memory_mb,
             progress=progress,
         )
-        if not any(ready.lesions):
-            raise ValueError(
-                f"train: none of the {len(ready)} images of the {part} part of {split.name} has a "
-                "lesion: nothing could be learned, or no threshold chosen, after all epochs. Take "
-                "another fold, divide the images otherwise (--split), or look at the masks (the "
-                "command check)."
-            )
+        check_lesions(ready.lesions, f"{part} part of {split.name}")
         prepared.append(ready)
     return prepared
 

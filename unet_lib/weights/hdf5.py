@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from unet_lib.files import kind_of
+
 if TYPE_CHECKING:
     import keras
 
@@ -54,12 +56,11 @@ def read_hdf5(path: str | Path, data: bytes | None = None) -> Contents:
     source = path if data is None else io.BytesIO(data)
     try:
         with open(path, "rb") if data is None else io.BytesIO(data) as raw:
-            start, size = raw.read(len(_MAGIC)), raw.seek(0, 2)
-        if start != _MAGIC:
-            kind = "a web page" if start.lstrip()[:1] == b"<" else "not an HDF5 file"
+            start, size = raw.read(64), raw.seek(0, 2)
+        if not start.startswith(_MAGIC):
             raise WeightsError(
-                f"{path}: expected a Keras weights file, this is {kind}. Download it again in "
-                "a browser and put it in this place."
+                f"{path}: expected a Keras weights file (HDF5), this is {kind_of(start)}. Download "
+                "it again in a browser and put it in this place."
             )
         with h5py.File(source, "r") as file:
             return _read(file, size)
