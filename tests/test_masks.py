@@ -334,6 +334,8 @@ def test_what_is_no_rule_is_refused(rule):
 def test_a_rule_holds_for_predictions_by_their_own_option(tmp_path):
     rng = np.random.default_rng(8)
     truths = [draw_truth(rng, False) for _ in range(4)]
+    for name in ("data", "theirs"):
+        (tmp_path / name).mkdir()
     write_set(tmp_path / "data", "0 and 255", truths)
     write_set(tmp_path / "theirs", "inverted", truths)
     given = ["score", tmp_path / "theirs" / "masks", tmp_path / "data", "--out", tmp_path / "out"]
