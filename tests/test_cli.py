@@ -23,7 +23,7 @@ pytestmark = pytest.mark.keras
 ROOT = Path(__file__).parent.parent
 VERBS = (
     *("phantoms", "check", "duplicates", "train", "evaluate", "segment", "score"),
-    *("crossvalidate", "download", "weights", "export", "view"),
+    *("crossvalidate", "download", "weights", "export", "view", "site"),
 )
 SMALL = ["--size", "32", "--filters", "4", "--depth", "2"]
 

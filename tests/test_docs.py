@@ -41,6 +41,7 @@ NOT_RUN = {  # how a command of the README or of docs begins, and why it is not 
     "tensorboard": "a server, of another project",
     "jupyter lab": "a server",
     "python -m unet_lib view": "a server",
+    "python -m unet_lib site": "trains for minutes: tests/test_site.py",
     "python -m unet_lib( --help)?$": "a name; tests/test_cli.py",
     "srun": "SLURM",
     "export": "only beside a second machine",

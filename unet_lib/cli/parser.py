@@ -23,6 +23,7 @@ examples:
   python -m unet_lib evaluate --model runs/fold0 data/Dataset_BUSI_with_GT --out runs/report
   python -m unet_lib segment --model busi-fold0 --out masks scan1.png folder_of_scans/
   python -m unet_lib score masks_of_any_program data/Dataset_BUSI_with_GT --fold 0 --out runs/theirs
+  python -m unet_lib site my_outlined_pictures
   python -m unet_lib crossvalidate data/Dataset_BUSI_with_GT --out runs/recipe --folds 0 1
   python -m unet_lib download busi
   python -m unet_lib weights list
@@ -36,6 +37,7 @@ download or export failed, or a file cannot be written; 2 wrong input, with the 
 _AFTER = {  # an interruption, or when there is space again
     "train": "the same command with --resume goes on",
     "crossvalidate": "give the same command again",
+    "site": "give the same command again",
     "download": "give the same command again",
 }
 

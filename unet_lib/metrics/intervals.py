@@ -41,6 +41,8 @@ def group_bootstrap(
     *,
     draws: int = 2000,
     seed: int = 0,
+    least: int = MIN_GROUPS,
+    worst: float | None = None,
 ) -> Interval:
     """Bootstrap the mean over groups: near-duplicate images are drawn together or not at all.
 
@@ -49,14 +51,31 @@ def group_bootstrap(
     groups: Cameron, Gelbach & Miller 2008, doi:10.1162/rest.90.3.414): for scores with many
     misses, percentile and BCa intervals of 20 to 60 groups hold the truth in 87 to 94 % of trials
     instead of 95 %, this one in 94 to 97 %. It is cut at the lowest and highest value. There
-    are no limits for fewer than 20 groups, or when all agree: nothing is known of the spread then.
+    are no limits for fewer than `least` groups, or when all agree: nothing is known of the spread
+    then.
+
+    A few groups seldom hold one of the rare misses, and the lower limit is then too high. Given
+    the `worst` value that a score can have, it is the lower of this limit and that with a quarter
+    of a group of this value added: of 20 groups of one hospital's images the interval holds the
+    mean in 95 to 96 % instead of 91 to 93 % (`experiments/site`).
     """
     values, sums, sizes = _by_group(values, groups)
     count = len(sums)
     mean = float(values.mean()) if len(values) else math.nan
-    error = _standard_error(sums, sizes) if count >= MIN_GROUPS else 0.0
-    if error < 1e-12:
+    if count < least or _standard_error(sums, sizes) < 1e-12:
         return Interval(mean, math.nan, math.nan, len(values), count)
+    low, high = _studentised(sums, sizes, draws, seed)
+    if worst is not None:
+        size = sizes.mean() / 4
+        added = np.append(sums, worst * size), np.append(sizes, size)
+        low = min(low, _studentised(*added, draws, seed)[0])
+    limits = np.clip([low, high], values.min() if worst is None else worst, values.max())
+    return Interval(mean, *limits.tolist(), len(values), count)
+
+
+def _studentised(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
+    """Return the limits of the studentised bootstrap over groups."""
+    count, mean, error = len(sums), sums.sum() / sizes.sum(), _standard_error(sums, sizes)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     means = drawn @ sums / (drawn @ sizes)
@@ -65,8 +84,7 @@ def group_bootstrap(
     # a draw of equal groups alone has no spread: far out, on its side
     errors = np.sqrt(np.maximum(squares * count / (count - 1), 1e-18)) / (drawn @ sizes)
     low, high = np.quantile((means - mean) / errors, TAILS)
-    limits = np.clip([mean - high * error, mean - low * error], values.min(), values.max())
-    return Interval(mean, *limits.tolist(), len(values), count)
+    return mean - high * error, mean - low * error
 
 
 def share_interval(

@@ -37,6 +37,8 @@ def render_page(
     charts: Sequence[tuple[str, bytes]],
     show: Show | None,
     seed: int = 0,
+    answer: str = "",
+    after: tuple[CaseTable, Show] | None = None,
 ) -> str:
     """Write a report as one HTML page; every text from outside is escaped.
 
@@ -60,7 +62,8 @@ def render_page(
         banners=provenance.banner.splitlines(),
         suffix=markdown.suffix(provenance),
         questions=_tiles(summary),
-        gallery=_gallery(table, show, seed),
+        answer=_html(answer, "Answer"),
+        gallery=[*_changes(table, show, after), *_gallery(table, show, seed)],
         pictures=show is not None,
         figures=[(words, _base64(image)) for words, image in charts],
         sections=[(title, _html(text, title)) for title, text in markdown.sections(summary)],
@@ -137,6 +140,24 @@ def _gallery(table: CaseTable, show: Show | None, seed: int) -> list[dict[str, A
         ]
         gallery.append({"title": f"{title} ({len(shown)} of {len(cases)})", "outlines": shown})
     return gallery
+
+
+def _changes(
+    table: CaseTable, show: Show | None, after: tuple[CaseTable, Show] | None
+) -> list[dict[str, Any]]:
+    """Show the images whose Dice another model changes most, by both."""
+    if not (show and after):
+        return []
+    others = {case.name: case for case in after[0]}
+    pairs = [(case, others[case.name]) for case in table.lesion_cases]
+    pairs.sort(key=lambda pair: -abs(pair[1].dice - pair[0].dice))
+    shown = [
+        {"words": f"{word}: {_words(case)}"} | draw_outline(case, by)
+        for pair in pairs[: SHOWN // 2]
+        for word, case, by in zip(("before", "after"), pair, (show, after[1]), strict=True)
+    ]
+    title = f"Before and after fitting, largest changes first ({len(shown) // 2} of {len(pairs)})"
+    return [{"title": title, "outlines": shown}]
 
 
 def draw_outline(case: CaseScore, show: Show) -> dict[str, Any]:

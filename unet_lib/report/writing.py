@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unet_lib import plots
 from unet_lib.files import draft_folder, folder_lock, write_atomic
-from unet_lib.metrics import Evaluation
+from unet_lib.metrics import CaseTable, Evaluation
 from unet_lib.metrics.evaluation import CASES, FOLDS
 from unet_lib.plots.figure import png, said
 from unet_lib.report.comparison import COMPARED, COMPARISON
@@ -35,6 +35,8 @@ def write_report(
     seed: int = 0,
     show: Show | None = None,
     page: bool = True,
+    answer: str = "",
+    after: tuple[CaseTable, Show] | None = None,
 ) -> Path:
     """Write everything an evaluation gave into one folder.
 
@@ -50,6 +52,10 @@ def write_report(
         (H, W), for example `show_cases`: the page then begins with pictures.
     page : bool
         Write ``report.html``.
+    answer : str
+        Markdown that stands on top.
+    after : tuple of CaseTable and callable, optional
+        The same images by another model, and how to show them: the page shows where it differs.
 
     Returns
     -------
@@ -67,7 +73,7 @@ def write_report(
     summary = summarise(evaluation, seed=seed)
     # Made aside and moved at the end: a folder never holds parts of two reports.
     with folder_lock(folder), draft_folder(folder, "report") as draft:
-        _write_all(evaluation, summary, draft, show, page, seed)
+        _write_all(evaluation, summary, draft, show, page, seed, answer, after)
         for name in OPTIONAL:
             (folder / name).unlink(missing_ok=True)
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
@@ -76,11 +82,19 @@ def write_report(
 
 
 def _write_all(
-    evaluation: Evaluation, summary: Summary, folder: Path, show: Show | None, page: bool, seed: int
+    evaluation: Evaluation,
+    summary: Summary,
+    folder: Path,
+    show: Show | None,
+    page: bool,
+    seed: int,
+    answer: str,
+    after: tuple[CaseTable, Show] | None,
 ) -> None:
     evaluation.save(folder)
     write_json(folder / SUMMARY, summary.to_dict())
     text, charts = summary.to_markdown() + "\n## Figures\n", []
+    text = f"{answer}\n\n{text}" if answer else text
     for name, (plot, has_numbers) in FIGURES.items():
         if not has_numbers(evaluation):
             continue
@@ -93,7 +107,8 @@ def _write_all(
     text += f"\nEvery image by itself: [{CASES}]({CASES}).\n"
     if page:
         text += f"The same as one page: [{PAGE}]({PAGE}).\n"
-        _write_text(folder / PAGE, render_page(evaluation, summary, charts, show, seed))
+        page_text = render_page(evaluation, summary, charts, show, seed, answer, after)
+        _write_text(folder / PAGE, page_text)
     _write_text(folder / REPORT, text)
 
 
