@@ -53,7 +53,6 @@ NOT_RUN = {  # how a command of the README or of docs begins, and why it is not 
     "python -m lab.hero": "BUS-BRA",
     "python -m lab.medsegbench": "MedSegBench: tests/test_medsegbench.py",
     "python tests/strange_pictures.py": "BUSI: minutes",
-    "python tests/dicom_table.py": "tests/test_dicom.py compares its table",
 }
 TINY = ("--size", "32", "--filters", "4", "--depth", "2")
 
