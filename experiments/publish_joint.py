@@ -74,7 +74,7 @@ def make_fold(run: Run, parts: dict[str, Split], fold: int, folder: Path) -> dic
     """Choose the fold's threshold and write its model folder; returns the result of the run."""
     segmenter = run.segmenter
     cases = [case for split in parts.values() for case in split.validation]
-    choice = tune_threshold(segmenter, cases, new_images=True)
+    choice = tune_threshold(segmenter, cases, new_images=True, **run.recipe.training.candidates())
     segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
     segmenter.monitor = monitor(parts)
     result = run.result | choice.to_dict()

@@ -21,6 +21,8 @@ from unet_lib.metrics.intervals import group_bootstrap, share_interval
 from unet_lib.provenance import Provenance
 from unet_lib.report.markdown import banner, escape, explained, table, with_interval
 
+SURE = 0.95  # a second operating point, for those who want fewer false alarms
+
 _SCORES = of_kind("overlap")
 _POOLED = ("precision", "recall", "f1", "iou", "mean_iou")
 
@@ -58,6 +60,22 @@ def questions(evaluations: Mapping[int, Evaluation]) -> str:
     ]
     if len(normals):
         lines[1] += f" {normals_line(evaluations)}"
+    found, empty = (
+        (cases.column("image_score") >= SURE) == lesion
+        for cases, lesion in ((lesions, True), (normals, False))
+    )
+    lines.append(
+        f"* Only where it is sure: with `segmenter.cleaning = Cleaning(minimum_peak={SURE})` "
+        f"something is marked on {found.sum()} of {len(lesions)}: sensitivity "
+        + with_interval(share_interval(found, lesions.groups))
+        + (
+            f"; {empty.sum()} of {len(normals)} normals left empty, specificity "
+            + with_interval(share_interval(empty, normals.groups))
+            if len(normals)
+            else ""
+        )
+        + "."
+    )
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from unet_lib.augment import Augmentation
 from unet_lib.images import Preprocessing
+from unet_lib.inference import Cleaning
 from unet_lib.model import UNetConfig
 from unet_lib.objectives import LOSSES
 from unet_lib.settings import Settings
@@ -120,6 +121,13 @@ class TrainingConfig(Settings):
                 f"received {self.accumulate!r}."
             )
 
+    def candidates(self) -> dict[str, Any]:
+        """Return what `tune_threshold` chooses from: the fixed setting, or nothing to limit it."""
+        if not self.threshold:
+            return {}
+        cleaning = Cleaning(minimum_peak=self.minimum_peak)
+        return {"thresholds": [self.threshold], "cleanings": [cleaning]}
+
 
 @dataclass(frozen=True)
 class Recipe(Settings):
@@ -187,7 +195,9 @@ RECIPES = {
             speckle=0.15,
             blur=0.015,
         ),
-        TrainingConfig(epochs=30, take="last", precision="float32"),
+        TrainingConfig(
+            epochs=30, take="last", precision="float32", threshold=0.5, minimum_peak=0.9
+        ),
     ),
 }
 """Recipes by name: the default, and that of the shipped models (`experiments/README.md`)."""

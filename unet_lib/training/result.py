@@ -272,11 +272,9 @@ def finish(
         segmenter.threshold, segmenter.cleaning = operating_point
         result |= {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
     else:
-        config, settings = recipe.training, {}
-        if config.threshold:
-            cleaning = Cleaning(minimum_peak=config.minimum_peak)
-            settings = {"thresholds": [config.threshold], "cleanings": [cleaning]}
-        choice = tune_threshold(segmenter, split.validation, **settings, progress=progress)
+        choice = tune_threshold(
+            segmenter, split.validation, progress=progress, **recipe.training.candidates()
+        )
         segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
         best = epochs.history[epochs.best_epoch - 1]
         result["best_validation_loss"] = epochs.best_loss
