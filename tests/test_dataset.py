@@ -58,9 +58,10 @@ def test_layout_of_class_folders(tiny_busi):
     assert all(c.group == c.name and not c.has_twins for c in cases)
     parts = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) > 0 for p in cases[1].mask_paths]
     np.testing.assert_array_equal(load_case(cases[1])[1], parts[0] | parts[1])
-    for name in ("benign (1)_pred.png", "benign (1)_overlay.png", "._benign (9).png", "notes.txt"):
+    for name in ("benign (1)_pred.png", "benign (1)_overlay.png", "._benign (9).png"):
         write_png(tiny_busi / "x.png", PIXELS).rename(tiny_busi / "benign" / name)
-    assert find_cases(tiny_busi) == cases  # results and hidden files are passed over
+    (tiny_busi / "benign" / "notes.txt").write_text("mine")
+    assert find_cases(tiny_busi) == cases  # results, texts, hidden files are passed over
     (tiny_busi / "normal" / "normal (1)_mask.png").unlink()
     bare = find_cases(tiny_busi)[-2]
     assert bare.mask_paths == () and not load_case(bare)[1].any()

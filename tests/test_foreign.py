@@ -18,6 +18,7 @@ from foreign_zoo import LOADED, REFUSED, classic, general
 
 from unet_lib.dataset import Case
 from unet_lib.foreign import load_foreign_weights
+from unet_lib.images import MaskSet
 from unet_lib.inference import evaluate_cases
 from unet_lib.weights import WeightsError
 
@@ -83,7 +84,9 @@ def teach(model, side, folder, lesion=0, factor=255.0, count=3, seed=1):
         picture = write_png(folder / f"{name}.png", image)
         marked = np.pad((values >= 0.5)[1:-1, 1:-1], 1)  # a marked border is in doubt
         mask = write_png(folder / f"{name}_mask.png", np.uint8(255 * marked))
-        cases.append(Case(name, "benign", picture, (mask,), name))
+        # What a shaken network marks has holes, which no lesion has: the rule reads it as it is.
+        rule = MaskSet([mask], "0:255")
+        cases.append(Case(name, "benign", picture, (mask,), name, mask_set=rule))
     return cases, batch
 
 
