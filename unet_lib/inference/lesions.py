@@ -34,8 +34,10 @@ class Cleaning(Settings):
         """Return the mask, bool (H, W), without the components that are too small or too weak."""
         if self == Cleaning() or not mask.any():
             return mask
-        labels, areas, peaks = measure_components(mask, probabilities)
-        return self.keeps(areas, peaks, mask.size)[labels]
+        part, kept = _part(mask), np.zeros_like(mask)
+        labels, areas, peaks = measure_components(mask[part], probabilities[part])
+        kept[part] = self.keeps(areas, peaks, mask.size)[labels]
+        return kept
 
     def keeps(self, areas: np.ndarray, peaks: np.ndarray, pixels: int) -> np.ndarray:
         """Tell which components, as `measure_components` gives them, stay: bool (N,)."""
@@ -52,6 +54,12 @@ def measure_components(
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels[mask], probabilities[mask])
     return labels, stats[:, cv2.CC_STAT_AREA], peaks
+
+
+def _part(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return rows and columns around a whole mask, from even ones: the same order of labels."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return slice(top & ~1, top + height), slice(left & ~1, left + width)
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,12 @@ def find_lesions(
     mask: np.ndarray, probabilities: np.ndarray, regions: Sequence[Region] = ()
 ) -> list[Lesion]:
     """List the components (8 neighbours) of a mask, the largest first; in mm within a region."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    sums = np.bincount(labels.ravel(), probabilities.ravel(), minlength=count)
+    if not mask.any():
+        return []
+    part = rows, columns = _part(mask)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask[part].astype(np.uint8))
+    sums = np.bincount(labels.ravel(), probabilities[part].ravel(), minlength=count)
+    stats += [columns.start, rows.start, 0, 0, 0]
     lesions = []
     for total, (*box, area) in list(zip(sums, stats.tolist(), strict=True))[1:]:
         lesions.append(Lesion(area, *box, float(total / area), pixel_size(regions, *box)))
