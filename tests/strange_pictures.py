@@ -1,6 +1,6 @@
 """Pictures that are no plain B-mode ultrasound, made in code or taken from installed packages.
 
-The rates of the README: `python tests/strange_pictures.py data/Dataset_BUSI_with_GT`.
+Rates: `python tests/strange_pictures.py data/Dataset_BUSI_with_GT [MODEL OF FOLD 0, 1, ...]`.
 """
 
 from __future__ import annotations
@@ -151,16 +151,18 @@ def with_text(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return page
 
 
-def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
+def rates(folder: str, *models: str) -> dict[str, list[tuple[int, int]]]:
     """Count what is flagged, by kind: (flagged, images) of each fold, by its own statistics.
 
     The test part of each fold, which neither statistics nor limit have seen, as it is and changed;
-    the other pictures anew in every fold.
+    the other pictures anew in every fold. The statistics are those of the folds' model folders;
+    without models, of the data set alone.
     """
     from unet_lib.images import read_pixels
     from unet_lib.phantoms import phantom_pictures
     from unet_lib.shift import fit_features, image_features
     from unet_lib.source import open_dataset
+    from unet_lib.weights.folder import read_monitor
 
     counts: dict[str, list[tuple[int, int]]] = {}
     known: dict[str, np.ndarray] = {}
@@ -170,10 +172,13 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
             known[case.name] = image_features(read_pixels(case.image_path))
         return known[case.name]
 
-    for fold in range(folds):
+    for fold in range(len(models) or 5):
         split = open_dataset(folder, fold=fold).split
         parts = (split.train, split.validation)
-        monitor = fit_features(*(np.array([*map(features, part)]) for part in parts))
+        if models:
+            monitor = read_monitor(Path(models[fold]))
+        else:
+            monitor = fit_features(*(np.array([*map(features, part)]) for part in parts))
         rng = np.random.default_rng(fold)
 
         def count(kind, pictures, monitor=monitor):
@@ -193,7 +198,7 @@ def rates(folder: str, folds: int = 5) -> dict[str, list[tuple[int, int]]]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    for name, counts in rates(sys.argv[1]).items():
+    for name, counts in rates(*sys.argv[1:]).items():
         flagged, images = map(sum, zip(*counts, strict=True))
         by_fold = ", ".join(f"{one / all_of_it:.1%}" for one, all_of_it in counts)
         print(f"| {name} | {images} | {flagged} | {flagged / images:.1%} | {by_fold} |")

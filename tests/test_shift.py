@@ -93,7 +93,7 @@ def cases(tmp_path_factory):
 
 def test_limit_comes_from_held_out_images(cases):
     monitor = fit_monitor(cases[:80], cases[80:], progress=False)
-    assert (monitor.trained_on, monitor.validated_on, monitor.side) == (80, 50, 256)
+    assert (monitor.trained_on, monitor.validated_on, monitor.side) == (80, 50, 128)
     distances = [monitor.measure(read_pixels(case.image_path)).distance for case in cases[80:]]
     assert np.mean(np.array(distances) <= monitor.limit) == pytest.approx(0.95, abs=0.025)
     # JSON keeps six digits of the numbers that it holds already rounded: nothing is lost.

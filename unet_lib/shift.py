@@ -43,7 +43,7 @@ _WORDS = {  # feature: what a high value and what a low value look like
 FEATURES = tuple(_WORDS)
 """What is measured of an image, in the order of `image_features`."""
 
-_SIDE = 256  # pixels of the longer side, to which every image is brought
+_SIDE = 128  # pixels of the longer side, to which every image is brought
 _QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEAST_SPREAD = 0.02  # of a feature that hardly varies in the training images, such as colour
 _FEWEST = 20  # training or validation images
