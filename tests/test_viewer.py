@@ -133,7 +133,7 @@ def test_drop_move_download(browser, server, pictures):  # noqa: F811
     thumbs.nth(0).click()
     shows(tab, "a.png")
     slider.press("PageUp")
-    tab.get_by_text("Threshold 0.5").wait_for()
+    tab.get_by_text("Threshold 0.6").wait_for()
     tab.get_by_role("button", name="Model's threshold").click()
     tab.get_by_text("Scale in millimetres").click()
     for row in (20, 80):

@@ -8,11 +8,9 @@
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
 4. A mask is doubtful that has one value other than black, or marks more than half of the border or
-   three quarters of the picture, or has large holes: it may be a negative, an empty one in colours,
-   or an outline. It is read as the others of its set that hold the same values, where fewer are
-   doubtful than clear.
-5. All else is refused: several labels, soft maps, pictures, what stays in doubt. There the user can
-   say which values are lesion (`MaskSet`).
+   three quarters of the picture, has large holes or fills a large rectangle: it may be a negative, an
+   empty one, or an outline. It is read as the others of its set, where fewer are doubtful than clear.
+5. All else is refused, where no rule of the user's (`MaskSet`) says which values are lesion.
 """
 
 from __future__ import annotations
@@ -101,15 +99,17 @@ def read_masks(
 
 
 def oddity_of(mask: np.ndarray) -> str:
-    """Say what of a mask, bool (H, W), is unlike lesions: much border or picture, large holes."""
+    """Say what of a mask, bool (H, W), is unlike lesions: much border or picture, holes, corners."""
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     if border <= _MOST_OF_BORDER and mask.mean() <= _MOST_OF_PICTURE:
         holes = np.pad(np.uint8(~mask), 1, constant_values=1)
         cv2.floodFill(holes, None, (0, 0), 0)
         share = np.count_nonzero(holes) / max(1, np.count_nonzero(mask))
         large = mask.mean() * (1 + share) > _MOST_WITH_HOLES  # a negative in a frame, or a contour
-        odd = share > (_MOST_HOLES[1] if large else _MOST_HOLES[0])
-        return f"has holes of {100 * share:.0f} % of what it marks" if odd else ""
+        if share > (_MOST_HOLES[1] if large else _MOST_HOLES[0]):
+            return f"has holes of {100 * share:.0f} % of what it marks"
+        ends = [np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0)] if large else []
+        return "is a rectangle with a gap" if large and mask[np.ix_(*ends)].sum() >= 3 else ""
     return f"marks {100 * border:.0f} % of the border and {100 * mask.mean():.0f} % of the picture"
 
 
