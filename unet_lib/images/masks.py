@@ -7,9 +7,9 @@
    of white: else it is a soft map, of which nobody knows the cut.
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
-4. A mask is doubtful that has one value other than black, or marks more than half of the border or
-   three quarters of the picture, has large holes or fills a large rectangle: it may be a negative, an
-   empty one, or an outline. It is read as the others of its set, where fewer are doubtful than clear.
+4. A mask is doubtful that has one value other than black, marks more than half of the border or
+   three quarters of the picture, has large holes or fills a large rectangle: a negative, an empty
+   one, an outline? It is read as the others of its set, where fewer are doubtful than clear.
 5. All else is refused, where no rule of the user's (`MaskSet`) says which values are lesion.
 """
 
@@ -99,7 +99,7 @@ def read_masks(
 
 
 def oddity_of(mask: np.ndarray) -> str:
-    """Say what of a mask, bool (H, W), is unlike lesions: much border or picture, holes, corners."""
+    """Say what of a mask, bool (H, W), is unlike lesions: border, size, holes, corners."""
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     if border <= _MOST_OF_BORDER and mask.mean() <= _MOST_OF_PICTURE:
         holes = np.pad(np.uint8(~mask), 1, constant_values=1)
