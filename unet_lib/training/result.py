@@ -161,8 +161,8 @@ def tune_threshold(
     return ThresholdChoice(chosen, candidates, len(lesions), len(normals), met)
 
 
-def check_lesions(lesions: Sequence[bool], part: str) -> None:
-    """Refuse, before the first epoch, a part without lesions; warn where they are few."""
+def check_lesions(lesions: Sequence[bool], part: str, *, practice: bool = False) -> None:
+    """Refuse, before the first epoch, a part without lesions; warn of few, but not in practice."""
     few = sum(lesions)
     text = (
         f"train: only {few} of the {len(lesions)} images of the {part} have a lesion: what is "
@@ -171,7 +171,7 @@ def check_lesions(lesions: Sequence[bool], part: str) -> None:
     )
     if not few:
         raise ValueError(text.replace("only 0", "none"))
-    if few < FEW_LESIONS:
+    if few < FEW_LESIONS and not practice:
         warnings.warn(text, stacklevel=2)
 
 

@@ -219,8 +219,8 @@ def _prepare(split: Split, recipe: Recipe, progress: bool) -> list[PreparedCases
             memory_mb=config.memory_mb,
             progress=progress,
         )
-        if not phantom_kind(case.image_path for case in split.train):  # these are for practice
-            check_lesions(ready.lesions, f"{part} part of {split.name}")
+        practice = bool(phantom_kind(case.image_path for case in split.train))
+        check_lesions(ready.lesions, f"{part} part of {split.name}", practice=practice)
         prepared.append(ready)
     return prepared
 
