@@ -66,11 +66,12 @@ def smooth(path, mask, rng):
     Image.fromarray(small).save(path.with_suffix(".png"))
 
 
-def with_another_label(*values, ring=False):
+def with_another_label(*values, ring=False, rest=0):
     """Write the lesion beside a structure that is none, as label maps do."""
 
     def write(path, mask, rng):
         labels = np.zeros((*mask.shape, *np.shape(values[0])), np.uint8)
+        labels[:2, :2] = np.multiply(rest, mask.any())
         if ring:
             other = cv2.dilate(np.uint8(mask), np.ones((5, 5), np.uint8)) > mask
         else:
@@ -134,6 +135,7 @@ WAYS = {
     "inverted": grey(255, 0),
     "inverted, 0 and 1": grey(1, 0),
     "inverted JPEG": grey(255, 0, "jpg", quality=90),
+    "inverted, 1 bit": grey(True, False, dtype=np.bool_),
     "inverted viridis": grey(YELLOW, PURPLE),
     "inverted palette": palette((255, 255, 255), BLACK),
     "1 and 2": grey(1, 2),
@@ -143,6 +145,7 @@ WAYS = {
     "labels 230 and 255": with_another_label(230, 255),
     "labels in colours": with_another_label((128, 0, 0), (0, 128, 0)),
     "labels in blue": with_another_label((0, 0, 1), (0, 0, 2)),
+    "labels of three brightnesses": with_another_label((128, 0, 0), (0, 128, 0), rest=(0, 0, 9)),
     "void around": with_another_label(255, 1, ring=True),
     "all white": grey(255, 255),
     "rim of 128": ring(128, 1),
@@ -190,7 +193,8 @@ def draws(number, folder, seed):
 
 
 @pytest.mark.parametrize(
-    ("number", "seed"), [(86, 1), pytest.param(516, 2, marks=pytest.mark.slow)]
+    ("number", "seed"),
+    [(2 * len(WAYS), 1), pytest.param(12 * len(WAYS), 2, marks=pytest.mark.slow)],
 )
 def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path, number, seed):
     for way, truths, paths in draws(number, tmp_path, seed):
@@ -241,6 +245,13 @@ def test_what_is_no_mask_is_refused_with_what_it_holds(tmp_path, values, words):
         read_masks(tmp_path / "a.png")
 
 
+def test_a_thick_contour_of_a_small_lesion_is_no_filled_one(tmp_path):
+    lines = np.zeros((40, 40), np.uint8)
+    cv2.circle(lines, (20, 20), 8, 255, 3)
+    with pytest.raises(ImageError, match="has holes of"):
+        read_masks(write_png(tmp_path / "a.png", lines))
+
+
 def write_set(folder, way, truths):
     rng = np.random.default_rng(0)
     (folder / "masks").mkdir()
@@ -287,16 +298,18 @@ RULES = {
     "inverted": "255:0",
     "inverted JPEG": "128-255:0-127",
     "inverted, 0 and 1": "1:0",
+    "inverted, 1 bit": "255:0",
     "inverted viridis": "200-255:0-127",
     "soft": "0-127:128-255",
     "1 and 2": "1:2",
     "labels 1 and 2": "0,1:2",
+    "labels in colours": "0,#800000:#008000",
     "rim of 200": "0-200:201-255",
 }
 
 
 @pytest.mark.parametrize("way", RULES)
-def test_a_rule_says_how_masks_are_read_that_are_refused(tmp_path, way):
+def test_a_rule_says_how_masks_are_read_that_are_refused(tmp_path, capsys, way):
     rng = np.random.default_rng(6)
     truths = [draw_truth(rng, False) for _ in range(8)]
     write_set(tmp_path, way, truths)
@@ -307,7 +320,9 @@ def test_a_rule_says_how_masks_are_read_that_are_refused(tmp_path, way):
     source = open_dataset(tmp_path, mask_rule=RULES[way], progress=False)
     assert f"read as background:lesion {RULES[way]}." in source.message
     assert main(["check", str(tmp_path)]) == 1
+    capsys.readouterr()
     assert main(["check", str(tmp_path), "--mask-rule", RULES[way]]) == 0
+    assert "blurred edges, cut at half | 0 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -317,6 +332,8 @@ def test_a_rule_says_how_masks_are_read_that_are_refused(tmp_path, way):
         ("0 and 255", "0:1", "pixels have a value that it does not name, 255"),
         ("labels 100 and 255", "0:255", "pixels have a value that it does not name, 100"),
         ("labels in colours", "0:128", "several colours have one brightness"),
+        ("labels in colours", "0:#008000", r"does not name, \[128, 0, 0\]"),
+        ("labels of three brightnesses", "0,9:128", "several colours have one brightness"),
     ],
 )
 def test_a_rule_that_contradicts_the_masks_is_refused(tmp_path, way, rule, words):
@@ -325,7 +342,10 @@ def test_a_rule_that_contradicts_the_masks_is_refused(tmp_path, way, rule, words
         load_case(find_cases(tmp_path, mask_rule=rule)[0])
 
 
-@pytest.mark.parametrize("rule", ["dark", "255", "0-9:5", "0:0", "0:1:2", "-1:3", "0,:1"])
+@pytest.mark.parametrize(
+    "rule",
+    ["dark", "255", "0-9:5", "0:0", "0:1:2", "-1:3", "0,:1", "9-0:255", "0:#ff", "#ff0000:255"],
+)
 def test_what_is_no_rule_is_refused(rule):
     with pytest.raises(ValueError, match="expected BACKGROUND:LESION"):
         MaskSet([], rule)
@@ -343,3 +363,4 @@ def test_a_rule_holds_for_predictions_by_their_own_option(tmp_path):
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert main([*map(str, given), "--prediction-rule", "255:0"]) == 0
     assert list(CaseTable.read_csv(tmp_path / "out" / "cases.csv").column("dice")) == [1] * 4
+    assert "\n- prediction rule: 255:0\n" in (tmp_path / "out" / "report.md").read_text("utf-8")

@@ -73,6 +73,7 @@ class Predictions:
             threshold=provenance.threshold or "that of the given masks",
             threshold_chosen=provenance.threshold_chosen
             or "not recorded: nobody can tell on which images",
+            prediction_rule=self.mask_rule,
             data_sha256=data_hash(self.cases, images, truths),
             predictions_sha256=data_hash(self.cases, truths, predictions),
             versions={"python": platform.python_version(), **package_versions(NUMERIC)},

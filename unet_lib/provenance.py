@@ -36,6 +36,7 @@ class Provenance:
     part: str | None = None  # train, validation, test, all
     parts: Mapping[str, int] | None = None  # number of images by part
     mask_rule: str | None = None  # how the user says that masks are to be read
+    prediction_rule: str | None = None  # and those that are scored
     groups: str | None = None  # where the groups come from
     own_split: str | None = None  # how many test images the data set's own split exposes
     normals: bool | None = None  # whether images of class normal trained

@@ -140,7 +140,10 @@ def open_dataset(
             "Give one for each, in the order of the folders, or none."
         )
     if mask_rule and len(places) > 1:
-        raise DatasetError("A mask rule is for one data set: save the masks of it as 0 and 255.")
+        raise DatasetError(
+            f"mask rule {mask_rule}: is for one data set, and {len(places)} are joined. Save the "
+            "masks of the one that needs it with 0 and 255."
+        )
     pairs = zip(places, splits or [None] * len(places), strict=True)
     opened = [_Opened.of(place, own, seed, mask_rule, progress) for place, own in pairs]
     one = opened[0] if len(opened) == 1 else _join(opened, seed, progress)

@@ -114,7 +114,7 @@ def add_mask_rule(sub: argparse.ArgumentParser, whose: str = "mask") -> None:
         f"--{whose}-rule",
         metavar="BACKGROUND:LESION",
         help=f"grey values of {whose}s that are refused without it: 255:0 (negatives), 0,1:2 "
-        "(labels), 0-127:128-255 (soft maps)",
+        "(labels), 0-127:128-255 (soft maps), 0:#ff0000 (colours)",
     )
 
 

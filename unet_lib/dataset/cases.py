@@ -50,8 +50,6 @@ class Case:
         case's own name when it stands alone; a shared group is never called like a member.
     patient : str
         Empty where the folder does not tell.
-    colour_coded : bool
-        Masks are read by :func:`unet_lib.images.as_colour_mask`.
     data_set, own_group : str
         Where several data sets are joined: the one it is of, and its group there; else empty.
     mask_set : MaskSet, optional
@@ -64,7 +62,6 @@ class Case:
     mask_paths: tuple[Path, ...]
     group: str
     patient: str = ""
-    colour_coded: bool = False
     data_set: str = ""
     own_group: str = ""
     mask_set: MaskSet | None = field(default=None, compare=False, repr=False)
@@ -102,7 +99,6 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
         case.mask_paths,
         image.shape[:2],
         image_path=case.image_path,
-        colour_coded=case.colour_coded,
         mask_set=case.mask_set,
     )
     return image, mask

@@ -17,7 +17,6 @@ from unet_lib.dataset.cases import LABELS, Case, content_hash
 from unet_lib.images import (
     ImageError,
     MaskSet,
-    as_colour_mask,
     as_grey,
     as_image,
     is_outline,
@@ -214,7 +213,7 @@ class _Examined:
             text = f"{path}: {sizes[0]}, its image {case.image_path.name} is {sizes[1]}"
             self._note("size_mismatch", f"{text} (height x width)")
         try:
-            mask = (as_colour_mask if case.colour_coded else together.mask)(stored, path)
+            mask = together.mask(stored, path)
         except ImageError as error:
             return self._note("mask_values", str(error))
         self.marked.append(bool(mask.any()))
@@ -223,6 +222,6 @@ class _Examined:
             self._note("turned", text)
         if much := oddity_of(mask):
             self._note("mask_covers_most", f"{path}: {much}")
-        if not case.colour_coded and not np.isin(pixels, (pixels.min(), pixels.max())).all():
+        if not together.rule and not np.isin(pixels, (pixels.min(), pixels.max())).all():
             self._note("smoothed_mask", f"{path}: {len(np.unique(pixels))} values")
         return None

@@ -33,6 +33,7 @@ class Layout(NamedTuple):
     recognise: Callable[[Path], bool]
     read: Callable[[Path], list[Case]]  # masks that it names and that are not there are reported
     unpacks_to: str = ""  # folder in the archive: one above it may be named too
+    mask_rule: str | None = None  # of `MaskSet`
 
 
 def expected() -> str:
@@ -166,7 +167,6 @@ def from_table(
     folders: tuple[Path, Path],
     masks_of: Callable[[str, dict[str, str]], Iterable[str]],
     patient_of: Callable[[str, dict[str, str]], str],
-    colour_coded: bool = False,
 ) -> list[Case]:
     """Read images and masks that a table lists: its first column is the image, the last the class.
 
@@ -195,7 +195,7 @@ def from_table(
                 f"class ({', '.join(_CLASSES)}) and the patient's number or name."
             )
         paths = tuple(masks.get(mask, folders[1] / f"{mask}.png") for mask in own)
-        cases.append(Case(stem, label, images[stem], paths, stem, patient, colour_coded))
+        cases.append(Case(stem, label, images[stem], paths, stem, patient))
     _refuse_orphans(path for stem, path in masks.items() if stem not in used)
     return cases
 
@@ -223,7 +223,6 @@ def _bus_uclm(root: Path) -> list[Case]:
         _folders(root, "images", "masks"),
         lambda stem, row: [stem],
         lambda stem, row: stem.rpartition("_")[0],
-        colour_coded=True,
     )
 
 
@@ -301,6 +300,7 @@ LAYOUTS = [
         lambda root: (root / "INFO.csv").is_file() and "images" in subfolders(root),
         _bus_uclm,
         "BUS-UCLM",
+        "0:#00ff00,#ff0000",
     ),
     Layout(
         "BrEaST",

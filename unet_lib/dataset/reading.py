@@ -67,8 +67,8 @@ def find_cases(
         Whether a lesion image without mask is an error. A normal image never needs one.
     mask_rule : str, optional
         Which grey values of the masks are background and which lesion, only where the library
-        refuses to tell: ``255:0`` (negatives), ``0,1:2`` (labels), ``0-127:128-255`` (soft maps).
-        Refused where a mask holds other values or contradicts it.
+        refuses to tell: ``255:0`` (negatives), ``0,1:2`` (labels), ``0-127:128-255`` (soft maps),
+        ``0:#ff0000`` (colours). Refused where a mask holds other values or contradicts it.
 
     Returns
     -------
@@ -108,10 +108,8 @@ def read_folder(root: Path, require_masks: bool = True, mask_rule: str | None = 
     cases = [replace(c, mask_paths=()) if absent.issuperset(c.mask_paths) else c for c in cases]
     if len({c.name for c in cases}) < len(cases):  # benign/1.png beside malignant/1.png
         cases = [replace(c, name=n, group=n) for c in cases for n in [f"{c.label} ({c.name})"]]
-    if mask_rule and any(case.colour_coded for case in cases):
-        raise DatasetError(f"{root}: its masks tell classes by colour; leave the mask rule out.")
     paths = (path for case in cases for path in case.mask_paths if path.is_file())
-    together = MaskSet(paths, mask_rule)
+    together = MaskSet(paths, mask_rule or layout.mask_rule)
     cases = [replace(case, mask_set=together) for case in cases]
     return sorted(cases, key=lambda c: (LABELS.index(c.label), natural_key(c.name)))
 

@@ -28,7 +28,6 @@ from unet_lib.images.frames import (
 )
 from unet_lib.images.masks import (
     MaskSet,
-    as_colour_mask,
     oddity_of,
     read_mask_pixels,
     read_masks,
@@ -45,7 +44,6 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "Region",
-    "as_colour_mask",
     "as_grey",
     "as_image",
     "is_dicom",

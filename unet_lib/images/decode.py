@@ -229,7 +229,7 @@ def _values(name: str, picture: Image.Image) -> np.ndarray:
     """Return the stored values of a loaded picture that has no 16-bit colours."""
     mode = picture.mode
     if mode in ("1", "L") and "transparency" not in picture.info:
-        return np.asarray(picture)
+        return np.asarray(picture.convert("L"))
     if mode in ("1", "L"):  # PNG: one grey level declared transparent
         return _without_alpha(np.asarray(picture.convert("LA")))
     if mode == "F":

@@ -39,7 +39,7 @@ class Region:
 class Frame:
     """One picture of a file."""
 
-    pixels: np.ndarray  # bool, uint8, uint16 or float32 as stored, (H, W) or (H, W, 3), upright
+    pixels: np.ndarray  # uint8 (also of 1 bit), uint16 or float32, (H, W) or (H, W, 3), upright
     number: int = 1  # which frame of how many
     count: int = 1
     regions: tuple[Region, ...] = ()  # empty: the file does not say how large its pixels are
@@ -83,8 +83,7 @@ def as_image(pixels: np.ndarray, path: PathLike) -> np.ndarray:
                 "Rescale it, or save it with 8 or 16 bits."
             )
         return np.minimum(grey, np.float32(1.0))[..., None]  # luminance may round above 1
-    white = 1 if grey.dtype == bool else np.iinfo(grey.dtype).max
-    return (grey.astype(np.float32) / np.float32(white))[..., None]
+    return (grey.astype(np.float32) / np.float32(np.iinfo(grey.dtype).max))[..., None]
 
 
 def write_image(path: PathLike, array: np.ndarray) -> Path:

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +36,12 @@ _NEAR, _EDGE = 0.2, 3  # of the maximum, from 0 or from it; pixels from an edge,
 _MOST_BETWEEN = 0.25  # of the pixels; more of them are a picture
 _MIN_MAXIMUM = 0.8, 0.25  # of full scale: of many values, of two colours; below: map or labels
 _MOST_OF_BORDER, _MOST_OF_PICTURE = 0.5, 0.75  # BUSI and BUS-BRA: at most .033 and .575
-_MOST_HOLES, _MOST_WITH_HOLES = (0.5, 0.01), 0.5  # of marked (BUSI: at most .0004), of picture
+_MOST_HOLES, _MOST_WITH_HOLES = (0.25, 0.01), 0.5  # of marked (BUSI: at most .0004), of picture
 _FEW_VALUES, _PLATEAU = 8, 5  # values drawn by hand or program; side in pixels of a label's inside
 _SAME = 16 / 255  # of full scale: one colour, saved as JPEG or not
-_BY_RULE = " with a mask rule such as 0,1:2 (mask_rule, --mask-rule)"
-_SIDE = r"\d+(\.\d+)?(-\d+(\.\d+)?)?"
-_RULE = re.compile(rf"{_SIDE}(,{_SIDE})*:{_SIDE}(,{_SIDE})*")
+_BY_RULE = " with a rule such as 0,1:2 (mask_rule, --mask-rule; of predictions --prediction-rule)"
+_PART = r"(\d+(\.\d+)?(-\d+(\.\d+)?)?|#[\da-fA-F]{6})"
+_RULE = re.compile(rf"{_PART}(,{_PART})*:{_PART}(,{_PART})*")
 _ONE_AT_A_TIME = threading.Lock()  # of all sets: a set can be copied
 
 
@@ -49,7 +50,6 @@ def read_masks(
     shape: tuple[int, int] | None = None,
     *,
     image_path: PathLike | None = None,
-    colour_coded: bool = False,
     mask_set: MaskSet | None = None,
 ) -> np.ndarray:
     """Read all masks of one image and join them with OR; what a mask is: docs/data.md.
@@ -62,9 +62,6 @@ def read_masks(
         Height and width that every mask must have.
     image_path : path-like, optional
         The image that the masks belong to, named in the message when the sizes differ.
-    colour_coded : bool
-        The masks tell the class by colour, as in BUS-UCLM: black background, (0, 255, 0) benign,
-        (255, 0, 0) malignant; any other colour is refused.
     mask_set : MaskSet, optional
         All masks of the data set; left out: those of this image alone.
 
@@ -84,8 +81,7 @@ def read_masks(
     joined = None if shape is None else np.zeros(shape, bool)
     among = mask_set or MaskSet(files)
     for path in files:
-        pixels = read_mask_pixels(path)
-        mask = as_colour_mask(pixels, path) if colour_coded else among.mask(pixels, path)
+        mask = among.mask(read_mask_pixels(path), path)
         if joined is None:
             joined, owner = mask, str(path)
         if mask.shape != joined.shape:
@@ -154,7 +150,8 @@ class MaskSet:
     """The masks that are judged together: of a data set, or of a folder of predictions.
 
     `rule` says which grey values are background and which are lesion, where the files do not tell:
-    ``255:0`` for negatives, ``0,1:2`` for labels, ``0-127:128-255`` for soft maps.
+    ``255:0`` for negatives, ``0,1:2`` for labels, ``0-127:128-255`` for soft maps, ``0:#ff0000``
+    for colours.
     """
 
     def __init__(self, paths: Iterable[PathLike], rule: str | None = None) -> None:
@@ -186,24 +183,25 @@ class MaskSet:
 
     def _by_rule(self, pixels: np.ndarray, path: PathLike) -> np.ndarray:
         """Read a mask as the user says; what its own pixels contradict is refused."""
-        values = pixels if pixels.ndim == 2 else pixels.max(axis=2)  # no channel's label is lost
+        colours = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3))
+        points = np.dstack([colours.max(axis=2), colours])
         background, lesion = (
-            np.any([(values >= part[0]) & (values <= part[-1]) for part in side], axis=0)
+            np.any([((points >= low) & (points <= high)).all(axis=2) for low, high in side], axis=0)
             for side in self._sides
         )
-        clear, wrong = False, ""
+        clear, wrong, brightnesses = False, "", len(np.unique(points[..., 0]))
         with suppress(ImageError):
             clear = not _read(pixels, path)[1]
-        if len(rest := values[~(background | lesion)]):
-            wrong = f"{len(rest)} pixels have a value that it does not name, {rest[0]}"
-        elif len(_first_colours(pixels)) > len(np.unique(values)):
-            wrong = "several colours have one brightness"
+        if len(rest := pixels[~(background | lesion)]):
+            wrong = f"{len(rest)} pixels have a value that it does not name, {rest[0].tolist()}"
+        elif "#" not in self.rule and brightnesses < len(_first_colours(pixels, _FEW_VALUES + 1)):
+            wrong = "several colours have one brightness; name colours, such as 0:#ff0000"
         elif clear and (odd := oddity_of(lesion)):
             wrong = f"read so it {odd}, and it is clear without a rule"
         if wrong:
             raise ImageError(
                 f"{path}: the mask rule {self.rule} contradicts this mask: {wrong}. Mend the rule, "
-                "or save this mask with 0 and 255."
+                "or save this mask as it says."
             )
         return lesion
 
@@ -216,18 +214,30 @@ class MaskSet:
             return self._looked
 
 
-def _sides_of(rule: str) -> list[list[list[float]]]:
-    """Return the ranges of background and of lesion that a rule names."""
+def _sides_of(rule: str) -> list[list[np.ndarray]]:
+    """Return the boxes of background and of lesion that a rule names."""
     sides = [
-        [[float(end) for end in part.split("-")] for part in side.split(",")]
+        [_box(part) for part in side.split(",")]
         for side in (rule.split(":") if _RULE.fullmatch(rule) else "")
     ]
-    if not sides or any(max(b[0], w[0]) <= min(b[-1], w[-1]) for b in sides[0] for w in sides[1]):
+    turned = any((low > high).any() for side in sides for low, high in side)
+    shared = ((np.maximum(b[0], w[0]) <= np.minimum(b[1], w[1])).all() for b, w in product(*sides))
+    if not sides or turned or any(shared):
         raise ValueError(
-            f"mask rule {rule!r}: expected BACKGROUND:LESION in grey values or ranges that share "
-            "none: 255:0 (negatives), 0,1:2 (labels), 0-127:128-255 (soft maps)."
+            f"mask rule {rule!r}: expected BACKGROUND:LESION in grey values, ranges or colours "
+            "that share none: 255:0 (negatives), 0,1:2 (labels), 0-127:128-255 (soft maps), "
+            "0:#ff0000 (colours)."
         )
     return sides
+
+
+def _box(part: str) -> np.ndarray:
+    """Return the least and the greatest brightness, red, green and blue of a part of a rule."""
+    if part[0] == "#":
+        colour = bytes.fromhex(part[1:])
+        return np.array([[max(colour), *colour]] * 2)
+    ends = [float(end) for end in part.split("-")]
+    return np.array([[ends[0], 0, 0, 0], [ends[-1], *[np.inf] * 3]])
 
 
 def _look(path: Path) -> _Colours | None:
@@ -248,7 +258,7 @@ def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
         return marked, oddity_of(marked)
     if colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
         held = f"3 colours or more: {colours.tolist()}"
-    elif grey.dtype != bool and _is_smoothed(grey, len(colours)) and not _has_labels(grey):
+    elif _is_smoothed(grey, len(colours)) and not _has_labels(grey):
         mask = grey > float(grey.max()) / 2
         return mask, oddity_of(mask)
     else:
@@ -262,31 +272,17 @@ def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
     )
 
 
-def _first_colours(pixels: np.ndarray) -> np.ndarray:
-    """Return up to three different values (n,) or colours (n, 3) of a picture."""
+def _first_colours(pixels: np.ndarray, most: int = 3) -> np.ndarray:
+    """Return the first different values (n,) or colours (n, 3) of a picture."""
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     rows = pixels.reshape(-1, *pixels.shape[2:])
     values = []
-    while len(rows) and len(values) < 3:
+    while len(rows) and len(values) < most:
         values.append(rows[0])
         other = rows != rows[0]
         rows = rows[other if other.ndim == 1 else other.any(axis=1)]
     return np.array(values)
-
-
-def as_colour_mask(pixels: np.ndarray, path: PathLike) -> np.ndarray:
-    """Turn the pixels of a colour-coded mask to a mask of any lesion; see `read_masks`."""
-    colours = pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
-    lesion = (colours == (0, 255, 0)).all(2) | (colours == (255, 0, 0)).all(2)
-    strange = colours[colours.any(2) & ~lesion]
-    if len(strange) or (lesion.any() and pixels.dtype != np.uint8):
-        raise ImageError(
-            f"{path}: not a colour-coded mask: it holds {pixels.dtype} and {len(strange)} pixels "
-            f"of other colours, such as {strange[:1].tolist()}. Expected black, (0, 255, 0) for "
-            "benign and (255, 0, 0) for malignant, saved as 8-bit RGB PNG."
-        )
-    return lesion
 
 
 def _is_smoothed(grey: np.ndarray, colours: int) -> bool:
