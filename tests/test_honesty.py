@@ -92,7 +92,7 @@ def test_every_page_says_what_it_is_of(kind, tmp_path):
     """Markdown, HTML and JSON of the report, the comparison, the tables of a cross-validation."""
     scored = make_fold(0, count=24)
     evaluation = Evaluation(scored.table, scored.histograms, dict(ABOUTS[kind]))
-    folder = write_report(evaluation, tmp_path).parent
+    folder = write_report(evaluation, tmp_path, answer="It works here.").parent
     other = compare(scored.table, make_fold(0, 1.0, count=24).table)
     write_comparison(other, folder, "a", "b", provenance=evaluation.provenance)
     for name in ("report.html", "comparison.md"):
@@ -102,6 +102,7 @@ def test_every_page_says_what_it_is_of(kind, tmp_path):
     assert (BANNERS[kind] in tables) if kind in BANNERS else "PHANTOMS" not in tables
     assert f"data: {ABOUTS[kind].get('data', 'not named')}" in tables and "24 images" in tables
     report = (folder / "report.md").read_text(encoding="utf-8")
+    assert -1 < report.find(BANNERS.get(kind, "# ")) < report.index("It works here.")
     for name in ("report.md", "summary.json", "comparison.json"):
         text = (folder / name).read_text(encoding="utf-8")
         assert (BANNERS[kind] in text) if kind in BANNERS else "PHANTOMS" not in text

@@ -364,3 +364,9 @@ def test_a_rule_holds_for_predictions_by_their_own_option(tmp_path):
     assert main([*map(str, given), "--prediction-rule", "255:0"]) == 0
     assert list(CaseTable.read_csv(tmp_path / "out" / "cases.csv").column("dice")) == [1] * 4
     assert "\n- prediction rule: 255:0\n" in (tmp_path / "out" / "report.md").read_text("utf-8")
+    for path in (tmp_path / "data" / "masks").iterdir():  # as of segment: what is white is lesion
+        shutil.copy(path, tmp_path / "theirs" / "masks" / f"{path.stem}_pred.png")
+        (tmp_path / "theirs" / "masks" / path.name).unlink()
+    (tmp_path / "theirs" / "masks" / "lesions.csv").write_text("")
+    assert main([*map(str, given)]) == 0
+    assert main([*map(str, given), "--prediction-rule", "255:0"]) == 2

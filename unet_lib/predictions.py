@@ -210,7 +210,8 @@ def _refuse_truth(folder: Path, cases: Sequence[Case]) -> None:
 
 
 def _read_mask(path: Path, mask_set: MaskSet) -> np.ndarray:
-    if path.stem.endswith("_pred") and (path.parent / "lesions.csv").is_file():
+    ours = path.stem.endswith("_pred") and (path.parent / "lesions.csv").is_file()
+    if ours and not mask_set.rule:
         pixels = read_pixels(path)  # by `segment`: white is lesion, however much it covers
         if pixels.ndim == 2 and np.isin(pixels, (0, 255)).all():
             return pixels > 0

@@ -26,7 +26,7 @@ _VARIABLE = "BUSI_DIR"
 _KAGGLE = Path("/kaggle/input/breast-ultrasound-images-dataset")
 _COLAB = Path("/content")
 
-TEXTS = "texts or tables, no pictures"
+TEXTS = "files that are no pictures"
 _EMPTY = "class folders that give no case"
 _NO_PICTURE = re.compile(
     r"(\.(csv|tsv|xlsx?|txt|md|rst|json|xml|html?|pdf|docx?|py|ipynb|ya?ml|ini|db|log|zip|h5|keras|lnk"

@@ -70,13 +70,13 @@ FIRST_README_NOTE = (
 )
 
 
-def render(summary: Summary, level: int = 1) -> str:
-    """Write a summary as Markdown that ends with a line break."""
+def render(summary: Summary, level: int = 1, answer: str = "") -> str:
+    """Write a summary as Markdown that ends with a line break; `answer` stands on top."""
     mark, parts = "#" * level, sections(summary)
     lines = (f"- {escape(key)}: {escape(value)}" for key, value in facts(summary))
     heading = f"{mark} {escape(title(summary.provenance))}"
     body = [part for heading, text in parts for part in (f"{mark}# {heading}", text)]
-    return _join(heading, banner(summary.provenance), "\n".join(lines), *body) + "\n"
+    return _join(heading, banner(summary.provenance), answer, "\n".join(lines), *body) + "\n"
 
 
 def title(provenance: Provenance) -> str:

@@ -11,9 +11,10 @@ from unet_lib.files import draft_folder, folder_lock, write_atomic
 from unet_lib.metrics import CaseTable, Evaluation
 from unet_lib.metrics.evaluation import CASES, FOLDS
 from unet_lib.plots.figure import png, said
+from unet_lib.report import markdown
 from unet_lib.report.comparison import COMPARED, COMPARISON
 from unet_lib.report.page import Show, render_page
-from unet_lib.report.summary import Summary, summarise, write_json
+from unet_lib.report.summary import summarise, write_json
 
 REPORT, SUMMARY, PAGE = "report.md", "summary.json", "report.html"
 FIGURES = {  # each with what it needs
@@ -53,7 +54,7 @@ def write_report(
     page : bool
         Write ``report.html``.
     answer : str
-        Markdown that stands on top.
+        Markdown that stands on top, below what warns of the numbers.
     after : tuple of CaseTable and callable, optional
         The same images by another model, and how to show them: the page shows where it differs.
 
@@ -73,43 +74,29 @@ def write_report(
     summary = summarise(evaluation, seed=seed)
     # Made aside and moved at the end: a folder never holds parts of two reports.
     with folder_lock(folder), draft_folder(folder, "report") as draft:
-        _write_all(evaluation, summary, draft, show, page, seed, answer, after)
+        evaluation.save(draft)
+        write_json(draft / SUMMARY, summary.to_dict())
+        text, charts = markdown.render(summary, answer=answer) + "\n## Figures\n", []
+        for name, (plot, has_numbers) in FIGURES.items():
+            if not has_numbers(evaluation):
+                continue
+            figure = plot(evaluation)
+            write_atomic(draft / name, png(figure))
+            text += f"\n![{figure.subfigs[0].get_suptitle()}]({name})\n"
+            if page:
+                figure.supxlabel("")  # the page says it once, at its head
+                charts.append((said(figure), png(figure, dpi=200)))
+        text += f"\nEvery image by itself: [{CASES}]({CASES}).\n"
+        if page:
+            text += f"The same as one page: [{PAGE}]({PAGE}).\n"
+            page_text = render_page(evaluation, summary, charts, show, seed, answer, after)
+            _write_text(draft / PAGE, page_text)
+        _write_text(draft / REPORT, text)
         for name in OPTIONAL:
             (folder / name).unlink(missing_ok=True)
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
             os.replace(path, folder / path.name)
     return folder / REPORT
-
-
-def _write_all(
-    evaluation: Evaluation,
-    summary: Summary,
-    folder: Path,
-    show: Show | None,
-    page: bool,
-    seed: int,
-    answer: str,
-    after: tuple[CaseTable, Show] | None,
-) -> None:
-    evaluation.save(folder)
-    write_json(folder / SUMMARY, summary.to_dict())
-    text, charts = summary.to_markdown() + "\n## Figures\n", []
-    text = f"{answer}\n\n{text}" if answer else text
-    for name, (plot, has_numbers) in FIGURES.items():
-        if not has_numbers(evaluation):
-            continue
-        figure = plot(evaluation)
-        write_atomic(folder / name, png(figure))
-        text += f"\n![{figure.subfigs[0].get_suptitle()}]({name})\n"
-        if page:
-            figure.supxlabel("")  # the page says it once, at its head
-            charts.append((said(figure), png(figure, dpi=200)))
-    text += f"\nEvery image by itself: [{CASES}]({CASES}).\n"
-    if page:
-        text += f"The same as one page: [{PAGE}]({PAGE}).\n"
-        page_text = render_page(evaluation, summary, charts, show, seed, answer, after)
-        _write_text(folder / PAGE, page_text)
-    _write_text(folder / REPORT, text)
 
 
 def _write_text(path: Path, text: str) -> None:
