@@ -140,8 +140,10 @@ def test_lesion_free_shows_only_tissue_beside_the_lesion():
         sides.add(bool(shown.max() < lesion.min()))
     assert empty == pytest.approx(100, abs=25) and sides == {True, False}
     wide = np.ones_like(mask)  # nothing is left beside it
-    for out, _ in draws(only(lesion_free=0.9), image, wide, 20):
-        assert np.array_equal(out, image)
+    black = np.zeros_like(image)  # nothing is beside it
+    for shown, truth in ((image, wide), (black, mask)):
+        for out, _ in draws(only(lesion_free=0.9), shown, truth, 20):
+            assert np.array_equal(out, shown)
 
 
 def test_one_strength_does_not_change_the_other_effects():

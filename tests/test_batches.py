@@ -1,5 +1,3 @@
-from dataclasses import fields, replace
-
 import keras
 import numpy as np
 import pytest
@@ -92,26 +90,6 @@ def test_same_batches_for_1_and_8_workers_through_fit(prepared):
     np.testing.assert_allclose(one, eight, rtol=1e-6)
     last = epoch(Batches(prepared, 4, **options), 2)  # that `fit` really got the last epoch's
     assert one[8] == pytest.approx(float(np.mean(last[0][1])), abs=1e-6)
-
-
-def test_a_data_set_without_normals_gets_lesion_free_pictures(phantoms):
-    """A half of each set shows no lesion: of one that has such a half already nothing changes."""
-    cases = find_cases(phantoms)
-    lesions = [case for case in cases if case.label != "normal"]
-    normals = [case for case in cases if case.label == "normal"]
-    count = min(len(lesions), len(normals))
-    mixed = [replace(case, data_set="mixed") for case in (*lesions[:count], *normals[:count])]
-    alone = [replace(case, data_set="alone") for case in lesions]
-    prepared = PreparedCases([*mixed, *alone], Preprocessing(64))
-    off = dict.fromkeys((field.name for field in fields(Augmentation)), 0.0)
-    batches = Batches(prepared, 8, augmentation=Augmentation(**off | {"lesion_free": 0.5}))
-    shown = []
-    for number in range(20):
-        masks = np.concatenate([masks for _, masks in epoch(batches, number)])
-        shown.append(masks.any((1, 2, 3)))
-    shown = np.array(shown)
-    assert shown[:, : 2 * count].sum() == 20 * count
-    assert 0.3 <= shown[:, 2 * count :].mean() <= 0.7
 
 
 def test_grey_is_repeated_for_more_channels_and_no_cases_are_an_error(prepared):

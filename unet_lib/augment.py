@@ -81,9 +81,8 @@ class Augmentation(Settings):
     shadow : float
         Grey value lost within one acoustic shadow that runs from some depth to the bottom edge.
     lesion_free : float
-        Share of a data set's pictures without a lesion, where it has fewer: the tissue left or
-        right of the lesions, mirrored, takes their place. Of `apply`, the probability of that; the
-        strip must have a fifth of the width.
+        Probability that the tissue left or right of the lesions, mirrored, takes their place, where
+        it has a fifth of the scan's width: for a set without normal images.
     """
 
     horizontal_flip: float = _strength(0.5, limit=1.0)
@@ -244,7 +243,7 @@ def _beside(
 ) -> np.ndarray | None:
     """Let a map read within the columns left or right of all lesions, mirrored at their ends."""
     columns, scan = np.flatnonzero(mask.any(0)), np.flatnonzero(image.any((0, 2)))
-    if not columns.size:
+    if not (columns.size and scan.size):
         return coordinates
     first, last, margin = scan[0], scan[-1], mask.shape[1] // 32
     strips = [(first, columns[0] - margin), (columns[-1] + margin, last)]

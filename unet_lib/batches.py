@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -127,7 +126,7 @@ class Batches(keras.utils.PyDataset):
         self._pool = ThreadPoolExecutor(max(1, workers))
         self.prepared = prepared
         self.batch_size = batch_size
-        self._augmentations = augmentation and _by_data_set(augmentation, prepared)
+        self.augmentation = augmentation
         self.shuffle = shuffle
         self.seed = seed
         self.channels = channels
@@ -170,23 +169,11 @@ class Batches(keras.utils.PyDataset):
         return images, masks, np.full(len(indices), weight, np.float32)
 
     def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        number = self._order[index]
-        image, mask = self.prepared.pair(number)
-        if self._augmentations is None:
+        image, mask = self.prepared.pair(self._order[index])
+        if self.augmentation is None:
             return image, mask
         rng = np.random.default_rng([self.seed, epoch, index])
-        data_set = self.prepared.cases[number].data_set
-        return self._augmentations[data_set].apply(image, mask, rng)
-
-
-def _by_data_set(augmentation: Augmentation, prepared: PreparedCases) -> dict[str, Augmentation]:
-    """Lower the share of pictures made lesion-free by what each data set has of them already."""
-    lesions: dict[str, list[bool]] = {}
-    for case, lesion in zip(prepared.cases, prepared.lesions, strict=True):
-        lesions.setdefault(case.data_set, []).append(lesion)
-    wanted = 1 - augmentation.lesion_free  # the share with a lesion
-    shares = {name: 1 - wanted / max(float(np.mean(has)), wanted) for name, has in lesions.items()}
-    return {name: replace(augmentation, lesion_free=share) for name, share in shares.items()}
+        return self.augmentation.apply(image, mask, rng)
 
 
 def _parts(batch: np.ndarray, count: int) -> list[tuple[np.ndarray, float]]:
