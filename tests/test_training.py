@@ -385,6 +385,12 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
         ({"loss": "dice"}, "loss must be one of 'bce_dice'"),
         ({"precision": "half"}, "precision must be one of 'auto', 'float32'"),
         ({"warmup_epochs": -1}, "warmup_epochs must be a number from 0"),
+        (
+            {"epochs": 2, "warmup_epochs": 3},
+            r"warmup_epochs must be a number from 0 to 2 \(epochs 2\); received 3",
+        ),
+        ({"warmup_epochs": "long"}, "warmup_epochs must be a number; received 'long'"),
+        ({"epochs": "long"}, "epochs must be a whole number"),
         ({"start_from": None}, "start_from must be text; received None"),
         ({"accumulate": 3}, "accumulate must divide batch_size"),
         ({"accumulate": 16}, "accumulate must divide batch_size"),
@@ -395,9 +401,10 @@ def test_wrong_training_settings(wrong, message):
         TrainingConfig(**wrong)
 
 
-def test_the_rise_of_the_rate_is_at_most_a_fifth_of_the_epochs():
+def test_only_the_default_rise_of_the_rate_adapts_to_the_epochs():
     assert [TrainingConfig(epochs=n).warmup_epochs for n in (1, 10, 15, 100)] == [0.2, 2, 3, 3]
-    assert TrainingConfig(epochs=30, warmup_epochs=1).warmup_epochs == 1
+    assert TrainingConfig(epochs=3, warmup_epochs=1).warmup_epochs == 1
+    assert TrainingConfig(epochs=3, warmup_epochs=3).warmup_epochs == 3
     assert RECIPES["pretrained"].but("training.epochs=2").training.warmup_epochs == 0.4
 
 

@@ -24,9 +24,11 @@ class Settings:
         """Refuse fields of another type than declared, out of a range or not in a list."""
         for field in dataclasses.fields(self):
             value, limits = getattr(self, field.name), allowed.get(field.name, ())
+            kinds = str(getattr(field.type, "__name__", field.type))
+            declared, _, optional = kinds.partition(" | ")
             if isinstance(limits, list):
                 expected, fits = f"one of {', '.join(map(repr, limits))}", value in limits
-            elif (declared := getattr(field.type, "__name__", field.type)) in _KINDS:
+            elif declared in _KINDS and not (optional and value is None):
                 expected, kind = _KINDS[declared]
                 fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
                 if limits:

@@ -36,7 +36,8 @@ class TrainingConfig(Settings):
     learning_rate : float
         Peak of AdamW's rate (Loshchilov & Hutter 2019, arXiv:1711.05101).
     warmup_epochs : float
-        Epochs of linear rise to the peak, at most a fifth of all; a cosine falls to zero after it.
+        Epochs of linear rise to the peak, by default 3, but at most a fifth of all; a cosine falls
+        to zero after it.
     weight_decay : float
         Of the kernels; biases and normalisation are left out.
     ema : float
@@ -77,7 +78,7 @@ class TrainingConfig(Settings):
     batch_size: int = 8
     accumulate: int = 1
     learning_rate: float = 1e-3
-    warmup_epochs: float = 3.0
+    warmup_epochs: float | None = None
     weight_decay: float = 1e-4
     ema: float = 0.99
     loss: str = "bce_dice"
@@ -100,7 +101,6 @@ class TrainingConfig(Settings):
             batch_size=(1, 4096),
             accumulate=(1, 4096),
             learning_rate=(1e-9, 10),
-            warmup_epochs=(0, 100_000),
             weight_decay=(0, 1),
             ema=(0, 0.99999),
             loss=list(LOSSES),
@@ -114,7 +114,9 @@ class TrainingConfig(Settings):
             threshold=(0, 1),
             minimum_peak=(0, 1),
         )
-        object.__setattr__(self, "warmup_epochs", min(self.warmup_epochs, self.epochs / 5))
+        if self.warmup_epochs is None:
+            object.__setattr__(self, "warmup_epochs", min(3.0, self.epochs / 5))
+        self.check(f" (epochs {self.epochs})", warmup_epochs=(0, self.epochs))
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"TrainingConfig: accumulate must divide batch_size ({self.batch_size}); "
@@ -159,7 +161,7 @@ class Recipe(Settings):
         The value is JSON, or a word without quotation marks: ``"training.epochs=30"``,
         ``"preprocessing.keep_aspect=false"``, ``"network.encoder=EfficientNetLite0"``.
         """
-        values = self.to_dict()
+        values = self.changes()
         change_settings(values, changes)
         return self.from_dict(values)
 
