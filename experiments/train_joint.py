@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_lib import RECIPES, Segmenter, open_dataset, save_segmenter, train
+from unet_lib import RECIPES, Segmenter, open_dataset, save_segmenter, train, tune_threshold
 from unet_lib.dataset import DATA_FOLDER, Case, load_case
 from unet_lib.inference import Cleaning
 from unet_lib.metrics import count_pixels
@@ -120,8 +120,10 @@ def main() -> None:
     trained = time.time() - begun
     segmenter = run.segmenter
     if validation:
-        segmenter.threshold = recipe.training.threshold
-        segmenter.cleaning = Cleaning(minimum_peak=recipe.training.minimum_peak)
+        choice = tune_threshold(
+            segmenter, validation, new_images=True, progress=False, **recipe.training.candidates()
+        )
+        segmenter.threshold, segmenter.cleaning = choice.chosen.threshold, choice.chosen.cleaning
         save_segmenter(segmenter, recipe.network, run.folder / "model")
     rows, scores = [], {}
     for name in SETS if validation else ():

@@ -66,10 +66,11 @@ def test_two_sets_are_trained_together_and_scored_apart(tmp_path):
     call += ["--set", "network.encoder=plain", "--set", "network.encoder_weights=null"]
     call += ["--set", "network.filters=2", "--set", "network.depth=2"]
     call += ["--set", "training.warmup_epochs=0", "--set", "preprocessing.size=32"]
-    call += ["--train", "BUSBRA:0", "--repeat", "BUSI=2"]
+    call += ["--train", "BUSBRA:0", "--repeat", "BUSI=2", "--set", "training.threshold=0"]
     subprocess.run(list(map(str, call)), env=environment, check=True)
     result = json.loads((tmp_path / "smoke.json").read_text(encoding="utf-8"))
     assert [result["scores"][name]["part"] for name in ("BUSI", "BUSBRA")] == ["validation"] * 2
+    assert 0 < result["threshold"] < 1 and result["cleaning"]["minimum_peak"] == 0.9
     assert result["scores"]["BUSI"]["lesions"] and result["pictures_an_epoch"] > 45
     lines = (tmp_path / "smoke.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) > 1 and lines[0] == "set,part,name,group,label,dice,empty"

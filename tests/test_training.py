@@ -390,6 +390,7 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
             r"warmup_epochs must be a number from 0 to 2 \(epochs 2\); received 3",
         ),
         ({"warmup_epochs": "long"}, "warmup_epochs must be a number; received 'long'"),
+        ({"threshold": 1.0}, "threshold must be a number from 0 to 0.99"),
         ({"epochs": "long"}, "epochs must be a whole number"),
         ({"start_from": None}, "start_from must be text; received None"),
         ({"accumulate": 3}, "accumulate must divide batch_size"),
@@ -399,6 +400,15 @@ def test_moving_average_equals_its_formula_and_is_taken_back(precision):
 def test_wrong_training_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**wrong)
+
+
+def test_a_given_peak_is_kept_where_the_threshold_is_chosen():
+    peak = {"cleanings": [Cleaning(minimum_peak=0.9)]}
+    assert TrainingConfig().candidates() == {}
+    assert TrainingConfig(minimum_peak=0.9).candidates() == peak
+    fixed = TrainingConfig(threshold=0.5, minimum_peak=0.9).candidates()
+    assert fixed == peak | {"thresholds": [0.5]}
+    assert TrainingConfig(threshold=0.5).candidates()["cleanings"] == [Cleaning()]
 
 
 def test_only_the_default_rise_of_the_rate_adapts_to_the_epochs():

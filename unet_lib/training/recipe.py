@@ -66,9 +66,9 @@ class TrainingConfig(Settings):
         How often the images of a data set come in an epoch where several are joined:
         ``"BUSI=2,BUSBRA=1"``; once where it is not named.
     threshold, minimum_peak : float
-        Of the model (`Segmenter`, `Cleaning`); threshold 0 = both, and the least area, are chosen
-        on validation images. A fold has so few that the choice costs more on another scanner than
-        it brings (`experiments/README.md`).
+        Of the model (`Segmenter`, `Cleaning`); threshold 0 is chosen on validation images, the
+        cleaning where both are 0. A fold has so few that the choice costs more on another scanner
+        than it brings (`experiments/README.md`).
     start_from : str
         Model whose weights the network starts from, as `load_segmenter` takes it; it must be the
         same network. Empty: random weights, or `UNetConfig.encoder_weights`.
@@ -111,7 +111,7 @@ class TrainingConfig(Settings):
             seed=(0, 2**32 - 1),
             workers=(1, 256),
             memory_mb=(0, 1e9),
-            threshold=(0, 1),
+            threshold=(0, 0.99),
             minimum_peak=(0, 1),
         )
         if self.warmup_epochs is None:
@@ -124,11 +124,11 @@ class TrainingConfig(Settings):
             )
 
     def candidates(self) -> dict[str, Any]:
-        """Return what `tune_threshold` chooses from: the fixed setting, or nothing to limit it."""
-        if not self.threshold:
-            return {}
-        cleaning = Cleaning(minimum_peak=self.minimum_peak)
-        return {"thresholds": [self.threshold], "cleanings": [cleaning]}
+        """Return what `tune_threshold` chooses from; what is left out is not limited."""
+        thresholds = {"thresholds": [self.threshold]} if self.threshold else {}
+        if not (self.threshold or self.minimum_peak):
+            return thresholds
+        return thresholds | {"cleanings": [Cleaning(minimum_peak=self.minimum_peak)]}
 
 
 @dataclass(frozen=True)
