@@ -231,6 +231,8 @@ def test_masks_are_joined_with_or_and_have_one_size(tmp_path):
     [
         ((0, 1, 2), r"3 grey values: 0 \(600 px\), 1"),
         ((0, 127, 255), "3 grey values"),
+        ([(0, 0, 0), (255, 0, 0), (0, 255, 0)], r"colours: .*\[255, 0, 0\], \[0, 255, 0\]"),
+        ([(0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 4, 0)], r"colours: .*\[0, 1, 0\]"),
         ((0, 100, 200), "3 grey values"),
         ((0, 60, 255), "one mask file per label"),
         ((1, 2, 2), "2 grey values"),
@@ -239,7 +241,7 @@ def test_masks_are_joined_with_or_and_have_one_size(tmp_path):
     ],
 )
 def test_what_is_no_mask_is_refused_with_what_it_holds(tmp_path, values, words):
-    bands = np.repeat(np.array(values, np.uint8), 20)[None].repeat(30, 0)
+    bands = np.repeat(np.array(values, np.uint8), 20, axis=0)[None].repeat(30, 0)
     Image.fromarray(bands).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=rf"a\.png: not a mask: it holds .*{words}"):
         read_masks(tmp_path / "a.png")

@@ -39,7 +39,9 @@ _MOST_OF_BORDER, _MOST_OF_PICTURE = 0.5, 0.75  # BUSI and BUS-BRA: at most .033 
 _MOST_HOLES, _MOST_WITH_HOLES = (0.25, 0.01), 0.5  # of marked (BUSI: at most .0004), of picture
 _FEW_VALUES, _PLATEAU = 8, 5  # values drawn by hand or program; side in pixels of a label's inside
 _SAME = 16 / 255  # of full scale: one colour, saved as JPEG or not
-_BY_RULE = " with a rule such as 0,1:2 (mask_rule, --mask-rule; of predictions --prediction-rule)"
+_BY_RULE = (
+    " by a rule such as 0,1:2, 0:#ff0000 (mask_rule, --mask-rule; of predictions --prediction-rule)"
+)
 _PART = r"(\d+(\.\d+)?(-\d+(\.\d+)?)?|#[\da-fA-F]{6})"
 _RULE = re.compile(rf"{_PART}(,{_PART})*:{_PART}(,{_PART})*")
 _ONE_AT_A_TIME = threading.Lock()  # of all sets: a set can be copied
@@ -256,11 +258,12 @@ def _read(pixels: np.ndarray, path: PathLike) -> tuple[np.ndarray, str]:
         return marked, f"is of one single value, {colours[0].tolist()}"
     if len(colours) == 1 or (len(colours) == 2 and not marked.all()):
         return marked, oddity_of(marked)
-    if colours.ndim == 2 and len(np.unique(grey)) < 3 <= len(colours):
-        held = f"3 colours or more: {colours.tolist()}"
-    elif _is_smoothed(grey, len(colours)) and not _has_labels(grey):
+    alike = len(np.unique(grey)) < 3 <= len(colours)  # colours of one luminance
+    if not alike and _is_smoothed(grey, len(colours)) and not _has_labels(grey):
         mask = grey > float(grey.max()) / 2
         return mask, oddity_of(mask)
+    if colours.ndim == 2:
+        held = f"colours: {colours.tolist()}{', ...' if len(colours) > 2 else ''}"
     else:
         values, counts = np.unique(grey, return_counts=True)
         shown = ", ".join(f"{v} ({c} px)" for v, c in zip(values[:8], counts[:8], strict=True))
