@@ -152,13 +152,17 @@ def test_finished_run_is_returned_and_others_are_refused(finished, split, tmp_pa
     again = train(split, finished.folder, small_recipe(), resume=True, progress=False)
     assert again.result == finished.result
 
-    def refused(error, message, split=split, folder=finished.folder, resume=True, **training):
+    def refused(
+        error, message, split=split, folder=finished.folder, resume=True, data=None, **training
+    ):
         with pytest.raises(error, match=message):
-            train(split, folder, small_recipe(**training), resume=resume, progress=False)
+            recipe = small_recipe(**training)
+            train(split, folder, recipe, resume=resume, progress=False, provenance=data)
 
     refused(FileExistsError, "not empty.*--resume", resume=False)
     refused(ValueError, "training.epochs: 3 there, 4 now", epochs=4)
     refused(ValueError, "the split differs", replace(split, train=split.train[1:]))
+    refused(ValueError, "mask_rule: None there, 0:1 now", data={"mask_rule": "0:1"})
     new = tmp_path / "r"
     refused(ValueError, "'validation': 0.*Expected are", replace(split, validation=()), new)
     refused(ValueError, "'train': 0.*Expected are", replace(split, train=()), new)

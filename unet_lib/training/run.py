@@ -198,9 +198,10 @@ def _check_folder(
     ]
     if Folds.read(folder / SPLIT).rows != rows:
         differ.append("the split differs")
-    begun, now = settings["about"].get("started_from"), provenance.started_from
-    if now not in (None, begun):  # of a finished run it is not asked
-        differ.append(f"started_from: {begun} there, {now} now")
+    for key in ("started_from", "mask_rule"):
+        begun, now = settings["about"].get(key), getattr(provenance, key)
+        if now != begun and (now or key == "mask_rule"):  # of a finished run the start is not asked
+            differ.append(f"{key}: {begun} there, {now} now")
     if differ:
         raise ValueError(
             f"{folder}: holds a run of other settings ({'; '.join(differ)}). Resume with the "
