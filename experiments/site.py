@@ -108,15 +108,16 @@ def tune(options: argparse.Namespace) -> None:
             own = [case for case in cases if case.group in taken]
             rest = [case for case in cases if case.group not in taken]
             runs = options.runs / f"{options.name}-{size}-{draw}"
+            fit = site.fine_tuning(options.model, runs, data)
             before = evaluate_cases(segmenter, own).table
             gain = [np.nan] * 3
             if not options.fold0:
-                after, _ = site.cross_tune(options.model, segmenter, own, runs, data)
+                after, _ = site.cross_tune(own, fit)
                 ours = {case.name: case.dice for case in after}
                 values = [ours[case.name] - case.dice for case in before]
                 one = group_bootstrap(values, before.groups, least=site.LEAST_GROUPS)
                 gain = [one.mean, one.low, one.high]
-            tuned = site.fine_tune(options.model, segmenter, own, runs / "all", data)
+            tuned = fit(own, "all")
             means = [evaluate_cases(one, rest).table.column("dice") for one in (segmenter, tuned)]
             numbers = [*gain, *(float(np.nanmean(values)) for values in means)]
             lines.append(f"{key}{len(own)},{len(rest)},{','.join(f'{n:.4f}' for n in numbers)}")

@@ -114,6 +114,22 @@ def write_png(path: Path, array: np.ndarray) -> Path:
     return path
 
 
+def save_constant(folder: Path, threshold: float, **more: object) -> Path:
+    """Save a model folder with a network that says .75 of every pixel."""
+    from unet_lib.images import Preprocessing
+    from unet_lib.inference import Segmenter
+    from unet_lib.model import UNetConfig, build_unet
+    from unet_lib.weights import save_segmenter
+
+    config = UNetConfig(filters=4, depth=2)
+    network = build_unet(config, 32)
+    kernel, bias = network.get_layer("logits").weights
+    kernel.assign(np.zeros(kernel.shape))
+    bias.assign(np.full(bias.shape, np.log(3.0)))
+    segmenter = Segmenter(network, Preprocessing(32), threshold, **more)
+    return save_segmenter(segmenter, config, folder / "constant")
+
+
 _STATED = {"flags": (6, 8, "<H"), "method": (8, 10, "<H"), "size": (22, 24, "<I")}
 
 

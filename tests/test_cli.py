@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import write_png
+from conftest import save_constant, write_png
 from test_dicom import SECRET, region, write_dicom
 
 from unet_lib.cli import main
@@ -46,18 +46,7 @@ def run(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def constant(tmp_path_factory):
     """A model folder with a network that says .75 of every pixel, and its bare weights file."""
-    from unet_lib.images import Preprocessing
-    from unet_lib.inference import Segmenter
-    from unet_lib.model import UNetConfig, build_unet
-    from unet_lib.weights import save_segmenter
-
-    config = UNetConfig(filters=4, depth=2)
-    network = build_unet(config, 32)
-    kernel, bias = network.get_layer("logits").weights
-    kernel.assign(np.zeros(kernel.shape))
-    bias.assign(np.full(bias.shape, np.log(3.0)))
-    folder = tmp_path_factory.mktemp("models") / "constant"
-    save_segmenter(Segmenter(network, Preprocessing(32), 0.6), config, folder)
+    folder = save_constant(tmp_path_factory.mktemp("models"), 0.6)
     bare = folder.parent / "bare.weights.h5"
     shutil.copyfile(folder / "model.weights.h5", bare)
     return folder, bare

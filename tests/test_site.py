@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import write_png
+from conftest import save_constant, write_png
 
 from unet_lib.cli import main
-from unet_lib.images import Preprocessing
-from unet_lib.inference import Segmenter
 from unet_lib.metrics.intervals import group_bootstrap
-from unet_lib.model import UNetConfig, build_unet
 from unet_lib.site import LEAST_GROUPS, fit_threshold
 from unet_lib.training.result import THRESHOLDS
-from unet_lib.weights import load_segmenter, save_segmenter
+from unet_lib.weights import load_segmenter
 
 pytestmark = pytest.mark.keras
 
@@ -19,15 +16,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A network that says .75 of every pixel, at a threshold of .9: it marks nothing."""
-    config = UNetConfig(filters=4, depth=1)
-    network = build_unet(config, 32)
-    kernel, bias = network.get_layer("logits").weights
-    kernel.assign(np.zeros(kernel.shape))
-    bias.assign(np.full(bias.shape, np.log(3.0)))  # .75 of every pixel
-    folder = tmp_path_factory.mktemp("models") / "constant"
-    segmenter = Segmenter(network, Preprocessing(32), 0.9, provenance={"data": "elsewhere"})
-    save_segmenter(segmenter, config, folder)
-    return folder
+    return save_constant(tmp_path_factory.mktemp("models"), 0.9, provenance={"data": "elsewhere"})
 
 
 def pictures(folder, count):
@@ -45,11 +34,12 @@ def pictures(folder, count):
 
 
 @pytest.fixture
-def no_fitting(monkeypatch):
+def no_fitting(model, monkeypatch):
     """Leave the training out: the networks of all folds are the given one."""
     import unet_lib.site as site
 
-    monkeypatch.setattr(site, "fine_tune", lambda model, segmenter, *_, **__: segmenter)
+    given = load_segmenter(model, runtime="keras")
+    monkeypatch.setattr(site, "fine_tuning", lambda *_, **__: lambda cases, name: given)
     monkeypatch.setattr(site, "registered_models", lambda: [])
 
 

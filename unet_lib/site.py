@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +27,14 @@ from unet_lib.training.result import THRESHOLDS, score_settings
 from unet_lib.training.run import settings_of
 from unet_lib.weights import load_segmenter, registered_models, save_segmenter
 
-__all__ = ["LEAST_GROUPS", "cross_tune", "fine_tune", "fit_threshold", "judge_site", "score_grid"]
+__all__ = ["LEAST_GROUPS", "cross_tune", "fine_tuning", "fit_threshold", "judge_site", "score_grid"]
 
 LEAST_GROUPS = 10
 """Fewer groups give no interval, and nothing is fitted to them."""
 MODEL = "site_model"
 FOLDS, UPDATES, RATE, BATCH = 3, 200, 3e-4, 8
 """Of the fine-tuning; fixed on BUS-BRA's fold 0 (`experiments/site.py`), never on a site."""
+Tune = Callable[[Sequence[Case], str], Segmenter]
 NOTE = (
     "Each row: the same images, each scored by what was not fitted to its group; in parentheses "
     "the 95 % interval over groups. What follows is the report of the model as it is."
@@ -107,12 +108,13 @@ def judge_site(
         gain = _interval(gains[scores.table.column("has_lesion")], lesions)
         digests = scores.provenance.data_sha256, segmenter.provenance.weights_sha256
         runs = out / "fitting" / "-".join(digest[:8] for digest in digests)
-        after, shows = cross_tune(model, segmenter, cases, runs, data, progress=progress)
+        tune = fine_tuning(model, runs, data, progress=progress)
+        after, shows = cross_tune(cases, tune, progress=progress)
         tuned = _interval(_dice(after, lesions) - lesions.column("dice"), lesions)
         rows += [(f"threshold {threshold:g} of this site", gain), ("weights of this site", tuned)]
         outcome = f"Nothing fitted to these images is surely better: {name} stays as it is."
         if tuned.low > 0:
-            fitted = fine_tune(model, segmenter, cases, runs / "all", data, progress=progress)
+            fitted = tune(cases, "all")
             fitted.monitor = fitted.monitor or segmenter.monitor
         elif gain.low > 0:
             fitted = replace(segmenter, threshold=threshold)
@@ -187,52 +189,46 @@ def fit_threshold(grid: np.ndarray, groups: np.ndarray) -> tuple[int, np.ndarray
 
 
 def cross_tune(
-    model: str | Path,
-    segmenter: Segmenter,
-    cases: Sequence[Case],
-    folder: Path,
-    data: Provenance,
-    *,
-    progress: bool = True,
+    cases: Sequence[Case], tune: Tune, *, progress: bool = True
 ) -> tuple[CaseTable, dict[str, Show]]:
     """Score each case by a network that was tuned on other groups; say how to show each."""
     folds = make_folds(cases, FOLDS)
     tables, shows = {}, {}
     for fold in range(FOLDS):
         split = folds.split(cases, fold)
-        rest, place = split.train + split.validation, folder / f"fold{fold}"
-        tuned = fine_tune(model, segmenter, rest, place, data, progress=progress)
+        tuned = tune(split.train + split.validation, f"fold{fold}")
         tables[fold] = evaluate_cases(tuned, split.test, progress=progress)
         shows |= dict.fromkeys((case.name for case in split.test), show_cases(tuned, split.test))
     return join_tables(tables), shows
 
 
-def fine_tune(
-    model: str | Path,
-    segmenter: Segmenter,
-    cases: Sequence[Case],
-    folder: Path,
-    data: Provenance,
-    *,
-    progress: bool = True,
-) -> Segmenter:
-    """Train on from a model, at its threshold; an interrupted training goes on."""
+def fine_tuning(model: str | Path, runs: Path, data: Provenance, *, progress: bool = True) -> Tune:
+    """Return what trains on from a model, at its threshold; an interrupted training goes on."""
+    given = load_segmenter(model, runtime="keras")
     network, preprocessing = settings_of(str(model))
-    epochs = round(UPDATES / math.ceil(len(cases) / BATCH)) or 1
-    config = TrainingConfig(
-        epochs=epochs,
-        batch_size=BATCH,
-        learning_rate=RATE,
-        warmup_epochs=epochs / 10,
-        take="last",
-        precision="float32",
-        start_from=str(model),
-    )
-    recipe = Recipe(network, preprocessing, RECIPES["pretrained"].augmentation, config)
-    split = Split(tuple(cases), (), (), f"images of {data.data}")
-    point = segmenter.threshold, segmenter.cleaning
-    more = {"provenance": data, "operating_point": point, "resume": True, "progress": progress}
-    return train(split, folder, recipe, **more).segmenter
+
+    def tune(cases: Sequence[Case], name: str) -> Segmenter:
+        epochs = round(UPDATES / math.ceil(len(cases) / BATCH)) or 1
+        config = TrainingConfig(
+            epochs=epochs,
+            batch_size=BATCH,
+            learning_rate=RATE,
+            warmup_epochs=epochs / 10,
+            take="last",
+            precision="float32",
+            start_from=str(model),
+        )
+        return train(
+            Split(tuple(cases), (), (), f"images of {data.data}"),
+            runs / name,
+            Recipe(network, preprocessing, RECIPES["pretrained"].augmentation, config),
+            provenance=data,
+            operating_point=(given.threshold, given.cleaning),
+            resume=True,
+            progress=progress,
+        ).segmenter
+
+    return tune
 
 
 def _other_models(
@@ -246,9 +242,8 @@ def _other_models(
             continue
         theirs = evaluate_cases(other, cases, provenance=data, progress=progress)
         if theirs.provenance.seen_in_training is False:
-            rows.append(
-                (name, _interval(_dice(theirs.table, lesions) - _dice(lesions, lesions), lesions))
-            )
+            gains = _dice(theirs.table, lesions) - lesions.column("dice")
+            rows.append((name, _interval(gains, lesions)))
     return rows
 
 
