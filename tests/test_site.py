@@ -6,7 +6,7 @@ from conftest import save_constant, write_png
 
 from unet_lib.cli import main
 from unet_lib.metrics.intervals import group_bootstrap
-from unet_lib.site import LEAST_GROUPS, fit_threshold
+from unet_lib.site import LEAST_GROUPS, THRESHOLD_GROUPS, fit_threshold
 from unet_lib.training.result import THRESHOLDS
 from unet_lib.weights import load_segmenter
 
@@ -47,15 +47,18 @@ def test_a_site_threshold_is_taken_where_it_is_surely_better(
     tmp_path, model, no_fitting, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    folder = pictures(tmp_path / "mine", 20)
+    folder = pictures(tmp_path / "mine", 49)
+    assert main(["site", str(folder), "--model", str(model)]) == 0
+    assert "constant stays as it is" in capsys.readouterr().out  # too few for a threshold
+    pictures(folder, THRESHOLD_GROUPS)
     assert main(["site", str(folder), "--model", str(model)]) == 0
     said = capsys.readouterr().out
-    assert "On 20 images with a lesion, in 20 groups" in said and "mean Dice of 0.00" in said
-    assert "20 of 20 lesions are missed" in said
+    assert "On 50 images with a lesion, in 50 groups" in said and "mean Dice of 0.00" in said
+    assert "50 of 50 lesions are missed" in said
     assert "site_model, with the threshold" in said
     fitted = load_segmenter(tmp_path / "runs" / "site-mine" / "site_model")
     assert fitted.threshold in [t for t in THRESHOLDS if t < 0.75]
-    assert len(fitted.provenance.tuned_on) == 20 and "mine" in fitted.provenance.name
+    assert len(fitted.provenance.tuned_on) == 50 and "mine" in fitted.provenance.name
     page = (tmp_path / "runs" / "site-mine" / "report.html").read_text()
     assert page.index("Does it work here?") < page.index("Images to look at")
     assert "before: p" in page and "after: p" in page

@@ -31,6 +31,8 @@ __all__ = ["LEAST_GROUPS", "cross_tune", "fine_tuning", "fit_threshold", "judge_
 
 LEAST_GROUPS = 10
 """Fewer groups give no interval, and nothing is fitted to them."""
+THRESHOLD_GROUPS = 50
+"""Of a threshold: from 20 groups nearly half of the gains promised are none."""
 MODEL = "site_model"
 FOLDS, UPDATES, RATE, BATCH = 3, 200, 3e-4, 8
 """Of the fine-tuning; fixed on BUS-BRA's fold 0 (`experiments/site.py`), never on a site."""
@@ -97,44 +99,41 @@ def judge_site(
             f"{folder}: none of its {len(cases)} images has a lesion in its mask, so nothing can "
             "be said of outlines. Outline the lesions (docs/site.md)."
         )
-    fitted, after, shows = None, None, {}
     others = _other_models(scores, cases, data, progress)
-    rows = list(others)
+    fits: list[tuple[str, Interval, Callable[[], Segmenter]]] = []
+    after, shows, groups = None, {}, len(set(lesions.groups))
     outcome = f"Fewer than {LEAST_GROUPS} groups: nothing is fitted to them; {name} stays."
-    if len(set(lesions.groups)) >= LEAST_GROUPS:
-        grid, hashes = score_grid(segmenter, cases, progress=progress)
-        position, gains = fit_threshold(grid, scores.table.groups)
-        threshold = (segmenter.threshold, *THRESHOLDS)[position]
-        gain = _interval(gains[scores.table.column("has_lesion")], lesions)
+    if groups >= LEAST_GROUPS:
+        outcome = f"Nothing fitted to these images is surely better: {name} stays as it is."
         digests = scores.provenance.data_sha256, segmenter.provenance.weights_sha256
         runs = out / "fitting" / "-".join(digest[:8] for digest in digests)
         tune = fine_tuning(model, runs, data, progress=progress)
         after, shows = cross_tune(cases, tune, progress=progress)
-        tuned = _interval(_dice(after, lesions) - lesions.column("dice"), lesions)
-        rows += [(f"threshold {threshold:g} of this site", gain), ("weights of this site", tuned)]
-        outcome = f"Nothing fitted to these images is surely better: {name} stays as it is."
-        if tuned.low > 0:
-            fitted = tune(cases, "all")
-            fitted.monitor = fitted.monitor or segmenter.monitor
-        elif gain.low > 0:
-            fitted = replace(segmenter, threshold=threshold)
-            used = {*(segmenter.provenance.tuned_on or ()), *hashes}
-            chosen = {"threshold": threshold, "cleaning": segmenter.cleaning.to_dict()}
-            fitted.provenance = segmenter.provenance.but(tuned_on=sorted(used), training=chosen)
+        gain = _interval(_dice(after, lesions) - lesions.column("dice"), lesions)
+        fits.append(("weights of this site", gain, lambda: tune(cases, "all")))
+    if groups >= THRESHOLD_GROUPS:
+        grid, hashes = score_grid(segmenter, cases, progress=progress)
+        position, gains = fit_threshold(grid, scores.table.groups)
+        threshold = (segmenter.threshold, *THRESHOLDS)[position]
+        gain = _interval(gains[scores.table.column("has_lesion")], lesions)
+        what = f"threshold {threshold:g} of this site"
+        fits.append((what, gain, lambda: _with_threshold(segmenter, threshold, hashes)))
     shutil.rmtree(out / MODEL, ignore_errors=True)  # of an earlier call
-    if fitted:
-        fitted.provenance = fitted.provenance.but(
-            name=f"{name} at {data.data}",
-            operating_point_from=f"the command site, from {name} and {len(cases)} images",
-        )
-        save_segmenter(fitted, settings_of(model)[0], out / MODEL)
-        what, best = rows[-1] if tuned.low > 0 else rows[-2]
-        outcome = f"Take {out / MODEL}, with the {what}: Dice {_signed(best)}."
+    for what, gain, fit in fits:
+        if gain.low > 0:
+            fitted = fit()
+            fitted.monitor = fitted.monitor or segmenter.monitor
+            fitted.provenance = fitted.provenance.but(
+                name=f"{name} at {data.data}",
+                operating_point_from=f"the command site, from {name} and {len(cases)} images",
+            )
+            save_segmenter(fitted, settings_of(model)[0], out / MODEL)
+            outcome = f"Take {out / MODEL}, with the {what}: Dice {_signed(gain)}."
+            break
     sentences = [_sure(scores), _what_else(scores, segmenter, cases), outcome]
-    sentences += [
-        f"{other} is surely better here than {name}." for other, d in rows[:-2] if d.low > 0
-    ]
+    sentences += [f"{other} is surely better here than {name}." for other, d in others if d.low > 0]
     print("\n".join(sentences))
+    rows = [*others, *(fit[:2] for fit in fits)]
     header = f"instead of {name} as it is", "Dice by", "surely better"
     cells = [(escape(n), _signed(d), "yes" if d.low > 0 else "no") for n, d in rows]
     answer = [escape(sentence) for sentence in sentences] + [table(header, cells)] * bool(cells)
@@ -146,6 +145,14 @@ def judge_site(
         after=(after, lambda case: shows[case](case)) if after else None,
     )
     return out / "report.html"
+
+
+def _with_threshold(segmenter: Segmenter, threshold: float, hashes: Sequence[str]) -> Segmenter:
+    """Return the model at a threshold that the images of these hashes have chosen."""
+    used = {*(segmenter.provenance.tuned_on or ()), *hashes}
+    chosen = {"threshold": threshold, "cleaning": segmenter.cleaning.to_dict()}
+    provenance = segmenter.provenance.but(tuned_on=sorted(used), training=chosen)
+    return replace(segmenter, threshold=threshold, provenance=provenance)
 
 
 def score_grid(

@@ -157,7 +157,7 @@ def _changes(
         for word, case, by in zip(("before", "after"), pair, (show, after[1]), strict=True)
     ]
     title = f"Before and after fitting, largest changes first ({len(shown) // 2} of {len(pairs)})"
-    return [{"title": title, "outlines": shown}]
+    return [{"title": title, "outlines": shown, "pairs": True}]
 
 
 def draw_outline(case: CaseScore, show: Show) -> dict[str, Any]:
