@@ -72,7 +72,6 @@ def test_features_are_finite_and_do_not_depend_on_how_a_picture_is_stored(side):
         for pixels in (
             np.zeros(shape, np.uint8),
             np.full(shape, 255, np.uint8),
-            np.ones(shape, bool),
             rng.integers(0, 256, shape, dtype=np.uint8),
             rng.random((*shape, 3), np.float32),
         ):
