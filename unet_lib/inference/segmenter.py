@@ -80,9 +80,6 @@ class Segmenter:
     provenance: Provenance = field(default_factory=Provenance)
     batch_size: int = 8
     monitor: ShiftMonitor | None = None
-    _folded: tuple[keras.Model, list[np.ndarray], keras.Model] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         if self.in_keras:
@@ -120,8 +117,7 @@ class Segmenter:
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
         prepared = self.preprocessing.apply(image)
-        # One image alone is done before the folded network is built: half a second.
-        values = self._predict(self.network, [prepared])[0]
+        values = self._predict([prepared])[0]
         return self.preprocessing.restore(values, prepared.geometry)
 
     def iter_probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -149,36 +145,18 @@ class Segmenter:
     def _maps(
         self, prepared: Iterator[tuple[Any, Prepared]], size: int
     ) -> Iterator[tuple[Any, Prepared, np.ndarray]]:
-        network = None
         while chunk := list(islice(prepared, size)):
-            if network is None:
-                network = self._folded_network() if len(chunk) > 1 else self.network
-            maps = self._predict(network, [ready for _, ready in chunk])
+            maps = self._predict([ready for _, ready in chunk])
             for (item, ready), values in zip(chunk, maps, strict=True):
                 yield item, ready, values
 
-    def _folded_network(self) -> keras.Model:
-        """Return the network with its batch normalisations folded, for the present weights."""
-        if not self.in_keras:
-            return self.network
-        from unet_lib.model import fold_batch_norm
-
-        network, weights = self.network, self.network.get_weights()
-        if (
-            not self._folded
-            or self._folded[0] is not network
-            or not all(map(np.array_equal, self._folded[1], weights))
-        ):
-            self._folded = network, weights, fold_batch_norm(network)
-        return self._folded[2]
-
-    def _predict(self, network: keras.Model, prepared: Sequence[Prepared]) -> np.ndarray:
+    def _predict(self, prepared: Sequence[Prepared]) -> np.ndarray:
         batch = np.stack([ready.image for ready in prepared])
-        batch = np.repeat(batch, network.input_shape[-1], axis=-1)
+        batch = np.repeat(batch, self.network.input_shape[-1], axis=-1)
         # Two batch shapes only, 1 and full: a compiled backend makes a program for each.
         if 1 < len(prepared) < self.batch_size:
             batch = np.pad(batch, [(0, self.batch_size - len(batch)), *[(0, 0)] * 3])
-        values = np.asarray(network.predict_on_batch(batch))[: len(prepared), ..., 0]
+        values = np.asarray(self.network.predict_on_batch(batch))[: len(prepared), ..., 0]
         return values.astype(np.float32, copy=False)
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The U-Net and its settings."""
 
 from unet_lib.model.encoders import ENCODERS, Encoder
-from unet_lib.model.folding import fold_batch_norm
 from unet_lib.model.summary import NetworkSummary, summarise_network
 from unet_lib.model.unet import UNetConfig, build_unet
 
@@ -11,6 +10,5 @@ __all__ = [
     "NetworkSummary",
     "UNetConfig",
     "build_unet",
-    "fold_batch_norm",
     "summarise_network",
 ]

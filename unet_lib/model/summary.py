@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import keras
 
-from unet_lib.model.folding import layer_sources
-
 
 @dataclass(frozen=True)
 class Level:
@@ -154,7 +152,9 @@ def _multiply_adds(layer: keras.layers.Layer) -> int | None:
 
 def _receptive_field(network: keras.Model) -> float:
     """Follow one output pixel back: most pixels in a row of each layer that reach it."""
-    sources = layer_sources(network)
+    made = {id(x): o.name for o in network.operations for x in keras.tree.flatten(o.output)}
+    inputs = {o.name: o.input for o in network.operations} | {"": network.outputs}
+    sources = {name: [made[id(x)] for x in keras.tree.flatten(of)] for name, of in inputs.items()}
     reached = dict.fromkeys(sources, 0) | dict.fromkeys(sources[""], 1)
     for layer in reversed(network.operations):  # in the order in which they compute
         count = _pixels_before(layer, reached[layer.name])
