@@ -84,7 +84,9 @@ def refused(capsys, arguments, *words):
 
 
 @pytest.mark.slow
-def test_the_real_program(tmp_path):
+def test_the_real_program(tmp_path, phantoms, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+
     def program(*arguments):
         command = [sys.executable, "-m", "unet_lib", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -95,6 +97,11 @@ def test_the_real_program(tmp_path):
     ended = program("check", str(tmp_path / "absent"))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert f"unet_lib check: {tmp_path / 'absent'}: no such folder" in ended.stderr
+    tiny = ("--epochs", "1", "--size", "32", "--filters", "4", "--depth", "2")
+    ended = program("train", str(phantoms), *tiny, "--out", str(tmp_path / "run"))
+    bars = ("reading: ", "training: ", "tuning threshold: ")  # and nothing of TensorFlow
+    assert ended.returncode == 0 and ended.stderr
+    assert all(line.startswith(bars) for line in ended.stderr.splitlines() if line)
 
 
 def test_help_of_each_command(capsys):
