@@ -363,7 +363,7 @@ def test_decoded_images_on_a_full_disk(small_disk, phantoms, monkeypatch):
     (disk, change), cases = small_disk, find_cases(phantoms)[:6]
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     change("size=1m")
+    assert PreparedCases(cases, Preprocessing(64), memory_mb=0).on_disk
     with pytest.raises(WriteError, match="decoded images of 2 MB: cannot be written"):
         PreparedCases(cases, Preprocessing(256), memory_mb=0)
-    assert PreparedCases(cases, Preprocessing(64), memory_mb=0).on_disk
     assert list(disk.iterdir()) == []

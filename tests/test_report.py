@@ -76,7 +76,7 @@ def test_rows_of_lesion_images_are_those_of_the_table(index):
     pieces, found = row["components_found"], table.column("components_found").sum()
     assert pieces.n == table.column("components").sum() and pieces.mean == found / pieces.n
     false = table.column("false_components")
-    assert row["false_components"] == group_bootstrap(false, table.groups)
+    assert repr(row["false_components"]) == repr(group_bootstrap(false, table.groups))  # with nan
 
 
 def test_pooled_rows_are_of_the_images_that_they_name():
@@ -268,7 +268,7 @@ GOOD, POOR = make_fold(0, 1.0).table, make_fold(0, 0.0, seed=1).table
 
 def test_differences_are_those_of_the_same_images_in_any_order():
     shuffled = CaseTable(sorted(POOR, key=lambda case: case.name[::-1]))
-    assert compare(GOOD, shuffled) == compare(GOOD, POOR)
+    assert repr(compare(GOOD, shuffled)) == repr(compare(GOOD, POOR))  # with nan
     rows = {row.score: row for row in compare(GOOD, POOR)}
     assert list(rows) == [
         *("dice", "iou", "precision", "recall", "missed", "components_found", "surface_dice"),
