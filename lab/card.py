@@ -23,7 +23,7 @@ from unet_lib.metrics.intervals import group_bootstrap
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.provenance import Provenance
 from unet_lib.report.markdown import NO_INTERVAL
-from unet_lib.training import CrossValidation, load_crossvalidation
+from unet_lib.training import CrossValidation, TrainingConfig, load_crossvalidation
 from unet_lib.weights import export_into_model, load_segmenter
 from unet_lib.weights.folder import CARD, IN_ONNX, MONITOR, SETTINGS, WEIGHTS, settings_digest
 
@@ -56,7 +56,7 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         "`segmenter.json`",
         "training": f"{recipe.epochs} epochs, cross-entropy + Dice, AdamW, cosine, moving average "
         f"of the weights; every setting: `{place(results[0])}/crossvalidation.json`",
-        "chosen on": _chosen_on(settings, model),
+        "chosen on": _chosen_on(settings, model, recipe),
         "licence": "MIT; ImageNet weights of the encoder: Apache-2.0 (Google); data: see Citation",
     }
     one = fold is not None
@@ -67,12 +67,15 @@ def write_card(folder: Path, results: Sequence[CrossValidation]) -> Path:
         + all_tables(scored, name=model.name, audited=name == "BUSI")
         for name, scored in scores.items()
     ]
+    which = _ONE_FOLD
+    if "," in tested:
+        which = _FIXED if recipe.threshold else _CHOSEN
     warnings = dict.fromkeys(line for f in results for line in f.provenance.banner.splitlines())
     text = _TEXT.format(
         name=model.name,
         banner="".join(f"\n> **{line}**\n" for line in warnings),
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        whose="" if one else _OTHERS.format(which=_ALL_FOLDS if "," in tested else _ONE_FOLD),
+        whose="" if one else _OTHERS.format(which=which),
         tables="\n".join(parts),
         transfer=TRANSFER.read_text(encoding="utf-8") if TRANSFER.is_file() else "not measured\n",
         own=f"outside the test part of fold {fold}: it was trained on them"
@@ -130,11 +133,13 @@ def _network(config: UNetConfig) -> str:
     )
 
 
-def _chosen_on(settings: dict, model: Provenance) -> str:
+def _chosen_on(settings: dict, model: Provenance, recipe: TrainingConfig) -> str:
     words = {"minimum_area": "of the image", "minimum_peak": "probability"}
     kept = [f"{k.replace('_', ' ')} {v:g} {words[k]}" for k, v in settings["cleaning"].items() if v]
     cleaning = "cleaning: " + ", ".join(kept) if kept else "no cleaning"
     threshold = f"threshold {settings['threshold']:g}, {cleaning}"
+    if recipe.threshold:
+        return f"nothing: {recipe.epochs} epochs, {threshold}, as the recipe fixes them"
     if model.fold is None:
         return (
             f"nothing: all epochs of the recipe; {threshold} from the validation parts in "
@@ -173,7 +178,8 @@ _OTHERS = """
 The scores below are those of the recipe: of networks that had not seen the images. This very
 network was trained on all of them, so no image of these sets can score it. {which}
 """
-_ALL_FOLDS = """In the five folds each
+_FIXED = "In the five folds each\npicture is tested once."
+_CHOSEN = """In the five folds each
 picture is tested once and chose a threshold in another fold, so they too are a little flattered."""
 _ONE_FOLD = """Only one fold
 was trained: one network on one part of each set; another training may differ by some hundredths."""
@@ -197,13 +203,13 @@ part of fold k. Only rows of the same images can be compared:
 {transfer}
 ## Where it fails
 
-What the worst images have in common, in numbers: `docs/failure_atlas.md`. It marks something on
-some images without a lesion.
+What the worst images have in common, in numbers: `docs/failure_atlas.md`. How often it
+marks something on an image without a lesion stands above.
 
 ## Do not use it
 
 for patients; to score {data} {own}; on other organs, on Doppler or elastography. Expect lower
-scores on other scanners: score twenty outlined pictures of yours first (`unet score`).
+scores on other scanners: judge it on twenty outlined pictures of yours first (`unet site`).
 BUSI comes from one hospital and has no patient identifiers: near-duplicate pictures were kept
 apart, patients cannot be.
 

@@ -36,6 +36,7 @@ STARTS = "python|make|pip|unet|pytest|labelme|tensorboard|srun|export|\\.venv/bi
 NOT_RUN = {  # how a command of the README or of docs begins, and why it is not run here
     "make": "minutes, or real data",
     "pip install": "the network",
+    "python3 -m venv": "an environment: tests/test_install.py",
     "pytest --agree": "writes the agreed texts",
     "labelme": "a window, of another project",
     "tensorboard": "a server, of another project",

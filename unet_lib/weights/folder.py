@@ -196,6 +196,8 @@ def find_folder(model: str | Path) -> Path:
         f"{model}: neither a model folder (with {SETTINGS} and {WEIGHTS}), nor a finished run "
         f"(with model/), nor a registered name. Registered: "
         f"{', '.join(registered_models()) or 'none'}."
+        + " The others come with a clone: pip install -e . in it."
+        * (REGISTRY.parent.name == "shipped")
     )
 
 
