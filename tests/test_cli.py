@@ -409,6 +409,22 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
     assert "4 images, 0 without a lesion found" in shown and "Not a medical device" in shown
 
 
+def test_segment_at_another_operating_point(constant, tmp_path, capsys):
+    """The network says .75 everywhere, so either limit above it empties the mask."""
+    folder = images(tmp_path / "in", "a.png")
+    for number, (option, value, empty) in enumerate(
+        [("--threshold", "0.7", False), ("--threshold", "0.8", True)]
+        + [("--minimum-peak", "0.7", False), ("--minimum-peak", "0.8", True)]
+    ):
+        out = tmp_path / str(number)
+        assert segment(constant[0], out, folder, option, value) == 0
+        assert (lesions(out)[0]["lesion"] == "0") == empty
+    for option, words in (("--threshold", "between 0 and 1"), ("--minimum-peak", "minimum_peak")):
+        assert segment(constant[0], tmp_path / "no", folder, option, "1.5") == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_dicom_frames_millimetres_and_no_patient(constant, tmp_path, capsys):
     """A cine and a still without ending; what the header says of the patient goes nowhere."""
     folder, out = tmp_path / "in", tmp_path / "out"
