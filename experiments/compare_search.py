@@ -1,6 +1,6 @@
 """Print the table of the search in README.md from the finished trainings of a folder.
 
-Usage: PYTHONPATH=. python experiments/compare_search.py [experiments/search2]
+Usage: PYTHONPATH=. python experiments/compare_search.py [experiments/search2 [BASE]]
 """
 
 import csv
@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[tuple[str, str, int], Training]:
     return trainings
 
 
-def difference(trainings: dict, candidate: str, against: str = "base") -> dict[str, tuple]:
+def difference(trainings: dict, candidate: str, against: str) -> dict[str, tuple]:
     """By home set: mean difference of each image over the seeds of both, groups, seeds."""
     ways = {}
     for home in OTHER:
@@ -61,15 +61,15 @@ def interval(ways: dict[str, tuple], spread: float) -> Interval:
     return Interval(over.mean, over.mean - low, over.mean + high, over.n, over.groups)
 
 
-def main(folder: Path) -> None:
-    """Print one row a training, then one a candidate."""
+def main(folder: Path, base: str = "base") -> None:
+    """Print one row a training, then one a candidate against the base."""
     trainings = read(folder)
     print("| training | threshold | home Dice (missed) | normals empty | other set (missed) |")
     print("|---|---|---|---|---|")
     seeds: dict[str, list[float]] = {home: [] for home in OTHER}
     for (candidate, home, seed), (result, _) in trainings.items():
         own, other = result["scores"][home], result["scores"][OTHER[home]]
-        if candidate == "base":
+        if candidate == base:
             seeds[home].append(other["lesion_dice"])
         normals = own if own["normals"] else other
         shown = [f"{s['lesion_dice']:.3f} ({s['missed']} of {s['lesions']})" for s in (own, other)]
@@ -78,11 +78,11 @@ def main(folder: Path) -> None:
         print(f"| {name} | {result['threshold']} | {shown[0]} | {empty} | {shown[1]} |")
     spreads = [np.std(values, ddof=1) for values in seeds.values() if len(values) > 1]
     spread = float(np.mean(spreads)) if spreads else math.nan
-    print(f"\nStandard deviation of the base's seeds on the other set: {spread:.4f}")
+    print(f"\nStandard deviation of {base}'s seeds on the other set: {spread:.4f}")
     print("\n| candidate | BUSI to BUS-BRA | BUS-BRA to BUSI | mean of the ways (95 % interval) |")
     print("|---|---|---|---|")
-    for candidate in dict.fromkeys(c for c, _, _ in trainings if c != "base"):
-        if not (ways := difference(trainings, candidate)):
+    for candidate in dict.fromkeys(c for c, _, _ in trainings if c != base):
+        if not (ways := difference(trainings, candidate, base)):
             continue
         cells = [f"{ways[h][0].mean():+.4f}" if h in ways else "-" for h in OTHER]
         mean = interval(ways, 0.0 if math.isnan(spread) else spread)
@@ -91,4 +91,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "experiments/search2"))
+    main(Path(*sys.argv[1:2] or ["experiments/search2"]), *sys.argv[2:3])
