@@ -4,30 +4,37 @@ r"""What the command `site` promises, on hospitals that exist.
     python -m experiments.site tune experiments/site BUSBRA <BUS-BRA> --model <trained on BUSI> \
         --groups 20 50 100 --draws 5 --runs runs/site
     python -m experiments.site table experiments/site
+    python -m experiments.site draw experiments/site
 
 score: every image's Dice at every threshold. tune: sites drawn from folds 1 to 4 without
 replacement, fitted as the command does and tested on the rest of these folds; `--fold0` draws and
 tests in fold 0, where the settings were fixed. table: 1,000 sites a size drawn with replacement.
+draw: `docs/site_gain.png`, what the fitted weights gained.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from unet_lib import site
 from unet_lib.dataset import COMMITTED_FOLDS, Folds, find_cases
 from unet_lib.files import write_atomic
 from unet_lib.inference import evaluate_cases
 from unet_lib.metrics.intervals import group_bootstrap
+from unet_lib.plots import save_figure
+from unet_lib.plots.figure import BLUE, NARROW, VERMILION, add_legend, new_figure
 from unet_lib.provenance import Provenance
 from unet_lib.report.markdown import table
 from unet_lib.training.result import THRESHOLDS
 from unet_lib.weights import load_segmenter
 
+FIGURE = Path(__file__).parents[1] / "docs/site_gain.png"
 SIZES, DRAWS = (10, 20, 50, 100, 200), 1000
 TUNED = ("network", "groups", "draw", "images", "rest", "gain", "low", "high", "before", "after")
 
@@ -133,15 +140,50 @@ def write_table(options: argparse.Namespace) -> None:
     write_atomic(options.out / "table.md", text + "\n")
 
 
+def plot_gains(path: Path) -> Figure:
+    """Plot what fitted weights gained on the rest of the set against the pictures of the site."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    title, data = (
+        "Gain of weights fitted to a site",
+        Provenance(data="BUS-BRA", split="folds 1 to 4"),
+    )
+    details = "a dot: one drawn site, tested on the rest", "network trained on BUSI alone"
+    figure, panels = new_figure(NARROW, 2.6, title, data, *details, model=False)
+    axes, by_size = panels.subplots(), defaultdict(list)
+    for row in rows:
+        by_size[row["groups"]].append(
+            (int(row["images"]), float(row["after"]) - float(row["before"]))
+        )
+    for sites in by_size.values():
+        axes.plot(*zip(*sites, strict=True), "o", color=BLUE, alpha=0.5)
+    means = np.array(sorted(np.mean(sites, 0).tolist() for sites in by_size.values()))
+    axes.plot(*means.T, "-_", color=VERMILION, markersize=14, label="mean of the drawn sites")
+    axes.set(
+        xlabel="outlined pictures of the site",
+        ylabel="gain in Dice",
+        xlim=(0, 200),
+        ylim=(0, 0.07),
+    )
+    axes.grid(alpha=0.3)
+    add_legend(panels)
+    return figure
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Write the figure of the README."""
+    print(save_figure(plot_gains(options.out / "tuned.csv"), FIGURE))
+
+
 def main() -> None:
-    """Run one of the three parts."""
+    """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(required=True)
-    for name, run in {"score": score, "tune": tune, "table": write_table}.items():
+    for name, run in {"score": score, "tune": tune, "table": write_table, "draw": draw}.items():
         sub = parts.add_parser(name)
         sub.set_defaults(run=run)
         sub.add_argument("out", type=Path)
-        if name != "table":
+        if name in ("score", "tune"):
             sub.add_argument("set", choices=list(COMMITTED_FOLDS))
             sub.add_argument("folder")
             sub.add_argument("--model", required=True)

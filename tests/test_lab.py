@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import wilcoxon
 from test_experiments import RECIPE
 
-from experiments import transfer
+from experiments import site, transfer
 from lab import card, hero, hub, ledger, reproduce, tables
 from lab.compact_weights import rounded
 from lab.failure_atlas import measure
@@ -23,6 +23,7 @@ from unet_lib.inference import Segmenter
 from unet_lib.metrics import LESION_IMAGES, Evaluation, join_tables
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantoms
+from unet_lib.plots import save_figure
 from unet_lib.provenance import PHANTOM_BANNER
 from unet_lib.source import open_dataset
 from unet_lib.training import crossvalidate, load_crossvalidation
@@ -157,12 +158,19 @@ def test_published_tables_captions_and_figures_are_those_of_today(tmp_path, name
         assert (tmp_path / page).read_text() == (published / page).read_text(), page
     figures = {path.name for path in (tmp_path / "test").glob("*.png")}
     assert figures == {path.name for path in (published / "test").glob("*.png")}
-    for figure in figures:  # but for the rounding of another machine
-        old, new = (
-            np.asarray(Image.open(folder / "test" / figure).convert("L"), int)
-            for folder in (published, tmp_path)
-        )
-        assert old.shape == new.shape and (abs(old - new) > 40).mean() < 0.005, figure
+    for figure in figures:
+        assert alike(published / "test" / figure, tmp_path / "test" / figure), figure
+
+
+def alike(*paths):
+    """Whether two figures are the same but for the rounding of another machine."""
+    old, new = (np.asarray(Image.open(path).convert("L"), int) for path in paths)
+    return old.shape == new.shape and (abs(old - new) > 40).mean() < 0.005
+
+
+def test_the_figure_of_fitted_sites_is_that_of_today(tmp_path):
+    figure = site.plot_gains(PUBLISHED / "site/tuned.csv")
+    assert alike(site.FIGURE, save_figure(figure, tmp_path / "gain.png"))
 
 
 @pytest.mark.keras
