@@ -161,7 +161,9 @@ def test_images_without_mask_masks_without_image_and_two_of_a_name(tiny_busi, tm
         ("benign (3)",),
     ]
     (tiny_busi / "malignant" / "malignant (2).png").unlink()
-    refuse(tiny_busi, r"malignant \(2\)_mask\.png: mask without an image of the same name\. Add")
+    refuse(
+        tiny_busi, r"malignant \(2\)_mask\.png: mask without an image of the same name \(images: "
+    )
     pair(tmp_path / "x")
     for number in range(8):
         write_png(tmp_path / "x" / "images" / f"c{number}.png", PIXELS)

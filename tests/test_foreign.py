@@ -255,9 +255,9 @@ def test_heads_and_channels(name, channels, tmp_path):
     np.testing.assert_allclose(found.segmenter().probabilities(grey), expected, atol=1e-5)
 
 
-def speckle(side):
+def speckle(side, seed):
     """Pictures with a dark ellipse (N, S, S, 1) in [0, 255], and their masks."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     pictures = rng.rayleigh(60, (12, side, side)).clip(0, 255)
     y, x = np.mgrid[:side, :side]
     masks = np.stack([
@@ -265,13 +265,13 @@ def speckle(side):
         + ((x - rng.integers(20, 44)) / rng.integers(7, 15)) ** 2 < 1
         for _ in pictures
     ])  # fmt: skip
-    return np.where(masks, 0.3 * pictures, pictures).astype("u1"), masks
+    return np.where(masks, 0.3 * pictures, pictures).astype("u1")[..., None], masks
 
 
 MEANS, DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-SCALINGS = {
+SCALINGS = {  # of pictures (N, S, S, 1) in [0, 255]
     "unit": lambda x: x / 255,
-    "bytes": lambda x: x,
+    "bytes": lambda x: x * 1.0,
     "symmetric": lambda x: x / 127.5 - 1,
     "imagenet": lambda x: (x / 255 - MEANS) / DEVIATIONS,
     "caffe": lambda x: x - np.array([103.939, 116.779, 123.68]),
@@ -286,40 +286,86 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("network", "scaling"),
-    [
-        pytest.param(n, s, marks=[] if n == "plain" and s in ("set", "caffe") else pytest.mark.slow)
-        for n in NETWORKS for s in SCALINGS
-    ],
-)  # fmt: skip
-def test_input_values_are_settled_or_said_not_to_be(network, scaling, tmp_path):
+def fitted(network):
+    """A network that finds the ellipses of standardised pictures."""
     keras.utils.set_random_seed(1)
-    pictures, masks = speckle(64)
-    batch = pictures[..., None].astype("float32")
-    if scaling in ("imagenet", "caffe"):
-        batch = np.repeat(batch, 3, -1)
-    batch = SCALINGS[scaling](batch).astype("float32")
-    model = NETWORKS[network](batch.shape[-1])
-    model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy")
+    pictures, masks = speckle(64, 3)
+    model = NETWORKS[network](1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.8
+    model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy", jit_compile=False)
+    batch = SCALINGS["set"](pictures)
     model.fit(batch, masks[..., None].astype("float32"), batch_size=4, epochs=40, verbose=0)
+    return model
+
+
+def wanting(model, network, scaling):
+    """The same network for other input values: what the values were goes into its first layers.
+
+    Only where "image" takes each picture's own mean and deviation it gives other outputs.
+    """
+    pictures, _ = speckle(64, 3)
+    ends = np.array([pictures.min(), pictures.max()], "float64")
+    standard = (ends - pictures.mean()) / pictures.std()
+    values = standard[:, None]
+    if scaling not in ("set", "image"):
+        values = SCALINGS[scaling](ends[:, None])
+    factor = np.ptp(standard) / (values[1] - values[0])  # (channels,)
+    offset = standard[0] - (factor * values[0]).mean()
+    other = NETWORKS[network](len(factor))
+    for old, new in zip(model.layers, other.layers, strict=True):
+        arrays = old.get_weights()
+        if isinstance(old, keras.layers.Conv2D) and old.input is model.input:
+            kernel, bias = arrays
+            arrays = [kernel * factor[:, None] / len(factor), bias + offset * kernel.sum((0, 1, 2))]
+        new.set_weights(arrays)
+    return other
+
+
+def settled(model, scaling, folder, ending=".keras"):
+    """Load a network on pictures that it was not fitted to: its own Dice, Dice here, and doubt."""
+    pictures, masks = speckle(64, 4)
     cases = []
-    for index, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
-        image = write_png(tmp_path / f"{index}.png", picture)
-        truth = write_png(tmp_path / f"{index}_mask.png", np.uint8(255 * mask))
+    for index, (picture, mask) in enumerate(zip(pictures[..., 0], masks, strict=True)):
+        image = write_png(folder / f"{index}.png", picture)
+        truth = write_png(folder / f"{index}_mask.png", np.uint8(255 * mask))
         cases.append(Case(str(index), "benign", image, (truth,), str(index)))
-    model.save(tmp_path / "m.keras")
+    path = folder / f"m{ending}"
+    (model.save if ending == ".keras" else model.save_weights)(path)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        found = load_foreign_weights(tmp_path / "m.keras", cases, keep_aspect=False, progress=False)
-    own = dice(model.predict_on_batch(batch)[..., 0] >= 0.5, masks)
+        found = load_foreign_weights(path, cases, keep_aspect=False, progress=False)
+    own = dice(model.predict_on_batch(SCALINGS[scaling](pictures))[..., 0] >= 0.5, masks)
     segmenter = found.segmenter()
     here = dice(np.stack([segmenter.segment(c.image_path).mask for c in cases]), masks)
-    assert here > own - 0.02 or found.not_settled
-    assert here > own - 0.02 or network != "plain"
     assert bool(found.not_settled) == any("not settled" in str(w.message) for w in seen)
     banner = evaluate_cases(segmenter, cases, progress=False).provenance.banner
     assert ("NETWORK FROM ELSEWHERE" in banner) == bool(found.not_settled)
+    return own, here, found.not_settled
+
+
+def test_input_values_are_settled_or_said_not_to_be(tmp_path):
+    model = fitted("added skips")
+    for scaling in ("bytes", "caffe"):
+        own, here, _ = settled(wanting(model, "added skips", scaling), scaling, tmp_path)
+        assert here > own - 0.02 > 0.8
+
+
+@pytest.mark.slow
+def test_input_values_of_most_networks_are_settled(tmp_path):
+    reached, pairs = 0, []
+    for network in NETWORKS:
+        model = fitted(network)
+        for scaling in SCALINGS:
+            one = wanting(model, network, scaling)
+            own, here, doubt = settled(one, scaling, tmp_path)
+            reached += here > own - 0.02
+            pairs.append((network, scaling, own, here, doubt))
+            assert own > 0.9, pairs[-1]  # else anything would do
+            assert here > own - 0.02 or doubt, pairs[-1]
+    print(*pairs, sep="\n")
+    assert reached >= len(pairs) * 20 / 24, pairs
 
 
 def dice(ours, truths):

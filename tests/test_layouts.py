@@ -320,6 +320,16 @@ def test_faults_are_named(tmp_path, build, change, words):
         find_cases(folder)
 
 
+def test_a_table_may_name_paths_of_windows(tmp_path):
+    folder = bus_bra(tmp_path / "x")
+    before = [(case.name, case.mask_paths) for case in find_cases(folder)]
+    table = folder / "bus_data.csv"
+    table.write_text(
+        table.read_text().replace("bus_", r"C:\set\Images\bus_").replace("-l,", "-l.png,")
+    )
+    assert [(case.name, case.mask_paths) for case in find_cases(folder)] == before
+
+
 def test_several_sets_and_an_npz_are_no_folder(tmp_path):
     bus_bra(tmp_path / "BUSBRA"), bus_uclm(tmp_path / "BUS-UCLM")
     with pytest.raises(DatasetError, match="several data sets, BUSBRA, BUS-UCLM; name one"):

@@ -59,6 +59,11 @@ def link(root, image, _):
     return "1 links that lead nowhere (elsewhere.png)"
 
 
+def link_to_folder(root, image, _):
+    (image.parent / "more of them").symlink_to(root.parent)
+    return "1 links to folders, which are not followed (more of them)"
+
+
 def twice(root, image, _):
     Image.open(image).save(image.with_suffix(".webp"))
     return image.with_suffix(".webp").name
@@ -78,6 +83,7 @@ SPOILT = {  # what is done to a tree and what has to be said of it
     "misspelt": misspelt,
     "loose": lambda root, image, _: write_png(root / "lost and found.png", np.eye(9) * 255).name,
     "link": link,
+    "link to folder": link_to_folder,
     "no mask": lambda root, image, mask: mask.unlink() or image.stem,
     "no image": lambda root, image, mask: image.unlink() or mask.stem,
     "empty class": lambda root, *_: (root / "normal").mkdir() or "normal",
@@ -117,6 +123,53 @@ def test_pictures_are_known_by_their_content(tmp_path, layout, ending):
     assert said_of(tmp_path) == ""
     for case, pair in zip(find_cases(tmp_path), before, strict=True):
         np.testing.assert_array_equal(np.dstack(load_case(case)), np.dstack(pair))
+
+
+MASK_NAMES = (
+    "{}-mask", "{}_Mask", "{} mask", "{}.mask", "{} (mask)", "{}_mask (1)", "{}_mask1", "{}_gt",
+    "{}-GT", "{}_seg_2", "{}_segmentation", "{}_groundtruth", "{}_label", "{}_annotation",
+    "mask_{}", "GT-{}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASK_NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masks_are_known_by_their_names(tmp_path, layout, name):
+    for image, mask in tree(tmp_path, layout):
+        mask.rename(mask.with_stem(name.format(image.stem)))
+    if (tmp_path / "malignant").is_dir():
+        (tmp_path / "malignant").rename(tmp_path / "normal")  # where an image needs no mask
+    cases = find_cases(tmp_path)
+    assert len(cases) == 4 and all(load_case(case)[1].any() for case in cases)
+
+
+def test_spaces_of_other_kinds_are_spaces(tmp_path):
+    for image, mask in tree(tmp_path, "images and masks"):
+        image.rename(image.with_stem(f"scan {image.stem}"))
+        mask.rename(mask.with_stem(f"scan\N{NO-BREAK SPACE} {mask.stem} "))
+    assert [len(case.mask_paths) for case in find_cases(tmp_path)] == [1] * 4
+
+
+def test_masks_without_image_are_told_with_the_names_of_images(tmp_path):
+    for _, mask in tree(tmp_path, "images and masks"):
+        mask.rename(mask.with_stem(f"m0{mask.stem}"))
+    with pytest.raises(DatasetError, match=r"m0benign1\.png.*images: 'benign1', 'b"):
+        find_cases(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_one_of_the_errors(tmp_path, monkeypatch, capsys):
+    closed = tree(tmp_path)[0][0]
+    for where in ("builtins.open", "io.open"):
+        real = open
+
+        def refusing(path, *rest, real=real, **more):
+            if str(path) == str(closed):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *rest, **more)
+
+        monkeypatch.setattr(where, refusing)
+    assert main(["check", str(tmp_path)]) == 1
+    assert f"{closed}: cannot be opened (Permission denied)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

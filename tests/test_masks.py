@@ -283,6 +283,18 @@ def test_a_large_lesion_is_read_where_the_set_is_clear_and_check_warns(tmp_path)
     assert "2.png: marks 71 % of the border" in report.to_markdown()
 
 
+def test_a_negative_among_clear_masks_is_refused(tmp_path):
+    rng = np.random.default_rng(6)
+    truths = [draw_truth(rng, False) for _ in range(6)]
+    cases = write_set(tmp_path, "0 and 255", [*truths[:2], ~truths[2], *truths[3:5], ~truths[5]])
+    for index, (case, truth) in enumerate(zip(cases, truths, strict=True)):
+        if index in (2, 5):
+            with pytest.raises(ImageError, match="marks 100 % of the border"):
+                load_case(case)
+        else:
+            np.testing.assert_array_equal(load_case(case)[1], truth)
+
+
 @pytest.mark.parametrize("way", ["inverted", "all white"])
 def test_a_set_of_negatives_is_refused_with_what_was_seen(tmp_path, way):
     rng = np.random.default_rng(5)

@@ -228,7 +228,7 @@ def write_json(path: str | Path, values: Any) -> Path:
 def kind_of(start: bytes) -> str:
     """Say what a file is that often lies under another's name, by its first bytes."""
     kinds = (kind for begins, kind in _KINDS.items() if start.lstrip().startswith(begins))
-    return next(kinds, "a file of another kind")
+    return next(kinds, "a file of another kind") if start else "an empty file"
 
 
 def sha256(path: str | Path) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unet_lib.cli.models import add_model, check_out, load_model
+from unet_lib.dataset.layouts import MASK, OUTPUT
 
 # The last: the masks of BrEaST, which lie among its images.
 _RESULT_OR_MASK = re.compile(
-    r".+_(pred|overlay|(masks?|segmentation)(_\d+)?)|case\d+_(tumor|other\d+)", re.IGNORECASE
+    rf"{OUTPUT.pattern}|{MASK.pattern}|case\d+_(tumor|other\d+)", re.IGNORECASE
 )
 
 _SEGMENT = """\

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from unet_lib.dataset.cases import LABELS, Case, DatasetError, natural_key, read_table
@@ -14,12 +14,17 @@ from unet_lib.images import IMAGE_SUFFIXES, is_outline, is_picture, outlines_in,
 
 BUSI_NAME = "Dataset_BUSI_with_GT"
 
-OUTPUT = re.compile(r".+_(?:pred|overlay)$", re.IGNORECASE)
+OUTPUT = re.compile(r".+_(?:pred|overlay)", re.IGNORECASE)
 """Names, without ending, of our own results."""
 
 _CLASSES = LABELS[:3]
 _BUSI_NAMES = re.compile(r"(benign|malignant|normal) \(\d+\)")
-_MASK = re.compile(r"(?P<image>.+)_(?:masks?|segmentation)(?:_\d+)?$", re.IGNORECASE)
+_WORD = r"(?:masks?|seg|segmentation|gt|ground[ _-]?truth|label|annotation)"
+MASK = re.compile(
+    rf"{_WORD}[ _.-]+(?P<of>.+)|(?P<image>.+?)[ _.(-]+{_WORD}\)?(?:[ _-]?\(?\d+\)?)?", re.IGNORECASE
+)
+"""Names, without ending, of masks beside their images: ``NAME_mask_1``, ``mask_NAME``."""
+
 _IMAGES = ("images", "image", "imgs", "jpegimages")  # also as of VOC, CVAT and labelme2voc
 _MASKS = ("masks", "mask", "labels", "label", "gt", "segmentationclass", "segmentationclasspng")
 _MANY = 5  # names shown in one message
@@ -72,7 +77,12 @@ def pictures(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
         stem = picture_name(path)
-        if stem.startswith(".") or OUTPUT.match(stem) or not path.is_file() or not is_picture(path):
+        if (
+            stem.startswith(".")
+            or OUTPUT.fullmatch(stem)
+            or not path.is_file()
+            or not is_picture(path)
+        ):
             continue
         if stem in files:
             raise DatasetError(
@@ -90,8 +100,10 @@ def refuse(names: Iterable[str | Path], what: str) -> None:
         raise DatasetError(f"{', '.join(map(str, names[:_MANY]))}{more}: {what}")
 
 
-def _refuse_orphans(masks: Iterable[Path]) -> None:
-    refuse(masks, "mask without an image of the same name. Add the image, or remove the mask.")
+def _refuse_orphans(masks: Iterable[Path], images: Iterable[str]) -> None:
+    named = ", ".join(map(repr, list(images)[:_MANY])) or "none"
+    text = f"mask without an image of the same name (images: {named}). Add the image, rename, or "
+    refuse(masks, f"{text}remove the mask.")
 
 
 # --- class folders, images beside masks ------------------------------------------------------
@@ -106,7 +118,7 @@ def _class(folder: Path, label: str) -> list[Case]:
     if _pair(folder):
         return _images_and_masks(folder, label)
     files = pictures(folder)
-    masks = {stem: path for stem, path in files.items() if _MASK.match(stem)}
+    masks = {stem: path for stem, path in files.items() if MASK.fullmatch(stem)}
     images = {stem: path for stem, path in files.items() if stem not in masks}
     return _matched(images, masks, outlines_in(folder), label)
 
@@ -139,20 +151,20 @@ def _matched(
 ) -> list[Case]:
     """Give every image its masks, or else its outlines: ``NAME``, ``NAME.jpg``, ``NAME_mask_1``.
 
-    Capitals are told apart only where two images differ in them alone.
+    Capitals are told apart only where two images differ in them alone; see `MASK`.
     """
     owned: dict[str, list[Path]] = {stem: [] for stem in images}
     lower = {stem.casefold(): stem for stem in images}
     orphans = [path for stem, path in outlines.items() if stem not in images]
     for stem, path in masks.items():
-        match = _MASK.match(stem)
-        owner = match["image"] if match and stem not in images else stem
+        match = MASK.fullmatch(stem)
+        owner = match["image"] or match["of"] if match and stem not in images else stem
         if owner not in images and Path(owner).suffix.lower() in IMAGE_SUFFIXES:
             owner = Path(owner).stem
         if owner not in images and len(lower) == len(images):
             owner = lower.get(owner.casefold(), owner)
         owned.get(owner, orphans).append(path)
-    _refuse_orphans(orphans)
+    _refuse_orphans(orphans, images)
     for stem in outlines.keys() - {stem for stem, paths in owned.items() if paths}:
         owned[stem].append(outlines[stem])
     return [Case(stem, label, path, tuple(owned[stem]), stem) for stem, path in images.items()]
@@ -173,7 +185,7 @@ def from_table(
     Images and masks may lie in one folder; `masks_of` gives the stems of an image's masks.
     """
     rows = [{k: cell.strip() for k, cell in row.items()} for row in read_table(table, columns)]
-    stems = [Path(row[columns[0]]).stem for row in rows]
+    stems = [PureWindowsPath(row[columns[0]]).stem for row in rows]  # either slash
     owned = [list(masks_of(stem, row)) for stem, row in zip(stems, rows, strict=True)]
     used = {mask for masks in owned for mask in masks}
     images, masks = (pictures(folder) for folder in folders)
@@ -196,7 +208,7 @@ def from_table(
             )
         paths = tuple(masks.get(mask, folders[1] / f"{mask}.png") for mask in own)
         cases.append(Case(stem, label, images[stem], paths, stem, patient))
-    _refuse_orphans(path for stem, path in masks.items() if stem not in used)
+    _refuse_orphans((path for stem, path in masks.items() if stem not in used), images)
     return cases
 
 
@@ -254,7 +266,7 @@ def _breast(root: Path) -> list[Case]:
         ("Image_filename", *masks, "Classification"),
         (holders[0], holders[0]),
         lambda stem, row: [
-            Path(name.strip()).stem
+            PureWindowsPath(name.strip()).stem
             for column in masks
             for name in row[column].split("&")
             if name.strip()
@@ -272,7 +284,9 @@ _PAIR = Layout(
 _ONE_FOLDER = Layout(
     "one folder",
     "NAME.png + NAME_mask.png, or + NAME.json of LabelMe, in the folder itself",
-    lambda root: any(_MASK.match(p.stem) or is_outline(p) for p in root.iterdir() if p.is_file()),
+    lambda root: any(
+        MASK.fullmatch(p.stem) or is_outline(p) for p in root.iterdir() if p.is_file()
+    ),
     lambda root: _class(root, "unknown"),
 )
 LAYOUTS = [

@@ -146,7 +146,8 @@ def find_root(folder: Path) -> Path:
             f"python -m lab.medsegbench {folder}"
         )
     if not folder.is_dir():
-        what = "is a file; a folder is needed" if folder.exists() else "no such folder"
+        here = "is a file; a folder is needed (unpack an archive)"
+        what = here if folder.exists() else "no such folder"
         raise DatasetError(f"{folder}: {what}. {expected()}")
     inner = [
         place / layout.unpacks_to
@@ -259,11 +260,12 @@ def left_out(
 ) -> LeftOut:
     """Compare what lies in a folder and in folders within with what was taken of it."""
     taken, lost, reasons = set(taken), [], defaultdict(list)
+    holders = {folder for path in taken for folder in path.parents}
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         if path in taken or any(p.startswith(".") or p in _SYSTEM for p in parts):
             continue
-        if not (path.is_file() or (path.is_symlink() and not path.exists())):
+        if path in holders or not (path.is_file() or path.is_symlink()):
             continue
         reason, may_be_data = _why(path, "/".join(parts[:-1]), results)
         reasons[reason].append(path)
@@ -276,7 +278,8 @@ def _why(path: Path, place: str, results: re.Pattern[str]) -> tuple[str, bool]:
     """Say why a file was not taken, and whether it may belong to the data."""
     ending = path.suffix.lower()
     if not path.is_file():
-        return "links that lead nowhere", True
+        where = "to folders, which are not followed" if path.is_dir() else "that lead nowhere"
+        return f"links {where}", True
     if results.fullmatch(picture_name(path)):
         return "masks or earlier results", False
     if is_picture(path):

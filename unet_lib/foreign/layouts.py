@@ -99,7 +99,7 @@ def read_file(path: str | Path) -> tuple[Contents, dict[str, Any] | None]:
     except WeightsError:
         raise
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise WeightsError(f"{path}: {error.strerror or error}. Give a file of Keras.") from error
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
         raise WeightsError(f"{path}: damaged .keras archive ({error}). Fetch it again.") from error
 

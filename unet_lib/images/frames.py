@@ -64,7 +64,8 @@ def pixel_size(
 def picture_name(path: Path) -> str:
     """Return what a picture is called without its ending, which a DICOM file may lack."""
     name = path.name if path.suffix[1:].isdecimal() else path.stem
-    return normalize("NFC", name)  # a Mac writes accents apart
+    # A Mac writes accents apart; copying from a page leaves spaces of other kinds.
+    return " ".join(normalize("NFC", name).split())
 
 
 def as_grey(pixels: np.ndarray) -> np.ndarray:

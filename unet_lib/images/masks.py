@@ -9,7 +9,8 @@
    darker than a fifth of the other.
 4. A mask is doubtful that has one value other than black, marks more than half of the border or
    three quarters of the picture, has large holes or fills a large rectangle: a negative, an empty
-   one, an outline? It is read as the others of its set, where fewer are doubtful than clear.
+   one, an outline? It is read as the others of its set, where fewer are doubtful than clear, but
+   not a negative by its four corners.
 5. All else is refused, where no rule of the user's (`MaskSet`) says which values are lesion.
 """
 
@@ -173,7 +174,8 @@ class MaskSet:
         doubtful = sum(bool(c.doubt) and not c.is_background(clear) for c in every)
         if own.is_background(clear):
             return ~mask
-        if len(clear) > doubtful and any(map(own.is_like, clear)):
+        negative = mask[np.ix_([0, -1], [0, -1])].all() and not mask.all()
+        if len(clear) > doubtful and any(map(own.is_like, clear)) and not negative:
             return mask
         raise ImageError(
             f"{path}: {doubt}. Whether that is a lesion, a negative or an empty mask in colours, "

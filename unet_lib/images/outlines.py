@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from io import BytesIO
 from math import dist
 from pathlib import Path
@@ -19,9 +20,10 @@ def is_outline(path: Path) -> bool:
     """Whether a file is of LabelMe, by its content."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    with path.open("rb") as file:
+    with suppress(PermissionError), path.open("rb") as file:  # told where it is decoded
         head = file.read(4096).replace(b"\0", b"")  # of UTF-16; the picture may stand behind
-    return head.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"{") and b'"shapes"' in head
+        return head.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"{") and b'"shapes"' in head
+    return False
 
 
 def outlines_in(folder: Path) -> dict[str, Path]:

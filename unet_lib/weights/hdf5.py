@@ -59,8 +59,8 @@ def read_hdf5(path: str | Path, data: bytes | None = None) -> Contents:
             start, size = raw.read(64), raw.seek(0, 2)
         if not start.startswith(_MAGIC):
             raise WeightsError(
-                f"{path}: expected a Keras weights file (HDF5), this is {kind_of(start)}. Download "
-                "it again in a browser and put it in this place."
+                f"{path}: expected a Keras weights file (HDF5), this is {kind_of(start)}. Give "
+                "the file that Keras saved; download it again where this came in its place."
             )
         with h5py.File(source, "r") as file:
             return _read(file, size)
