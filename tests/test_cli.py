@@ -406,7 +406,7 @@ def test_segment_writes_mask_overlay_and_table_at_the_images_size(constant, tmp_
     assert set(files(out)) == written
     shown = capsys.readouterr().out
     assert "model: constant, threshold 0.6, input 32 x 32" in shown
-    assert "4 images, 0 without a lesion found" in shown and "Not a medical device" in shown
+    assert "images: 4; a lesion marked in 4, nothing in 0" in shown and "Not a medical device" in shown
 
 
 def test_segment_at_another_operating_point(constant, tmp_path, capsys):
@@ -435,7 +435,7 @@ def test_dicom_frames_millimetres_and_no_patient(constant, tmp_path, capsys):
     write_dicom(folder / "DICOMDIR", cine)
     assert segment(constant[0], out, folder) == 0
     said = capsys.readouterr()
-    assert "2 images with 4 frames, 0 without" in said.out
+    assert "images: 2 with 4 frames; a lesion marked in 4, nothing in 0" in said.out
     names = ["IM000001", *(f"cine_frame{number:03}" for number in (1, 2, 3))]
     written = [f"{name}_{kind}.png" for name in names for kind in ("overlay", "pred")]
     assert files(out) == [*written, "lesions.csv"]
@@ -488,7 +488,7 @@ def test_nothing_found_is_said(constant, tmp_path, capsys):
     del settings["settings_sha256"]  # else the change is noticed
     (folder / "segmenter.json").write_text(json.dumps(settings))
     assert segment(folder, tmp_path / "o", images(tmp_path / "in", "a.png")) == 0
-    assert "1 images, 1 without a lesion found" in capsys.readouterr().out
+    assert "images: 1; a lesion marked in 0, nothing in 1" in capsys.readouterr().out
     assert [row["lesion"] for row in lesions(tmp_path / "o")] == ["0"]
     assert not cv2.imread(str(tmp_path / "o" / "a_pred.png"), cv2.IMREAD_UNCHANGED).any()
 
@@ -571,7 +571,7 @@ def test_unreadable_images_are_listed_and_all_others_segmented(constant, tmp_pat
         (folder / name).write_bytes((folder / name).read_bytes()[:300])
     assert segment(constant[0], out, folder) == 1
     said = capsys.readouterr()
-    assert "8 images, 0 without a lesion found" in said.out
+    assert "images: 8; a lesion marked in 8, nothing in 0" in said.out
     assert "unet_lib segment: 2 of 10 files could not be read:" in said.err
     assert said.err.count("cannot be decoded") == 2 and len(files(out)) == 2 * 8 + 1
     rows = lesions(out)

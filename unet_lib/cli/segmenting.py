@@ -133,7 +133,8 @@ def _segment(segmenter: Any, paths: Sequence[Path], out: Path) -> int:
     empty = sum(row.get("lesion") == 0 for row in rows)
     count = len(paths) - len(bad)
     more = f" with {len(written)} frames" if len(written) > count else ""
-    print(f"{count} images{more}, {empty} without a lesion found; results in {out}")
+    marked = f"a lesion marked in {len(written) - empty}, nothing in {empty}"
+    print(f"images: {count}{more}; {marked}; masks, overlays and {LESIONS} in {out}")
     if unlike:
         print(
             f"{unlike} of {len(written)} are unlike the training images, see the warnings: "
