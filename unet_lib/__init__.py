@@ -6,6 +6,7 @@ deep-learning backend.
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any
@@ -90,14 +91,15 @@ class _QuietTensorFlow:
                 rest = subprocess.Popen(("grep", "-aEv", notes), stdin=subprocess.PIPE, stdout=2)
             except OSError:
                 return load(module)
-            with rest:
-                error = os.dup(2)
-                os.dup2(rest.stdin.fileno(), 2)
-                try:
-                    load(module)
-                finally:
-                    os.dup2(error, 2)
-                    os.close(error)
+            error = os.dup(2)
+            os.dup2(rest.stdin.fileno(), 2)
+            try:
+                load(module)
+            finally:
+                os.dup2(error, 2)
+                os.close(error)
+                with suppress(subprocess.TimeoutExpired):  # a child begun meanwhile may live on
+                    rest.communicate(timeout=5)
 
         spec.loader.exec_module = load_quietly
         return spec
