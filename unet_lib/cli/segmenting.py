@@ -13,12 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from unet_lib.cli.models import add_model, check_out, load_model
-from unet_lib.dataset.layouts import MASK, OUTPUT
-
-# The last: the masks of BrEaST, which lie among its images.
-_RESULT_OR_MASK = re.compile(
-    rf"{OUTPUT.pattern}|{MASK.pattern}|case\d+_(tumor|other\d+)", re.IGNORECASE
-)
 
 _SEGMENT = """\
 Segment images of any size (PNG, JPEG, BMP, TIFF, WebP, GIF, DICOM). For each, --out gets
@@ -168,8 +162,13 @@ def _images(inputs: Sequence[Path]) -> list[Path]:
 
 def _images_of(item: Path) -> list[Path]:
     from unet_lib.dataset import left_out
+    from unet_lib.dataset.layouts import MASK, OUTPUT
     from unet_lib.images import IMAGE_SUFFIXES, is_picture, picture_name
 
+    # The last: the masks of BrEaST, which lie among its images.
+    unwanted = re.compile(
+        rf"{OUTPUT.pattern}|{MASK.pattern}|case\d+_(tumor|other\d+)", re.IGNORECASE
+    )
     if item.is_file():
         return [item]
     if not item.is_dir():
@@ -177,8 +176,8 @@ def _images_of(item: Path) -> list[Path]:
     files = sorted(path for path in item.iterdir() if path.is_file())
     files = [path for path in files if not path.name.startswith(".")]
     images = [path for path in files if is_picture(path)]
-    chosen = [path for path in images if not _RESULT_OR_MASK.fullmatch(picture_name(path))]
-    left = left_out(item, chosen, _RESULT_OR_MASK)
+    chosen = [path for path in images if not unwanted.fullmatch(picture_name(path))]
+    left = left_out(item, chosen, unwanted)
     if not chosen:
         raise ValueError(
             f"{item}: holds no image; expected files ending with "
