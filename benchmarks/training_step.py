@@ -44,11 +44,12 @@ def keras_steps(settings: dict[str, Any], precision: str) -> Any:
     import keras
 
     from unet_lib import backend
+    from unet_lib.memory import keep_freed_memory
     from unet_lib.model import UNetConfig, unet
     from unet_lib.training import TrainingConfig, compile_network
 
     if settings["ours"]:
-        backend.keep_freed_memory()
+        keep_freed_memory()
     else:
         unet.BatchNormalization = keras.layers.BatchNormalization
     config = UNetConfig(filters=settings["filters"], encoder=settings.get("encoder", "plain"))

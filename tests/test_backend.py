@@ -111,7 +111,7 @@ FAULTS_OF_ALLOCATING = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "keep":
-    from unet_lib.backend import keep_freed_memory
+    from unet_lib.memory import keep_freed_memory
     assert keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(4_000_000)

@@ -6,7 +6,6 @@ A backend is taken from `sys.modules`, never imported for its own sake: Keras ha
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import sys
@@ -180,23 +179,6 @@ def enable_determinism(seed: int) -> None:
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         sys.modules["tensorflow"].config.experimental.enable_op_determinism()
-
-
-@functools.cache
-def keep_freed_memory() -> bool:
-    """Let the C library keep the memory that tensors free; returns whether it took the settings.
-
-    glibc hands large freed blocks back to the kernel at once, so that every step of a training on
-    a CPU gets all its tensors as fresh pages, zeroed one fault at a time: 263,000 faults a step
-    of the default network, and 40 % of the processor's time. Kept memory stays with the process
-    (10 % more at its peak).
-    """
-    # mallopt's options (malloc.h): one arena, no mmap for large blocks, no trimming, larger steps
-    options = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 << 20}
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        return all(mallopt(option, value) for option, value in options.items())
-    return False
 
 
 def fit_input(batches: Sequence[tuple[Any, ...]] | keras.utils.PyDataset) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, repeat, takewhile
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,7 +21,6 @@ from tqdm import tqdm
 from unet_lib.images import (
     Frame,
     ImageError,
-    Prepared,
     Preprocessing,
     as_image,
     name_of,
@@ -26,13 +29,14 @@ from unet_lib.images import (
 )
 from unet_lib.inference.lesions import Cleaning
 from unet_lib.inference.segmentation import Segmentation, check_threshold
+from unet_lib.memory import keep_freed_memory
 from unet_lib.provenance import Provenance
 from unet_lib.shift import ShiftMonitor, ShiftWarning
 
 if TYPE_CHECKING:
     import keras
 
-_FINISHED = 4  # segmentations at full size that wait for the caller
+_KERAS = Lock()  # it computes one batch at a time, on all cores
 
 
 class UnreadableImages(ImageError):
@@ -82,10 +86,7 @@ class Segmenter:
     monitor: ShiftMonitor | None = None
 
     def __post_init__(self) -> None:
-        if self.in_keras:
-            from unet_lib.backend import keep_freed_memory
-
-            keep_freed_memory()
+        keep_freed_memory()
         self.provenance = Provenance.of(self.provenance)
         side = self.preprocessing.size
         shape = tuple(self.network.input_shape[1:3])
@@ -116,48 +117,51 @@ class Segmenter:
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the lesion probabilities, float32 (H, W), of an image (H, W, 1) in [0, 1]."""
-        prepared = self.preprocessing.apply(image)
-        values = self._predict([prepared])[0]
-        return self.preprocessing.restore(values, prepared.geometry)
+        network = self.network if self.in_keras else self.network.on_all_cores
+        return self._probabilities([image], network)[0]
 
     def iter_probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the probabilities of each image (H, W, 1) in turn, of any sizes, in [0, 1]."""
         return (values for _, values in self.iter_items((None, image) for image in images))
 
     def iter_items(
-        self, items: Iterable[tuple[Any, np.ndarray]]
-    ) -> Iterator[tuple[Any, np.ndarray]]:
+        self,
+        items: Iterable[tuple[Any, np.ndarray]],
+        finish: Callable[[Any, np.ndarray], Any] = lambda *pair: pair,
+    ) -> Iterator[Any]:
         """Yield of each pair of anything and an image the former and the probabilities.
 
-        A few batches are held at a time: the images are taken and prepared in one thread, the
-        network works ahead in another.
+        A few batches are held at a time: the images are taken in one thread; others, one a core,
+        prepare them, run the network and call `finish`, whose value is yielded instead.
         """
-        size, threads = max(1, self.batch_size), cv2.getNumThreads()
-        prepared = ((item, self.preprocessing.apply(image)) for item, image in items)
+        size = max(1, self.batch_size) if self.in_keras else 1
+
+        def work(batch: list[tuple[Any, np.ndarray]]) -> list[Any]:
+            maps = self._probabilities([image for _, image in batch], self.network)
+            return [finish(item, values) for (item, _), values in zip(batch, maps, strict=True)]
+
+        cores, threads = os.cpu_count() or 1, cv2.getNumThreads()
         # Threads of our own work on whole pictures; OpenCV's would only get in their way.
         cv2.setNumThreads(0)
         try:
-            for item, ready, values in _ahead(self._maps(_ahead(prepared, 2 * size), size), size):
-                yield item, self.preprocessing.restore(values, ready.geometry)
+            with closing(_ahead(items, 2 * size)) as taken:
+                batches = iter(lambda: list(islice(taken, size)), [])
+                with closing(_each(work, batches, cores, 2 * cores)) as results:
+                    yield from chain.from_iterable(results)
         finally:
             cv2.setNumThreads(threads)
 
-    def _maps(
-        self, prepared: Iterator[tuple[Any, Prepared]], size: int
-    ) -> Iterator[tuple[Any, Prepared, np.ndarray]]:
-        while chunk := list(islice(prepared, size)):
-            maps = self._predict([ready for _, ready in chunk])
-            for (item, ready), values in zip(chunk, maps, strict=True):
-                yield item, ready, values
-
-    def _predict(self, prepared: Sequence[Prepared]) -> np.ndarray:
+    def _probabilities(self, images: Sequence[np.ndarray], network: Any) -> list[np.ndarray]:
+        prepared = [self.preprocessing.apply(image) for image in images]
         batch = np.stack([ready.image for ready in prepared])
-        batch = np.repeat(batch, self.network.input_shape[-1], axis=-1)
+        batch = np.repeat(batch, network.input_shape[-1], axis=-1)
         # Two batch shapes only, 1 and full: a compiled backend makes a program for each.
         if 1 < len(prepared) < self.batch_size:
             batch = np.pad(batch, [(0, self.batch_size - len(batch)), *[(0, 0)] * 3])
-        values = np.asarray(self.network.predict_on_batch(batch))[: len(prepared), ..., 0]
-        return values.astype(np.float32, copy=False)
+        with _KERAS if self.in_keras else nullcontext():
+            maps = np.asarray(network.predict_on_batch(batch))[..., 0]
+        restore = self.preprocessing.restore
+        return [restore(maps[i], ready.geometry) for i, ready in enumerate(prepared)]
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Apply threshold and cleaning to probabilities (H, W); bool (H, W)."""
@@ -197,7 +201,7 @@ class Segmenter:
     ) -> Iterator[tuple[Path, Segmentation]]:
         """Segment every frame of many files.
 
-        Reading, the network and what follows it work in a thread each, beside the caller's.
+        Files are read in a thread beside the caller's; others, one a core, segment what was read.
 
         Yields
         ------
@@ -214,12 +218,12 @@ class Segmenter:
         bar = tqdm(desc="segmenting", total=len(paths), disable=not progress, unit="file")
         items = ((item, item[2]) for item in _frames_of(paths, unreadable))
 
-        def segmentations() -> Iterator[tuple[Path, Segmentation]]:
-            for (path, frame, image), probabilities in self.iter_items(items):
-                yield path, self._segmentation(path, image, probabilities, frame)
+        def finish(item: tuple[Path, Frame, np.ndarray], probabilities: np.ndarray) -> Any:
+            path, frame, image = item
+            return path, self._segmentation(path, image, probabilities, frame)
 
         with bar:
-            for path, segmentation in _ahead(segmentations(), _FINISHED):
+            for path, segmentation in self.iter_items(items, finish):
                 bar.update(segmentation.frame.number == segmentation.frame.count)
                 yield path, segmentation
             bar.update(len(unreadable))
@@ -247,19 +251,27 @@ def _frames_of(
 
 
 def _ahead(items: Iterable[Any], count: int) -> Iterator[Any]:
-    """Yield the items in order, the next ones being made in a thread of their own.
-
-    Only that thread takes from `items`; its exception is raised in its place in the order. At most
-    `count` finished items wait.
-    """
+    """Yield the items, the next ones being taken in a thread of their own; at most `count` wait."""
     items, end = iter(items), object()
-    pool = ThreadPoolExecutor(1)
     try:
-        waiting = [pool.submit(next, items, end) for _ in range(max(1, count))]
-        while (item := waiting.pop(0).result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item
-    finally:  # also when the caller stops early: nothing further is begun
-        pool.shutdown(cancel_futures=True)
+        with closing(_each(lambda _: next(items, end), repeat(0), 1, count)) as taken:
+            yield from takewhile(lambda item: item is not end, taken)
+    finally:
         if hasattr(items, "close"):
             items.close()
+
+
+def _each(
+    work: Callable[[Any], Any], items: Iterable[Any], threads: int, count: int
+) -> Iterator[Any]:
+    """Yield `work` of each item in the order of the items; at most `count` results wait."""
+    pool = ThreadPoolExecutor(threads)
+    futures = (pool.submit(work, item) for item in items)
+    try:
+        waiting = deque(islice(futures, count))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(islice(futures, 1))
+            yield result
+    finally:  # also when the caller stops early: nothing further is begun
+        pool.shutdown(cancel_futures=True)

@@ -21,6 +21,7 @@ from unet_lib.dataset import Case, Folds, Split, TrainingImages, content_hash, l
 from unet_lib.files import folder_lock, read_json, write_json
 from unet_lib.images import Preprocessing
 from unet_lib.inference import Cleaning, Segmenter
+from unet_lib.memory import keep_freed_memory
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import phantom_kind
 from unet_lib.provenance import Provenance, package_versions
@@ -231,7 +232,7 @@ def _build(
 ) -> tuple[keras.Model, Batches, Batches | None]:
     """Return the compiled network and its batches, to train and to validate."""
     config = recipe.training
-    backend.keep_freed_memory()
+    keep_freed_memory()
     if config.deterministic:
         backend.enable_determinism(config.seed)
     else:
