@@ -12,8 +12,9 @@ import pytest
 
 from unet_lib import export_segmenter, find_cases, load_segmenter, read_image, save_segmenter
 from unet_lib.files import sha256
-from unet_lib.images import Preprocessing, as_image
-from unet_lib.inference import Segmenter
+from unet_lib.images import Preprocessing, as_image, write_image
+from unet_lib.images import read_frames as frames
+from unet_lib.inference import Segmenter, UnreadableImages
 from unet_lib.model import UNetConfig, build_unet
 from unet_lib.phantoms import make_phantom, make_phantoms
 from unet_lib.weights import ExportError, WeightsError, export_into_model, registered_models
@@ -155,3 +156,30 @@ def test_shipped_models_give_the_masks_of_keras(name, busi_dir, busbra_dir):
         differing += int((fast.mask(ours) != slow.mask(theirs)).sum())
         pixels += ours.size
     assert differing <= 1e-6 * pixels
+
+
+def test_many_files_in_threads_keep_their_order_and_are_read_little_ahead(tmp_path, monkeypatch):
+    paths = []
+    for seed in range(40):
+        paths.append(write_image(tmp_path / f"{seed:02}.png", make_phantom("benign", seed)[0]))
+    paths[2].write_bytes(paths[2].read_bytes()[:300])
+    monkeypatch.setattr("unet_lib.inference.segmenter.os.cpu_count", lambda: 3)
+    read = []
+    monkeypatch.setattr(
+        "unet_lib.inference.segmenter.read_frames", lambda path: read.append(path) or frames(path)
+    )
+    segmenter = load_segmenter(SMALL)
+    found, masks = segmenter.segment_files(paths, progress=False), []
+    for path, result in found:
+        masks.append((path, result.probabilities))
+        if len(masks) == 6:
+            break
+    found.close()
+    assert len(read) < 25  # not all that there are
+    assert [path for path, _ in masks] == [path for path in paths[:7] if path != paths[2]]
+    for path, probabilities in masks:
+        np.testing.assert_allclose(
+            probabilities, segmenter.probabilities(read_image(path)), rtol=0, atol=1e-6
+        )
+    with pytest.raises(UnreadableImages, match=r"1 of 8 .*02\.png"):
+        list(segmenter.segment_files(paths[:8], progress=False))
