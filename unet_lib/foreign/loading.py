@@ -207,6 +207,9 @@ def load_foreign_weights(
     given = {"values of the input": scale, "activation of the output": head}
     points += [Assumption(name, value, "user") for name, value in given.items() if value]
     doubt = explain_doubt(points, dice)
+    if dice is not None and config is None and (best := preprocessing.size) not in sides:
+        compared = ", ".join(map(str, sides))
+        doubt = f"not settled: compared at {compared} pixels, but {best} is best; give size={best}"
     assumed = (*points, *framing, Assumption("threshold", 0.5))
     if dice is not None:
         point = Assumption("mean Dice on the validation cases", round(dice, 3), "validation")

@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from unet_lib.foreign.layouts import StoredLayer
 
 DEFAULT_SIZE = 256
-SIZES = (96, 128, 160, 192, 224, 256, 320, 384, 512)
+SIZES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 512)
 _MEANS, _DEVIATIONS = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALES: dict[str, tuple[Any, Any]] = {  # factor and offset of [0, 1]
     "unit": (1.0, 0.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -149,7 +149,9 @@ def settle(
             by = "validation" if scores and others else "default"
             rivals = [scores[c][0] for c in others if c in scores]
             best = scores[chosen][0] if scores else 0.0
-            points.append(_point(_POINTS.get(name, name), value, by, others.values(), best, rivals))
+            margin = best - max(rivals) if rivals else None
+            tried = tuple(dict.fromkeys(others.values()))
+            points.append(Assumption(_POINTS.get(name, name), value, by, tried, margin))
     return *chosen, points
 
 
@@ -195,13 +197,6 @@ def _score(probabilities: np.ndarray, truths: np.ndarray) -> tuple[float, float]
     return float(np.mean(2 * both / np.maximum(size, 1))), entropy
 
 
-def _point(
-    name: str, value: Any, by: str, others: Iterable[Any], best: float, rivals: Sequence[float]
-) -> Assumption:
-    margin = best - max(rivals) if rivals else None
-    return Assumption(name, value, by, tuple(dict.fromkeys(others)), margin)
-
-
 def frame(
     network: Network,
     reading: Reading,
@@ -236,8 +231,9 @@ def frame(
         others = [pair for pair in pairs if pair[place] != chosen[place]]
         by = "user" if given is not None else "validation" if loaded else "default"
         rivals = [scores[pair] for pair in others if scores]
-        values = [pair[place] for pair in others]
-        points.append(_point(name, chosen[place], by, values, scores.get(chosen, 0.0), rivals))
+        margin = scores[chosen] - max(rivals) if rivals else None
+        tried = tuple(dict.fromkeys(pair[place] for pair in others))
+        points.append(Assumption(name, chosen[place], by, tried, margin))
     return Preprocessing(chosen[0], chosen[1] == _PADDED), points, scores.get(chosen)
 
 
