@@ -8,9 +8,8 @@
 3. Of two colours without black, such as purple and yellow, the darker is background, where it is
    darker than a fifth of the other.
 4. A mask is doubtful that has one value other than black, marks more than half of the border or
-   three quarters of the picture, has large holes or fills a large rectangle: a negative, an empty
-   one, an outline? It is read as the others of its set, where fewer are doubtful than clear, but
-   not a negative by its four corners.
+   three quarters of the picture, has large holes or fills a large rectangle. It is read as the
+   others of its set where fewer are doubtful than clear, but not a negative by its four corners.
 5. All else is refused, where no rule of the user's (`MaskSet`) says which values are lesion.
 """
 
