@@ -123,9 +123,9 @@ def test_few_lesions_are_said_before_the_first_epoch():
 def test_masks_that_cover_much_are_named_again_before_training(split, tmp_path):
     case = split.train[0]
     white = np.full(load_case(case)[1].shape, 255, np.uint8)
-    white[20:40, 20:40] = 0
-    cv2.imwrite(str(tmp_path / "negative.png"), white)
-    covered = replace(case, mask_paths=(tmp_path / "negative.png",))
+    white[:20, :20] = 0  # one corner: no negative, which is refused
+    cv2.imwrite(str(tmp_path / "most.png"), white)
+    covered = replace(case, mask_paths=(tmp_path / "most.png",))
     with pytest.warns(UserWarning, match=f"1 masks are odd, first: .*{re.escape(case.name)}"):
         PreparedCases([covered], Preprocessing(size=32))
 
