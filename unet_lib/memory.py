@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
 
     glibc hands large freed blocks back to the kernel at once, so that every step of a training on
     a CPU gets all its tensors as fresh pages, zeroed one fault at a time: 263,000 faults a step
-    of the default network, and 40 % of the processor's time; of segmenting it is 10 %. Kept memory
+    of the default network, and 40 % of the processor's time; of segmenting 5 to 10 %. Kept memory
     stays with the process (10 % more at its peak).
     """
     # mallopt's options (malloc.h): one arena, no mmap for large blocks, no trimming, larger steps
