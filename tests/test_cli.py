@@ -99,9 +99,10 @@ def test_the_real_program(tmp_path, phantoms, monkeypatch):
     assert f"unet_lib check: {tmp_path / 'absent'}: no such folder" in ended.stderr
     tiny = ("--epochs", "1", "--size", "32", "--filters", "4", "--depth", "2")
     ended = program("train", str(phantoms), *tiny, "--out", str(tmp_path / "run"))
-    bars = ("reading: ", "training: ", "tuning threshold: ")  # and nothing of TensorFlow
+    bars = "reading: ", "training: ", "tuning threshold: "
+    notes = "WARNING: All log messages before absl", "I0000"  # of TensorFlow, while it loads
     assert ended.returncode == 0 and ended.stderr
-    assert all(line.startswith(bars) for line in ended.stderr.splitlines() if line)
+    assert all(line.startswith(bars + notes) for line in ended.stderr.splitlines() if line)
 
 
 def test_help_of_each_command(capsys):

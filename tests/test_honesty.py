@@ -296,6 +296,7 @@ def test_an_evaluation_says_what_chose_its_threshold(cases):
     assert told({**run, "validation_dice": 0.7, "lesions": 9, "normals": 3}) == (
         "on 12 validation images"
     )
+    assert told({**run, "validation_dice": 0.7, "fixed": True}) == "beforehand, by the recipe"
     assert told(run, 0.4).startswith("changed after training")
 
 

@@ -1,6 +1,5 @@
 """The package as a whole: what an import costs, which names it has, whether they are explained."""
 
-import os
 import subprocess
 import sys
 from importlib import import_module
@@ -63,19 +62,3 @@ def test_unknown_name():
         _ = unet_lib.segment_all
     with pytest.raises(ImportError, match="cannot import name 'segment_all'"):
         from unet_lib import segment_all  # noqa: F401
-
-
-@pytest.mark.parametrize("level, heard", [(None, "F0000 no AVX\n"), ("0", None)])
-def test_what_an_abort_of_tensorflow_says_comes_through_and_its_notes_do_not(
-    tmp_path, monkeypatch, level, heard
-):
-    said = "WARNING: All log messages before absl::InitializeLog()\nI0000 no GPU\nF0000 no AVX\n"
-    code = f"import os\nos.write(2, {said.encode()})\nos.abort()"
-    (tmp_path / "tensorflow.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    if level:
-        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-    command = [sys.executable, "-c", "import unet_lib, tensorflow"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode < 0 and done.stderr == (heard or said)

@@ -140,6 +140,8 @@ def _threshold_chosen(segmenter: Segmenter) -> str:
     now = {"threshold": segmenter.threshold, "cleaning": segmenter.cleaning.to_dict()}
     if any(run.get(key) != value for key, value in now.items()):
         return "changed after training: nobody can tell on which images"
+    if run.get("fixed"):
+        return "beforehand, by the recipe"
     if "validation_dice" in run:
         return f"on {run['lesions'] + run['normals']} validation images"
     return f"beforehand, by {model.operating_point_from or 'whoever trained it'}"

@@ -73,7 +73,7 @@ class ThresholdChoice:
             "lesions": self.lesions,
             "normals": self.normals,
             "constraint_met": self.met,
-        }
+        } | ({"fixed": True} if len(self.candidates) == 1 else {})
 
 
 def tune_threshold(
