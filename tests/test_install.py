@@ -70,7 +70,7 @@ def test_segment_in_an_empty_folder(installed, tmp_path):
     shutil.copy(picture, empty / "picture.png")
     command = [installed / "bin" / "unet", "segment", "picture.png", "--model", "bus-small"]
     shown = run(*command, "--out", "masks", cwd=empty)
-    assert "1 images" in shown and "Not a medical device" in shown
+    assert "images: 1;" in shown and "Not a medical device" in shown
     mask = cv2.imread(str(empty / "masks" / "picture_pred.png"), cv2.IMREAD_GRAYSCALE)
     assert mask.shape == cv2.imread(str(picture)).shape[:2]
 
