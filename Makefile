@@ -7,7 +7,6 @@ PYTEST := $(BIN)/python -m pytest -n 2
 DATA ?=
 OUT := $(if $(DATA),runs/data,runs/demo)
 DATASET := $(if $(DATA),$(DATA),phantoms)
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MPLBACKEND := agg
 
 .PHONY: demo test test-slow test-all lint mutate fuzz oldest supply bench reproduce reproduce-all \
